@@ -1,0 +1,24 @@
+"""Which Beam runner a step uses."""
+
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+# Worker processes take a few seconds to start: below this many images one process is quicker.
+_WORTH_PROCESSES = 1000
+
+
+def pipeline_options(arguments: Sequence[str], images: int) -> PipelineOptions:
+    """Returns Beam's options.
+
+    Args:
+      arguments: the runner's options as on a command line, e.g. `["--runner=FlinkRunner",
+        "--flink_master=host:8081"]`. Empty: the DirectRunner, with a process on every core where
+        there are images enough.
+      images: how many images the pipeline will open.
+    """
+    if arguments:
+        return PipelineOptions(list(arguments))
+    if images < _WORTH_PROCESSES:
+        return PipelineOptions(["--direct_running_mode=in_memory"])
+    return PipelineOptions(["--direct_running_mode=multi_processing", "--direct_num_workers=0"])

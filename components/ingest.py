@@ -1,0 +1,245 @@
+"""Step `ingest`: opens every image the sources name, and decides which are used and in which split.
+
+An Apache Beam pipeline reads, hashes and decodes the images on any Beam runner; what it finds, one
+row an image, is small enough to label, group and split in one place.
+"""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from kfp import dsl
+
+from components import splits
+from components.beam_options import pipeline_options
+from components.errors import UserError
+from components.files import write_aside, write_json
+from components.images import BadImage, inspect
+from components.labels import LABELS
+from components.progress import logger
+from components.sources import Row, covid_chestxray, kermany
+from components.step import data_step
+
+EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
+
+# One row an image. `id` is `<source>/<path>`; the rest is described at `Row` and `images.Facts`.
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("sha256", pa.string()),
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("finding", pa.string()),
+        ("patient", pa.string()),
+        ("view", pa.string()),
+        ("sex", pa.string()),
+        ("age", pa.float32()),
+        ("offset", pa.float32()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("mode", pa.string()),
+        ("perceptual_hash", pa.string()),
+        ("folder_split", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+# One row an image that is not used: `kind` groups the reasons, `reason` is a sentence.
+EXCLUDED_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("source", "path", "kind", "reason", "finding")]
+)
+
+
+def ingest(
+    covid_directory: Path,
+    kermany_directory: Path,
+    output: Path,
+    *,
+    views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
+    seed: int = 0,
+    beam_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Reads both sources and writes what is used, what is not and why, and a summary.
+
+    Args:
+      covid_directory: the covid-chestxray-dataset.
+      kermany_directory: Kermany's chest X-rays.
+      output: a directory to be made, with `examples.parquet` (columns as in `SCHEMA`),
+        `excluded.parquet` (as in `EXCLUDED_SCHEMA`) and `summary.json`. Written aside and renamed.
+      views: the projections to keep of the first source.
+      seed: of the split.
+      beam_options: see `components.beam_options`.
+
+    Returns:
+      the summary: counts by source, label and split, what was excluded and why, files named and
+      absent, files present and unnamed, leakage (see `splits.Leakage`), and `fingerprint`, which is
+      the same exactly when the images, labels, patients and splits are.
+
+    Raises:
+      UserError: a source's directory is missing or empty, a label has no image or too few patients.
+    """
+    directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
+    rows = [*covid_chestxray.read(covid_directory, views), *kermany.read(kermany_directory)]
+    usable = [row for row in rows if row.label and not row.excluded]
+    unusable = [row for row in rows if not row.label or row.excluded]
+    excluded: list[dict[str, Any]] = [
+        {**dataclasses.asdict(row), "kind": "metadata", "reason": row.excluded} for row in unusable
+    ]
+    logger.info("%d images named by the sources, %d to open", len(rows), len(usable))
+
+    with write_aside(output) as aside:
+        aside.mkdir()
+        inspected = _inspect_all(usable, directories, beam_options, aside / "inspected")
+        bad = inspected["kind"].notna()
+        excluded += inspected.loc[bad, EXCLUDED_SCHEMA.names].to_dict("records")
+        examples = inspected[~bad]
+        conflict = examples.groupby("sha256")["label"].transform("nunique") > 1
+        excluded += [
+            {**row, "kind": "conflict", "reason": "the same bytes stand under two labels"}
+            for row in examples.loc[conflict, ["source", "path", "finding"]].to_dict("records")
+        ]
+        examples = examples[~conflict].sort_values("id").reset_index(drop=True)
+        _require_every_label(examples, excluded)
+        examples["split"] = splits.assign(examples, seed)
+        table = pd.DataFrame(excluded, columns=EXCLUDED_SCHEMA.names)
+        table = table.sort_values(["source", "path"])
+
+        summary = _summarise(examples, table, seed)
+        summary["absent"] = sorted(
+            f"{row.source}/{row.path}"
+            for row in rows
+            if not (directories[row.source] / row.path).exists()
+        )
+        summary["unnamed"] = covid_chestxray.unnamed_files(covid_directory, rows)
+        leak = summary["leakage"]
+        assert leak["ours"] == 0, f"the split leaks: {leak}"
+        _write_parquet(examples, SCHEMA, aside / EXAMPLES)
+        _write_parquet(table, EXCLUDED_SCHEMA, aside / EXCLUDED)
+        write_json(aside / SUMMARY, summary)
+    logger.info(
+        "%d images of %d patients used, %d left out, each with its reason",
+        summary["used"],
+        summary["patients"],
+        len(table),
+    )
+    logger.info(
+        "no patient or picture on both sides of the split; split at random, %d of %d test images "
+        "would have had one in training",
+        leak["random"],
+        leak["test"][1],
+    )
+    return summary
+
+
+def _inspect_all(
+    rows: Sequence[Row], directories: dict[str, Path], beam_options: Sequence[str], scratch: Path
+) -> pd.DataFrame:
+    """Opens every image under Beam; returns a row for each, with `kind` and `reason` where bad."""
+    schema = pa.schema([*SCHEMA, ("kind", pa.string()), ("reason", pa.string())])
+    roots = {name: str(path) for name, path in directories.items()}
+    with beam.Pipeline(options=pipeline_options(beam_options, len(rows))) as pipeline:
+        _ = (
+            pipeline
+            | "Name images" >> beam.Create(rows)
+            | "Spread over workers" >> beam.Reshuffle()
+            | "Open, hash and decode" >> beam.Map(inspect_row, roots)
+            | "Write" >> beam.io.WriteToParquet(str(scratch / "rows"), schema)
+        )
+    inspected = pq.read_table(scratch).to_pandas()
+    shutil.rmtree(scratch)
+    return inspected
+
+
+def inspect_row(row: Row, roots: dict[str, str]) -> dict[str, Any]:
+    """Returns what is known of one image after opening it; never raises for what the file is."""
+    described: dict[str, Any] = dict.fromkeys([*SCHEMA.names, "kind", "reason"])
+    described.update(
+        {key: value for key, value in dataclasses.asdict(row).items() if key in described},
+        id=f"{row.source}/{row.path}",
+    )
+    try:
+        content = Path(roots[row.source], row.path).read_bytes()
+    except OSError as error:
+        absent = isinstance(error, FileNotFoundError)
+        described["kind"] = "absent" if absent else "unreadable"
+        described["reason"] = "the metadata names it, it is not there" if absent else str(error)
+        return described
+    try:
+        described.update(dataclasses.asdict(inspect(content)))
+    except BadImage as error:
+        described.update(kind=error.kind, reason=str(error))
+    return described
+
+
+def _require_every_label(examples: pd.DataFrame, excluded: Sequence[dict[str, Any]]) -> None:
+    missing = sorted(set(LABELS) - set(examples["label"]))
+    if missing:
+        raise UserError(
+            f"ingest: no usable image is labelled {', '.join(missing)} ({len(examples)} images are "
+            f"usable, {len(excluded)} are not). covid comes from {covid_chestxray.WHERE_TO_GET_IT}, "
+            f"normal, bacterial and viral from {kermany.WHERE_TO_GET_IT}: is each complete?"
+        )
+
+
+def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dict[str, Any]:
+    def counts(*columns: str) -> list[dict[str, Any]]:
+        sizes = examples.groupby(list(columns)).agg(
+            images=("id", "size"), patients=("patient", "nunique")
+        )
+        return sizes.reset_index().to_dict("records")
+
+    reasons = excluded.groupby(["source", "kind", "reason"]).size().rename("images").reset_index()
+    return {
+        "used": len(examples),
+        "patients": int(examples["patient"].nunique()),
+        "by_source": counts("source", "label"),
+        "by_split": counts("split", "label"),
+        "excluded": reasons.to_dict("records"),
+        "leakage": dataclasses.asdict(splits.leakage(examples, seed)),
+        "seed": seed,
+        "fingerprint": _fingerprint(examples),
+    }
+
+
+def _fingerprint(examples: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    identity = examples[["id", "sha256", "label", "patient", "split"]]
+    for values in identity.itertuples(index=False, name=None):
+        digest.update("\0".join(values).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _write_parquet(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False), path)
+
+
+@data_step
+def ingest_step(
+    covid_directory: str,
+    kermany_directory: str,
+    views: list[str],
+    seed: int,
+    beam_options: list[str],
+    examples: dsl.Output[dsl.Dataset],
+) -> None:
+    """Reads both datasets, checks every image and splits by patient. See `ingest`."""
+    from pathlib import Path
+
+    from components.ingest import ingest
+
+    summary = ingest(
+        Path(covid_directory),
+        Path(kermany_directory),
+        Path(examples.path),
+        views=views,
+        seed=seed,
+        beam_options=beam_options,
+    )
+    examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})

@@ -1,0 +1,51 @@
+"""Where labels are decided: from a finding as a source words it to one of four labels, or to none.
+
+The labels are those of CoroNet (Khan et al., 2020, doi:10.1016/j.cmpb.2020.105581): covid, normal,
+bacterial and viral pneumonia. A recipe may merge or leave out labels; none adds one.
+"""
+
+import re
+
+COVID, NORMAL, BACTERIAL, VIRAL = "covid", "normal", "bacterial", "viral"
+LABELS = (COVID, NORMAL, BACTERIAL, VIRAL)
+
+_BACTERIA = frozenset(
+    """
+    bacterial chlamydophila e.coli klebsiella legionella mrsa mycoplasma nocardia staphylococcus
+    streptococcus
+    """.split()
+)
+_VIRUSES = frozenset("viral h1n1 herpes influenza mers mers-cov sars varicella".split())
+# A finding with one of these has a cause that none of the four labels covers.
+_OTHER_CAUSES = frozenset(
+    "aspergillosis aspiration fungal lipoid pneumocystis tuberculosis".split()
+)
+
+
+def label_of(finding: str) -> tuple[str | None, str]:
+    """Returns the label of a finding, and why there is none where there is none.
+
+    Args:
+      finding: as the covid-chestxray-dataset words it, in either of its notations: a list
+        (`COVID-19, ARDS`) or a path (`Pneumonia/Viral/COVID-19`); letter case does not matter.
+
+    Returns:
+      `(label, "")` with one of `LABELS`, or `(None, reason)`.
+    """
+    words = {word for word in re.split(r"[/,\s]+", finding.strip().lower()) if word}
+    if "covid-19" in words:
+        return COVID, ""
+    if words & _OTHER_CAUSES:
+        return None, f"finding {finding!r} has a cause outside the four labels"
+    bacterial, viral = bool(words & _BACTERIA), bool(words & _VIRUSES)
+    if bacterial and viral:
+        return None, f"finding {finding!r} names both a bacterial and a viral cause"
+    if bacterial:
+        return BACTERIAL, ""
+    if viral:
+        return VIRAL, ""
+    if words == {"no", "finding"}:
+        return NORMAL, ""
+    if not words or words & {"todo", "unknown"}:
+        return None, "finding not yet labelled by the source"
+    return None, f"finding {finding!r} does not name a cause"

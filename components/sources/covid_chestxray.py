@@ -1,0 +1,122 @@
+"""COVID-19 and other pneumonias, collected from publications and hospitals.
+
+Cohen, Morrison, Dao, Roth, Duong, Ghassemi: "COVID-19 Image Data Collection: Prospective
+Predictions Are the Future", arXiv:2006.11988; the repository ieee8023/covid-chestxray-dataset. Each
+image's licence is in the metadata. Mostly adults.
+
+The user provides a clone of the repository: `metadata.csv` beside `images/`. The metadata has had
+many shapes since March 2020; columns are found by name, whatever their case and blanks, and only
+`patientid`, `finding`, `view`, `modality` and `filename` must be there.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from components.errors import UserError
+from components.labels import label_of
+from components.sources import Row
+
+NAME = "covid-chestxray"
+WHERE_TO_GET_IT = "https://github.com/ieee8023/covid-chestxray-dataset"
+FRONTAL_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
+
+_REQUIRED = ("patientid", "finding", "view", "modality", "filename")
+
+
+def read(directory: Path, views: Sequence[str] = FRONTAL_VIEWS) -> Iterator[Row]:
+    """Yields a row for every image that the metadata names, in the metadata's order.
+
+    Rows that are no X-ray, of another view, or without one of the four labels carry the reason in
+    `excluded`. A file that two rows name is yielded once when the rows agree on its label, under the
+    first row's patient, and is excluded when they do not. Files that the metadata names and that are
+    absent are yielded like any other: whoever opens them says so.
+
+    Args:
+      directory: holds `metadata.csv` and `images/`.
+      views: the projections to keep, as the metadata writes them; letter case does not matter.
+
+    Raises:
+      UserError: the directory, the metadata or a required column is missing.
+    """
+    metadata = directory / "metadata.csv"
+    if not metadata.is_file():
+        raise UserError(
+            f"{NAME}: looked for metadata.csv in {directory}, found none. Get the dataset from "
+            f"{WHERE_TO_GET_IT} and name the directory that holds metadata.csv."
+        )
+    rows: dict[str, Row] = {}
+    for row in _rows(metadata, {view.lower() for view in views}):
+        earlier = rows.get(row.path)
+        if earlier is None:
+            rows[row.path] = row
+        elif earlier.label != row.label:
+            rows[row.path] = _excluded(
+                earlier, f"two rows disagree: {earlier.finding!r} and {row.finding!r}"
+            )
+        elif earlier.excluded and not row.excluded:
+            rows[row.path] = row
+    yield from rows.values()
+
+
+def _rows(metadata: Path, views: set[str]) -> Iterator[Row]:
+    with metadata.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        columns = [name.strip().lower().replace(" ", "_") for name in next(reader, [])]
+        missing = [name for name in _REQUIRED if name not in columns]
+        if missing:
+            raise UserError(
+                f"{NAME}: {metadata} has no column {', '.join(missing)}; its columns are "
+                f"{', '.join(name for name in columns if name) or 'none'}. Is it the dataset's own "
+                "metadata.csv?"
+            )
+        for values in reader:
+            fields = dict(zip(columns, (value.strip() for value in values), strict=False))
+            if fields.get("filename"):
+                yield _row(fields, views)
+
+
+def _row(fields: dict[str, str], views: set[str]) -> Row:
+    finding = fields.get("finding", "")
+    modality, view = fields.get("modality", ""), fields.get("view", "")
+    label, excluded = label_of(finding)
+    if modality.lower() != "x-ray":
+        excluded = f"modality {modality or 'unknown'!r} is no X-ray"
+    elif view.lower() not in views:
+        excluded = f"view {view or 'unknown'!r} was not asked for"
+    filename = fields["filename"]
+    patient = fields.get("patientid", "")
+    sex = fields.get("sex", "").upper()
+    return Row(
+        source=NAME,
+        path=f"{fields.get('folder') or 'images'}/{filename}",
+        finding=finding,
+        label=label,
+        excluded=excluded,
+        # Without an id nothing says who it is: each such image is its own patient.
+        patient=f"{NAME}/{patient or filename}",
+        view=view,
+        sex=sex if sex in ("M", "F") else None,
+        age=_number(fields.get("age", "")),
+        offset=_number(fields.get("offset", "")),
+    )
+
+
+def _excluded(row: Row, reason: str) -> Row:
+    return replace(row, label=None, excluded=reason)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+
+
+def unnamed_files(directory: Path, rows: Sequence[Row]) -> list[str]:
+    """Returns the files in `images/` that no row names, sorted: the metadata has forgotten some."""
+    named = {row.path for row in rows}
+    return sorted(
+        path
+        for file in (directory / "images").glob("*")
+        if file.is_file() and (path := f"images/{file.name}") not in named
+    )

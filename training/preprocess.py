@@ -1,0 +1,71 @@
+"""From the bytes of an image file to the pixels a model sees. The only such code there is.
+
+TensorFlow operations alone, so that the same code feeds training and lies inside the exported model.
+"""
+
+import tensorflow as tf
+
+# The longest side that TFRecords keep. A larger image is first shrunk to it, when records are
+# written and when a model is asked alike, so that both see the same pixels.
+MAX_SIDE = 1024
+
+
+def decode_grey(content: tf.Tensor) -> tf.Tensor:
+    """Decodes one image file.
+
+    Args:
+      content: scalar string: the bytes of a JPEG or a PNG of 8 or 16 bits, grey or in colour, with
+        or without alpha (which is ignored).
+
+    Returns:
+      float32 [height, width, 1] in 0..255; 16 bits are scaled to that range, not rounded.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the bytes are neither.
+    """
+
+    def jpeg() -> tf.Tensor:
+        # The accurate transform, because the default may differ between builds of TensorFlow.
+        pixels = tf.io.decode_jpeg(content, channels=1, dct_method="INTEGER_ACCURATE")
+        return tf.cast(pixels, tf.float32)
+
+    def png() -> tf.Tensor:
+        pixels = tf.io.decode_png(content, channels=1, dtype=tf.uint16)
+        return tf.cast(pixels, tf.float32) / 257.0
+
+    return tf.cond(tf.io.is_jpeg(content), jpeg, png)
+
+
+def shrink(image: tf.Tensor, side: int = MAX_SIDE) -> tf.Tensor:
+    """Shrinks an image whose longer side exceeds `side` to it, keeping its aspect.
+
+    Args:
+      image: float32 [height, width, 1] in 0..255.
+      side: in pixels.
+
+    Returns:
+      float32 [height, width, 1]: whole numbers in 0..255 when it was shrunk (what an 8-bit PNG
+      holds), else `image` as it was.
+    """
+
+    def smaller() -> tf.Tensor:
+        resized = tf.image.resize(image, (side, side), preserve_aspect_ratio=True, antialias=True)
+        return tf.round(tf.clip_by_value(resized, 0.0, 255.0))
+
+    return tf.cond(tf.reduce_max(tf.shape(image)[:2]) > side, smaller, lambda: image)
+
+
+def to_input(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Decodes one image file and fits it to a model's input, without regard to its aspect.
+
+    Args:
+      content: scalar string, as for `decode_grey`.
+      size: (height, width) in pixels.
+
+    Returns:
+      float32 [height, width, 1] in 0..255. Grey, because three equal channels need no memory: the
+      model's first layer repeats them.
+    """
+    image = shrink(decode_grey(content))
+    resized = tf.image.resize(image, size, antialias=True)
+    return tf.ensure_shape(tf.clip_by_value(resized, 0.0, 255.0), (*size, 1))
