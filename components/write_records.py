@@ -67,7 +67,7 @@ def write_records(
             pipeline
             | "Name shards" >> beam.Create(shards)
             | "Spread over workers" >> beam.Reshuffle()
-            | "Write shard" >> beam.MapTuple(_write_shard, roots, str(output))
+            | "Write shard" >> beam.Map(_write_shard, roots, str(output))
         )
     manifest = {
         "fingerprint": read_json(examples / ingest.SUMMARY)["fingerprint"],
@@ -95,8 +95,9 @@ def _shards(rows: pd.DataFrame) -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 def _write_shard(
-    name: str, rows: Sequence[dict[str, str]], roots: dict[str, str], output: str
+    shard: tuple[str, list[dict[str, str]]], roots: dict[str, str], output: str
 ) -> None:
+    name, rows = shard
     with write_aside(Path(output, name)) as aside, tf.io.TFRecordWriter(str(aside)) as writer:
         for row in rows:
             file = Path(roots[row["source"]], row["path"])
