@@ -201,6 +201,7 @@ def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dic
         "patients": int(examples["patient"].nunique()),
         "by_source": counts("source", "label"),
         "by_split": counts("split", "label"),
+        "patients_by_split": examples.groupby("split")["patient"].nunique().to_dict(),
         "excluded": reasons.to_dict("records"),
         "leakage": dataclasses.asdict(splits.leakage(examples, seed)),
         "seed": seed,

@@ -94,12 +94,15 @@ def _described(
         feature = ".".join(info.path.step) or name
         rows = _rows_at_fault(table, feature, schema)
         for reason in info.reason:
+            # Of a custom validation TFDV describes the query; our own words are the short text.
+            custom = reason.type == anomalies_pb2.AnomalyInfo.CUSTOM_VALIDATION
+            words = reason.short_description if custom else reason.description
             yield {
                 "split": split,
                 "feature": feature,
                 "severity": severities.Name(info.severity).lower(),
                 "what": reason.short_description or info.short_description,
-                "details": reason.description or info.description,
+                "details": words or info.description,
                 "rows": rows[:_ROWS_SHOWN],
                 "count": len(rows),
             }

@@ -1,0 +1,180 @@
+"""Step `evaluate`: how a candidate does on the test split, asked as its users will ask it."""
+
+import io
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from kfp import dsl
+from PIL import Image
+from sklearn.metrics import roc_curve
+
+from components import pages
+from components.files import read_json, write_aside, write_json, write_text
+from components.images import to_png
+from components.pages import plots
+from components.progress import logger
+from components.splits import TEST
+from components.step import training_step
+from training import data, export, loop, metrics
+from training.recipes import Recipe, recipe_named
+
+PREDICTIONS, PAGE = "predictions.parquet", "evaluation.html"
+
+_BATCH = 16
+_EXAMPLES_PER_CLASS = 6
+_THUMBNAIL = 224
+
+
+def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
+    """Judges an exported model on the test split, through its signature.
+
+    Args:
+      model: the output of `train`.
+      records: the TFRecords.
+      output: a directory to be made, with `metrics.json`; `predictions.parquet`, a row an image:
+        `id`, `truth`, `predicted` and a probability for each class; and `evaluation.html`. Written
+        aside and renamed.
+
+    Returns:
+      what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `starting_point` and
+      `fingerprint` (of the test images' dataset).
+
+    Raises:
+      UserError: the records are not whole, or the test split lacks a class.
+    """
+    card = read_json(model / export.CARD)
+    recipe = recipe_named(card["recipe"]["name"])
+    manifest = data.read_manifest(records)
+    images = data.encoded_images(records, manifest, recipe, TEST)
+    predictions = _predict(export.load(model / export.SAVED_MODEL), images, recipe)
+    probabilities = predictions[list(recipe.classes)].to_numpy()
+    truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
+    figures = {
+        **metrics.evaluate(truth, probabilities, recipe.classes),
+        "recipe": recipe.name,
+        "starting_point": card["starting_point"],
+        "transfer_learning": card["transfer_learning"],
+        "fingerprint": manifest["fingerprint"],
+    }
+    curves = roc_curves(predictions, recipe.classes)
+    page = pages.render(
+        "evaluation.html",
+        version=version("cxrflow"),
+        fingerprint=manifest["fingerprint"],
+        card=card,
+        metrics=figures,
+        history=plots.history(pd.read_csv(model / loop.HISTORY)),
+        roc=plots.roc({name: (x, y) for name, (x, y, _) in curves.items()}),
+        examples=_examples(predictions, images, recipe),
+    )
+    with write_aside(output) as aside:
+        write_json(aside / metrics.FILE, figures)
+        predictions.to_parquet(aside / PREDICTIONS, index=False)
+        write_text(aside / PAGE, page)
+    logger.info(
+        "%s: on %d test images accuracy %s, recall %s",
+        recipe.name,
+        figures["images"],
+        _in_words(figures["accuracy"]),
+        ", ".join(f"{name} {_in_words(of['recall'])}" for name, of in figures["per_class"].items()),
+    )
+    return figures
+
+
+def roc_curves(
+    predictions: pd.DataFrame, classes: tuple[str, ...]
+) -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """Returns for each class, against the rest: false-positive rates, true-positive rates, thresholds."""
+    curves = {}
+    for name in classes:
+        x, y, thresholds = roc_curve(predictions["truth"] == name, predictions[name])
+        thresholds[0] = 1.0  # scikit-learn begins at infinity, which JSON does not have
+        curves[name] = (x.tolist(), y.tolist(), thresholds.tolist())
+    return curves
+
+
+def _predict(signature: Any, images: tf.data.Dataset, recipe: Recipe) -> pd.DataFrame:
+    parts = []
+    for content, position, identity in images.batch(_BATCH).prefetch(1):
+        probabilities = signature(image_bytes=content)["probabilities"].numpy()
+        part = pd.DataFrame(probabilities, columns=list(recipe.classes))
+        part.insert(0, "id", [value.decode() for value in identity.numpy()])
+        part.insert(1, "truth", [recipe.classes[i] for i in position.numpy()])
+        part.insert(2, "predicted", [recipe.classes[i] for i in probabilities.argmax(axis=1)])
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+
+
+def _examples(
+    predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Returns, for each class, the surest mistakes and the surest hits, half of each where there are."""
+    chosen = []
+    for name in recipe.classes:
+        members = predictions[predictions["truth"] == name].copy()
+        members["confidence"] = members[list(recipe.classes)].max(axis=1)
+        members = members.sort_values("confidence", ascending=False)
+        wrong = members[members["predicted"] != name].head(_EXAMPLES_PER_CLASS // 2)
+        right = members[members["predicted"] == name].head(_EXAMPLES_PER_CLASS - len(wrong))
+        chosen += [*wrong.to_dict("records"), *right.to_dict("records")]
+    wanted = {row["id"] for row in chosen}
+    thumbnails = {
+        identity.decode(): _thumbnail(content)
+        for content, _, identity in images.as_numpy_iterator()
+        if identity.decode() in wanted
+    }
+    return [{**row, "picture": thumbnails[row["id"]]} for row in chosen]
+
+
+def _thumbnail(content: bytes) -> str:
+    with Image.open(io.BytesIO(to_png(content))) as image:
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=80)
+    return pages.data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def _in_words(rate: dict[str, float | None]) -> str:
+    return "–" if rate["value"] is None else f"{100 * rate['value']:.1f} %"
+
+
+@training_step
+def evaluate_step(
+    model: dsl.Input[dsl.Model],
+    records: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Judges one candidate on the test split, through its exported signature. See `evaluate`."""
+    import shutil
+    from pathlib import Path
+
+    import pandas as pd
+
+    from components.evaluate import PAGE, PREDICTIONS, evaluate, roc_curves
+    from components.labels import COVID
+
+    # kfp.local gives every iteration of a loop the same path.
+    recipe = model.metadata["recipe"]
+    for artifact in (evaluation, metrics, classification, page):
+        artifact.uri = f"{artifact.uri}-{recipe}"
+    evaluation.metadata["recipe"] = recipe
+    figures = evaluate(Path(model.path), Path(records.path), Path(evaluation.path))
+    shutil.copyfile(Path(evaluation.path, PAGE), page.path)
+
+    metrics.log_metric("accuracy", figures["accuracy"]["value"])
+    metrics.log_metric("macro_f1", figures["macro_f1"])
+    for name, of_class in figures["per_class"].items():
+        for figure in ("precision", "recall", "specificity", "f1"):
+            if of_class[figure]["value"] is not None:
+                metrics.log_metric(f"{name}_{figure}", of_class[figure]["value"])
+    classification.log_confusion_matrix(figures["classes"], figures["confusion"])
+    predictions = pd.read_parquet(Path(evaluation.path, PREDICTIONS))
+    x, y, thresholds = roc_curves(predictions, tuple(figures["classes"]))[COVID]
+    classification.log_roc_curve(x, y, thresholds)

@@ -1,0 +1,46 @@
+"""The HTML pages that steps write: self-contained files, legible in light and dark, with no script."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a page.
+
+    Args:
+      template: a file of `components/pages/templates`.
+      values: what the template names. Text is escaped; markup must come as `Markup`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("components.pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, interval=_interval)
+    return environment.get_template(template).render(**values)
+
+
+def data_uri(image: bytes, media_type: str) -> str:
+    """Returns an image as a URI that holds it, so that a page needs no file beside it."""
+    return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(rate: Mapping[str, float | None]) -> Markup:
+    """Formats a rate of `training.metrics` with its interval."""
+    if rate["value"] is None:
+        return Markup("–")
+    low, high = rate["low"], rate["high"]
+    assert low is not None and high is not None
+    return Markup(
+        f"<b>{100 * rate['value']:.1f}</b> <small>{100 * low:.0f}–{100 * high:.0f}</small>"
+    )

@@ -1,0 +1,150 @@
+"""Plots as SVG for the pages: text stays text, and lines take the colour of the page's ink."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+# Distinguishable to colour-blind eyes, on white and on near-black (Okabe and Ito).
+COLOURS = ("#3a86d6", "#e07b39", "#2a9d7f", "#b565a7", "#c9a227")
+
+# A colour nothing else has: replaced by `currentColor`, so that one plot serves light and dark.
+_INK = "#010203"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cxrflow",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+
+
+def history(table: pd.DataFrame) -> Markup:
+    """Returns loss and accuracy by epoch; `table` as `training.loop.Trained.history`."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 3), layout="constrained")
+        for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+            marker = "o" if len(table) < 15 else None
+            axes.plot(table["epoch"], table[name], color=COLOURS[0], marker=marker, ms=3.5)
+            axes.plot(table["epoch"], table[f"val_{name}"], color=COLOURS[1], marker=marker, ms=3.5)
+            axes.set(title=name.capitalize(), xlabel="epoch", ylim=(0, 1.02 if name == "accuracy" else None))  # fmt: skip
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend(["training", "validation"])
+        return _svg(figure)
+
+
+def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
+    """Returns the ROC curves, one against the rest.
+
+    Args:
+      curves: for each class its false-positive and true-positive rates in 0..1.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=_INK, alpha=0.3, lw=0.8, ls="--")
+        for (name, (false_alarms, hits)), colour in zip(curves.items(), COLOURS, strict=False):
+            axes.plot(false_alarms, hits, color=colour, label=name, lw=1.6)
+        axes.set(title="ROC, one class against the rest", xlabel="1 − specificity", ylabel="recall", aspect="equal")  # fmt: skip
+        axes.legend(loc="lower right")
+        return _svg(figure)
+
+
+def bars(counts: Mapping[str, Mapping[str, int]]) -> Markup:
+    """Returns horizontal bars, stacked by split.
+
+    Args:
+      counts: value -> split -> number of images; drawn in the order given.
+    """
+    splits = list(dict.fromkeys(split for by_split in counts.values() for split in by_split))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5, 0.75 + 0.28 * len(counts)), layout="constrained")
+        axes = figure.subplots()
+        left = np.zeros(len(counts))
+        for split, colour in zip(splits, COLOURS, strict=False):
+            widths = np.array([by_split.get(split, 0) for by_split in counts.values()])
+            axes.barh(range(len(counts)), widths, left=left, color=colour, height=0.68)
+            left += widths
+        for y, total in enumerate(left):
+            axes.annotate(f"{total:,.0f}", (total, y), (4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(counts)), [_shortened(value) for value in counts])
+        axes.set(ylim=(len(counts) - 0.4, -0.6), xlim=(0, 1.12 * left.max()))
+        axes.tick_params(left=False)
+        axes.xaxis.set_visible(False)
+        axes.spines[["bottom", "left"]].set_visible(False)
+        return _svg(figure)
+
+
+def histogram(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str) -> Markup:
+    """Returns a histogram, one outline for each split.
+
+    Args:
+      buckets: split -> (low, high, images), the images of TFDV's standard histogram.
+      unit: of the horizontal axis.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5, 2.3), layout="constrained")
+        axes = figure.subplots()
+        for (split, values), colour in zip(buckets.items(), COLOURS, strict=False):
+            edges = [low for low, _, _ in values] + [values[-1][1]]
+            images = [count for _, _, count in values]
+            axes.stairs(images, edges, color=colour, label=split, fill=True, alpha=0.25)
+            axes.stairs(images, edges, color=colour, lw=1.2)
+        axes.set(xlabel=unit, ylabel="images", ylim=(0, None))
+        return _svg(figure)
+
+
+def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
+    """Returns each candidate's recall per class with its interval, and the threshold it must reach.
+
+    Args:
+      candidates: the gate's rows; see `components.gate.decide`.
+    """
+    rows = [
+        (f"{row['recipe']} · {check['class']}", check)
+        for row in candidates
+        for check in row["checks"]
+        if check["recall"]["value"] is not None
+    ]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 0.9 + 0.32 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for y, (_, check) in enumerate(rows):
+            recall = check["recall"]
+            colour = COLOURS[2] if check["passed"] else COLOURS[1]
+            axes.plot([recall["low"], recall["high"]], [y, y], color=colour, lw=2, alpha=0.55)
+            axes.plot(recall["value"], y, "o", color=colour, ms=6)
+            axes.plot(check["threshold"], y, "|", color=_INK, ms=13, mew=1.6)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set(xlabel="recall (dot, with 95 % interval) and threshold (bar)", xlim=(-0.01, 1.01), ylim=(len(rows) - 0.5, -0.5))  # fmt: skip
+        axes.grid(axis="x", color=_INK, alpha=0.1)
+        axes.tick_params(left=False)
+        axes.spines["left"].set_visible(False)
+        return _svg(figure)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 34 else text[:33] + "…"
+
+
+def _svg(figure: Figure) -> Markup:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    drawing = buffer.getvalue()
+    return Markup(drawing[drawing.index("<svg") :].replace(_INK, "currentColor"))

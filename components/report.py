@@ -1,0 +1,81 @@
+"""Step `report`: the whole run on one page, from what was read to what was decided and why."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kfp import dsl
+
+from components import ingest, pages
+from components.files import read_json, write_text
+from components.labels import LABELS
+from components.pages import plots
+from components.step import data_step
+from components.validate import ANOMALIES
+from training import metrics
+
+
+def report(
+    examples: Path, validation: Path, evaluations: Sequence[Path], decision: Path, output: Path
+) -> None:
+    """Writes the page of a run.
+
+    Args:
+      examples: the output of `ingest`.
+      validation: the output of `validate`.
+      evaluations: the outputs of `evaluate`.
+      decision: the output of `gate`.
+      output: the page, HTML.
+    """
+    summary = read_json(examples / ingest.SUMMARY)
+    decided = read_json(decision)
+    page = pages.render(
+        "report.html",
+        version=version("cxrflow"),
+        fingerprint=summary["fingerprint"],
+        labels=LABELS,
+        summary=summary,
+        excluded=_by_kind(summary["excluded"]),
+        found=read_json(validation / ANOMALIES),
+        evaluations=[read_json(evaluation / metrics.FILE) for evaluation in evaluations],
+        decision=decided,
+        recalls=plots.recalls(decided["candidates"]),
+    )
+    write_text(output, page)
+
+
+def _by_kind(excluded: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the reasons, the most frequent first; those of single files are summed by kind."""
+    rows: dict[tuple[str, str], int] = {}
+    for entry in excluded:
+        reason = entry["reason"] if entry["kind"] == "metadata" else ""
+        key = (entry["source"], reason or f"{entry['kind']} file")
+        rows[key] = rows.get(key, 0) + entry["images"]
+    ordered = sorted(rows.items(), key=lambda item: -item[1])
+    return [
+        {"source": source, "reason": reason, "images": images}
+        for (source, reason), images in ordered
+    ]
+
+
+@data_step
+def report_step(
+    examples: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Artifact],
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    decision: dsl.Input[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Puts the whole run on one page. See `report`."""
+    from pathlib import Path
+
+    from components.report import report
+
+    report(
+        Path(examples.path),
+        Path(validation.path),
+        [Path(evaluation.path) for evaluation in evaluations],
+        Path(decision.path),
+        Path(page.path),
+    )

@@ -1,0 +1,116 @@
+"""Step `train`: one candidate, from TFRecords to an exported model that says where it comes from."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kfp import dsl
+
+from components.files import write_aside, write_json
+from components.progress import logger
+from components.step import training_step
+from training import architectures, data, export, loop
+from training.recipes import Recipe
+
+
+def train(
+    recipe: Recipe,
+    records: Path,
+    output: Path,
+    checkpoints: Path,
+    *,
+    weights: str = architectures.IMAGENET,
+    seed: int = 0,
+    precision: str = "auto",
+) -> dict[str, Any]:
+    """Trains a recipe and exports it.
+
+    Args:
+      recipe, records, checkpoints, weights, seed, precision: see `training.loop.train`.
+      output: a directory to be made, with `saved_model/` (see `training.export`), `model.json`,
+        `history.csv` and `tensorboard/`. Written aside and renamed.
+
+    Returns:
+      what `model.json` says: the recipe, where training started, the data's fingerprint, counts,
+      seed, precision, replicas, releases of the packages, and the time it took.
+
+    Raises:
+      UserError: see `training.loop.train`.
+    """
+    manifest = data.read_manifest(records)
+    trained = loop.train(
+        recipe, records, checkpoints, weights=weights, seed=seed, precision=precision
+    )
+    card = {
+        "recipe": {**dataclasses.asdict(_plain(recipe)), "classes": list(recipe.classes)},
+        "starting_point": architectures.starting_point(recipe, weights),
+        "transfer_learning": recipe.pretrained and weights != architectures.NONE,
+        "fingerprint": manifest["fingerprint"],
+        "training_images": data.class_counts(manifest, recipe, "train"),
+        "parameters": trained.model.count_params(),
+        "seed": seed,
+        "precision": trained.policy,
+        "replicas": trained.replicas,
+        "batch": trained.batch,
+        "learning_rate": trained.learning_rate,
+        "versions": export.versions(),
+        "seconds": round(float(trained.history["seconds"].sum()), 1),
+    }
+    with write_aside(output) as aside:
+        export.export(trained.model, recipe, aside / export.SAVED_MODEL)
+        write_json(aside / export.CARD, card)
+        trained.history.to_csv(aside / loop.HISTORY, index=False)
+        shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
+    last = trained.history.iloc[-1]
+    logger.info(
+        "%s: trained in %.0f s, validation accuracy %.3f",
+        recipe.name,
+        card["seconds"],
+        last["val_accuracy"],
+    )
+    return card
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    # dataclasses.asdict copies, and a mappingproxy cannot be copied.
+    return dataclasses.replace(recipe, task=dict(recipe.task), published=dict(recipe.published))
+
+
+@training_step
+def train_step(
+    records: dsl.Input[dsl.Dataset],
+    recipe: str,
+    epochs: int,
+    weights: str,
+    precision: str,
+    seed: int,
+    checkpoints: str,
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Trains one recipe on every GPU there is and exports it. See `train`; zero epochs: the recipe's."""
+    import dataclasses
+    from pathlib import Path
+
+    from components.train import train
+    from training.recipes import recipe_named
+
+    chosen = recipe_named(recipe)
+    if epochs:
+        chosen = dataclasses.replace(chosen, epochs=epochs)
+    # kfp.local gives every iteration of a loop the same path.
+    model.uri = f"{model.uri}-{recipe}"
+    card = train(
+        chosen,
+        Path(records.path),
+        Path(model.path),
+        Path(checkpoints or f"{model.path}-checkpoints"),
+        weights=weights,
+        seed=seed,
+        precision=precision,
+    )
+    model.metadata.update(
+        {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},
+        recipe=recipe,
+        framework="tensorflow",
+    )

@@ -1,0 +1,146 @@
+"""From TFRecord shards to batches."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from components.errors import UserError
+from components.files import read_json
+from training.preprocess import to_input
+from training.recipes import Recipe
+
+MANIFEST = "manifest.json"
+
+# The shards' order is random already, so a window of this many images shuffles well, and memory does
+# not grow with the dataset: at 224 x 224 it is 200 MB.
+_SHUFFLE_WINDOW = 1024
+_FEATURES = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label", "id")}
+
+
+def read_manifest(records: Path) -> dict[str, Any]:
+    """Returns the manifest of a records directory.
+
+    Raises:
+      UserError: there is none, so the records are not whole.
+    """
+    if not (records / MANIFEST).is_file():
+        raise UserError(f"{records} holds no {MANIFEST}: it is not a finished set of TFRecords.")
+    return dict(read_json(records / MANIFEST))
+
+
+def class_counts(manifest: Mapping[str, Any], recipe: Recipe, split: str) -> dict[str, int]:
+    """Returns the number of a split's images in each of the recipe's classes, in their order.
+
+    Raises:
+      UserError: a class has none.
+    """
+    counts = dict.fromkeys(recipe.classes, 0)
+    for label, count in manifest["splits"][split]["labels"].items():
+        if label in recipe.task:
+            counts[recipe.task[label]] += count
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise UserError(
+            f"{recipe.name}: the {split} split has no image of class {', '.join(empty)}. Add images "
+            "to the sources, or leave the recipe out."
+        )
+    return counts
+
+
+def class_weights(counts: Mapping[str, int]) -> dict[int, float]:
+    """Returns each class's weight by position: images / (classes x images of the class).
+
+    The mean weight over the images is one, so the learning rate keeps its meaning. (King and Zeng,
+    Logistic Regression in Rare Events Data, 2001; scikit-learn's `balanced`.)
+    """
+    total = sum(counts.values())
+    return {i: total / (len(counts) * count) for i, count in enumerate(counts.values())}
+
+
+def encoded_images(
+    records: Path, manifest: Mapping[str, Any], recipe: Recipe, split: str
+) -> tf.data.Dataset:
+    """Returns a split's images of the recipe's classes, as stored, always in the same order.
+
+    Returns:
+      elements (image, class, id): scalar string, the bytes of a JPEG or PNG; scalar int32, the
+      position in `recipe.classes`; scalar string.
+    """
+    files = [str(records / shard["name"]) for shard in manifest["splits"][split]["shards"]]
+    positions = {
+        label: recipe.classes.index(recipe.task[label])
+        for label in manifest["splits"][split]["labels"]
+        if label in recipe.task
+    }
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(
+            list(positions), list(positions.values()), tf.string, tf.int32
+        ),
+        default_value=-1,
+    )
+
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        example = tf.io.parse_single_example(record, _FEATURES)
+        return example["image"], table.lookup(example["label"]), example["id"]
+
+    dataset = tf.data.TFRecordDataset(files, num_parallel_reads=tf.data.AUTOTUNE)
+    dataset = dataset.map(parse, tf.data.AUTOTUNE)
+    dataset = dataset.filter(lambda image, position, identity: position >= 0)
+    count = sum(class_counts(manifest, recipe, split).values())
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def inputs(
+    records: Path, manifest: Mapping[str, Any], recipe: Recipe, split: str, cache: Path
+) -> tf.data.Dataset:
+    """Returns a split's images as the model takes them, decoded once and then read from `cache`.
+
+    A radiograph takes longer to decode than a small network to train on; a cache on disk keeps
+    memory free of the dataset's size.
+
+    Args:
+      cache: a directory of this process alone.
+
+    Returns:
+      elements (pixels, class): float32 [height, width, 1] in 0..255; scalar int32.
+    """
+    dataset = encoded_images(records, manifest, recipe, split)
+    dataset = dataset.map(
+        lambda image, position, identity: (to_input(image, recipe.input_size), position),
+        tf.data.AUTOTUNE,
+    )
+    return dataset.cache(str(cache / split))
+
+
+def training_batches(
+    images: tf.data.Dataset, count: int, batch: int, *, first_epoch: int, epochs: int, seed: int
+) -> tf.data.Dataset:
+    """Returns the batches of the epochs from `first_epoch` on, shuffled anew in each.
+
+    An epoch is `ceil(count / batch)` full batches, so that every replica always has equal work: the
+    images that fill the last batch are the first of the same epoch, seen twice. What an epoch holds
+    follows from the seed and its number alone, so a resumed training sees what an uninterrupted one
+    would have.
+
+    Args:
+      images: elements of any shape, `count` of them.
+      batch: images a step over all replicas together.
+    """
+
+    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        shuffled = images.shuffle(
+            min(count, _SHUFFLE_WINDOW), seed=(seed + 1) * 100_003 + epoch,
+            reshuffle_each_iteration=False,
+        )  # fmt: skip
+        return shuffled.repeat().take(steps_per_epoch(count, batch) * batch)
+
+    epochs_left = tf.data.Dataset.range(first_epoch, epochs)
+    batches = epochs_left.flat_map(of_epoch).batch(batch, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    """Returns the number of batches that hold `count` images."""
+    return -(-count // batch)

@@ -1,0 +1,268 @@
+"""The training loop: a recipe on TFRecords, on every GPU there is, resumable at any epoch."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from components.files import sha256_of, write_aside
+from components.progress import logger
+from training import architectures, data
+from training.precision import AUTO, dtype_policy
+from training.recipes import Recipe
+
+HISTORY, TENSORBOARD = "history.csv", "tensorboard"
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+      model: in float32, whatever it was trained in; see `architectures.build` for its shapes.
+      history: a row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (losses in
+        nats; the training loss is weighted by class), `seconds`.
+      logs: a directory with the history as CSV and the TensorBoard logs.
+      replicas: devices that shared each batch.
+      batch: images a step over all of them.
+      learning_rate: for that batch.
+      policy: the Keras dtype policy it was trained under.
+    """
+
+    model: keras.Model
+    history: pd.DataFrame
+    logs: Path
+    replicas: int
+    batch: int
+    learning_rate: float
+    policy: str
+
+
+def train(
+    recipe: Recipe,
+    records: Path,
+    checkpoints: Path,
+    *,
+    weights: str = architectures.IMAGENET,
+    seed: int = 0,
+    precision: str = AUTO,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Trained:
+    """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
+
+    After every epoch the whole state is written below `checkpoints`, under a key made of everything
+    the result depends on. Killed and begun again with the same arguments, training goes on after the
+    last whole epoch and ends with the same weights.
+
+    Args:
+      recipe: what to train.
+      records: a directory of TFRecords with its manifest.
+      checkpoints: a directory that outlives the process.
+      weights: see `architectures.build`.
+      seed: of initial weights, dropout and shuffling.
+      precision: see `dtype_policy`.
+      strategy: how replicas share the work; by default a MirroredStrategy over every GPU, or over
+        the CPU where there is none.
+
+    Raises:
+      UserError: the records are not whole, a class has no image, or the weights cannot be had.
+    """
+    manifest = data.read_manifest(records)
+    counts = data.class_counts(manifest, recipe, "train")
+    data.class_counts(manifest, recipe, "validation")
+    policy = dtype_policy(precision)
+    strategy = strategy or tf.distribute.MirroredStrategy()
+    replicas = strategy.num_replicas_in_sync
+    batch, learning_rate = scaled(recipe, replicas)
+    images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
+
+    key = _key(recipe, manifest["fingerprint"], weights, seed, policy, batch)
+    directory = checkpoints / f"{recipe.name}-{key}"
+    with strategy.scope(), _policy(policy):
+        model = architectures.build(recipe, weights, seed)
+        model.compile(keras.optimizers.Adam(learning_rate), _loss(recipe), metrics=["accuracy"])
+        model.optimizer.build(model.trainable_variables)
+        state = _State(model, directory)
+        first_epoch = state.restore()
+    logger.info(
+        "%s: %d images (%s), %d parameters, %s; %d %s, batch %d, %s",
+        recipe.name,
+        images,
+        ", ".join(f"{count} {name}" for name, count in counts.items()),
+        model.count_params(),
+        architectures.starting_point(recipe, weights),
+        replicas,
+        "GPUs" if tf.config.list_physical_devices("GPU") else "CPU device(s)",
+        batch,
+        policy,
+    )
+    if first_epoch:
+        logger.info("%s: goes on after epoch %d of %d", recipe.name, first_epoch, recipe.epochs)
+
+    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
+        cache = Path(scratch)
+        training = data.training_batches(
+            data.inputs(records, manifest, recipe, "train", cache),
+            images, batch, first_epoch=first_epoch, epochs=recipe.epochs, seed=seed,
+        )  # fmt: skip
+        validation = data.inputs(records, manifest, recipe, "validation", cache)
+        validation = validation.batch(batch).prefetch(tf.data.AUTOTUNE)
+        if first_epoch < recipe.epochs:
+            model.fit(
+                training,
+                initial_epoch=first_epoch,
+                epochs=recipe.epochs,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                class_weight=data.class_weights(counts),
+                shuffle=False,  # the dataset is
+                verbose=0,
+                callbacks=[
+                    _Progress(recipe, steps, batch),
+                    state,
+                    keras.callbacks.TensorBoard(directory / TENSORBOARD, write_graph=False),
+                ],
+            )
+    return Trained(
+        model=_in_float32(model, recipe, seed),
+        history=pd.read_csv(directory / HISTORY),
+        logs=directory,
+        replicas=replicas,
+        batch=batch,
+        learning_rate=learning_rate,
+        policy=policy,
+    )
+
+
+def scaled(recipe: Recipe, replicas: int) -> tuple[int, float]:
+    """Returns the global batch and the learning rate for a number of replicas.
+
+    The batch is the recipe's, rounded up so that every replica has the same share; the learning rate
+    grows with it (Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677).
+    """
+    batch = -(-recipe.batch // replicas) * replicas
+    return batch, recipe.learning_rate * batch / recipe.batch
+
+
+class _State(keras.callbacks.Callback):
+    """Keeps weights, optimiser, random state and history after each epoch, the history first: what a
+    kill between the two leaves over is dropped on restore."""
+
+    def __init__(self, model: keras.Model, directory: Path) -> None:
+        super().__init__()
+        self._history = directory / HISTORY
+        self._rows: list[dict[str, float]] = []
+        self._epochs_done = tf.Variable(0, dtype=tf.int64)
+        checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, epochs_done=self._epochs_done
+        )
+        self._manager = tf.train.CheckpointManager(checkpoint, directory / "state", max_to_keep=1)
+        self._checkpoint = checkpoint
+
+    def restore(self) -> int:
+        """Takes up the state last kept, if any; returns the number of epochs done."""
+        if self._manager.latest_checkpoint:
+            self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
+            history = pd.read_csv(self._history)
+            history = history[history["epoch"] <= int(self._epochs_done.numpy())]
+            self._rows = history.to_dict("records")
+        return int(self._epochs_done.numpy())
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        seconds = time.monotonic() - self._began
+        self._rows.append({"epoch": epoch + 1, **(logs or {}), "seconds": round(seconds, 3)})
+        with write_aside(self._history) as aside:
+            pd.DataFrame(self._rows).to_csv(aside, index=False)
+        self._epochs_done.assign(epoch + 1)
+        self._manager.save()
+
+
+class _Progress(keras.callbacks.Callback):
+    """Says how far training is and how long it will still take, not oftener than is readable."""
+
+    def __init__(self, recipe: Recipe, steps: int, batch: int) -> None:
+        super().__init__()
+        self._recipe, self._steps, self._batch = recipe, steps, batch
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._began = self._said = time.monotonic()
+        self._done = 0
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._done += 1
+        if time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+            self._say(f"{100 * (batch + 1) // self._steps} % of the epoch", logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        last = epoch + 1 == self._recipe.epochs
+        if last or time.monotonic() - self._said > 2.0:
+            self._say("done", logs or {})
+
+    def _say(self, where: str, logs: dict[str, float]) -> None:
+        self._said = time.monotonic()
+        rate = self._done / (self._said - self._began)
+        left = (self._recipe.epochs - self._epoch) * self._steps
+        left -= self._steps if where == "done" else self._done % self._steps
+        figures = "  ".join(
+            f"{name.replace('val_', 'validation ')} {value:.3f}" for name, value in logs.items()
+        )
+        minutes, seconds = divmod(round(left / rate), 60)
+        logger.info(
+            "%s: epoch %d of %d %s  %s  %.0f images/s  %d:%02d left",
+            self._recipe.name,
+            self._epoch + 1,
+            self._recipe.epochs,
+            where,
+            figures,
+            rate * self._batch,
+            minutes,
+            seconds,
+        )
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.architecture == "dubey":  # a single sigmoid output
+        return keras.losses.BinaryCrossentropy()
+    return keras.losses.SparseCategoricalCrossentropy()
+
+
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
+    """Returns the same network without mixed precision, which not every server's hardware has."""
+    with _policy("float32"):
+        copy = architectures.build(recipe, architectures.NONE, seed)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _key(
+    recipe: Recipe, fingerprint: str, weights: str, seed: int, policy: str, batch: int
+) -> str:
+    start = sha256_of(Path(weights)) if Path(weights).is_file() else weights
+    parts = (repr(recipe), fingerprint, start, seed, policy, batch, tf.__version__)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,74 @@
+"""How good predictions are: counts, rates and their uncertainty."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, roc_auc_score
+
+# Where step `evaluate` keeps what the function below returns.
+FILE = "metrics.json"
+
+
+def evaluate(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the figures by which models are judged and compared.
+
+    Args:
+      truth: int [N], positions in `classes`.
+      probabilities: float [N, classes]; the predicted class is the most probable.
+      classes: their names.
+
+    Returns:
+      `images`; `classes`; `confusion` (rows true, columns predicted); `accuracy` and `macro_f1`; and
+      `per_class`: for each name its `images`, `precision`, `recall`, `specificity`, `f1` and
+      `roc_auc` (one against the rest). Rates are `{"value", "low", "high"}` with Wilson's 95 %
+      interval (Wilson 1927), all None where nothing was counted. F1 is no proportion of anything,
+      but it grows with TP / (TP + FP + FN), which is one: its interval is that one's, carried over
+      (Hand et al. 2021, doi:10.1007/s10994-021-05964-1).
+    """
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(truth, predicted, labels=range(len(classes)))
+    per_class = {}
+    for i, name in enumerate(classes):
+        hit = int(matrix[i, i])
+        missed, false_alarms = int(matrix[i].sum()) - hit, int(matrix[:, i].sum()) - hit
+        rejected = int(matrix.sum()) - hit - missed - false_alarms
+        per_class[name] = {
+            "images": hit + missed,
+            "precision": rate(hit, hit + false_alarms),
+            "recall": rate(hit, hit + missed),
+            "specificity": rate(rejected, rejected + false_alarms),
+            "f1": _f1(hit, hit + missed + false_alarms),
+            "roc_auc": _roc_auc(truth == i, probabilities[:, i]),
+        }
+    f1 = [values["f1"]["value"] or 0.0 for values in per_class.values()]
+    return {
+        "images": len(truth),
+        "classes": list(classes),
+        "confusion": matrix.tolist(),
+        "accuracy": rate(int(np.trace(matrix)), len(truth)),
+        "macro_f1": float(np.mean(f1)),
+        "per_class": per_class,
+    }
+
+
+def rate(hits: int, total: int) -> dict[str, float | None]:
+    """Returns hits / total with Wilson's 95 % interval; see `evaluate`."""
+    if not total:
+        return {"value": None, "low": None, "high": None}
+    interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    return {"value": hits / total, "low": float(interval.low), "high": float(interval.high)}
+
+
+def _f1(hits: int, named: int) -> dict[str, float | None]:
+    jaccard = rate(hits, named)
+    return {
+        name: None if value is None else 2 * value / (1 + value) for name, value in jaccard.items()
+    }
+
+
+def _roc_auc(is_class: np.ndarray, score: np.ndarray) -> float | None:
+    if is_class.all() or not is_class.any():
+        return None
+    return float(roc_auc_score(is_class, score))

@@ -1,0 +1,42 @@
+"""Which number format the hardware computes in quickest without harm."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from components.errors import UserError
+
+AUTO = "auto"
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def dtype_policy(precision: str = AUTO) -> str:
+    """Returns the Keras dtype policy to train under.
+
+    Args:
+      precision: one of `POLICIES`, or `auto`: bfloat16 on GPUs of compute capability 8 and on
+        processors with AMX or AVX512 instructions for it, float16 on GPUs of capability 7 (tensor
+        cores), else float32. Weights are float32 under all of them.
+
+    Raises:
+      UserError: there is no such policy.
+    """
+    if precision != AUTO:
+        if precision not in POLICIES:
+            raise UserError(f"precision: {precision!r} is none of {', '.join((AUTO, *POLICIES))}")
+        return precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        capability = min(detail.get("compute_capability", (0, 0)) for detail in details)
+        if capability >= (8, 0):
+            return "mixed_bfloat16"
+        return "mixed_float16" if capability >= (7, 0) else "float32"
+    return "mixed_bfloat16" if _processor_has_bfloat16() else "float32"
+
+
+def _processor_has_bfloat16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():  # not Linux
+        return False
+    return bool({"amx_bf16", "avx512_bf16"} & set(cpuinfo.read_text().split()))
