@@ -1,0 +1,61 @@
+# Every verb of the project. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash -euo pipefail
+PYTHON ?= python3
+
+# Where uv is not installed it gets a small environment of its own.
+UV := $(shell command -v uv || echo .uv/bin/uv)
+# TFDV's current wheels need glibc 2.39; older hosts keep TFDV 1.16 in .venv-tfdv.
+TFDV := $(shell $(PYTHON) -c "import platform; name, release = platform.libc_ver(); \
+	print('legacy' if name == 'glibc' and tuple(map(int, release.split('.'))) < (2, 39) else 'current')")
+CODE := components pipelines serving training tests bench
+RUN := .venv/bin/
+
+.PHONY: help setup lint format test demo bench clean browser
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts with glibc < 2.39)
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv || { echo "setup: install uv, or Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@.uv/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+ifeq ($(TFDV),legacy)
+	$(UV) sync --quiet --locked --all-extras --no-extra tfdv
+	UV_PROJECT_ENVIRONMENT=.venv-tfdv $(UV) sync --quiet --locked --python 3.11 --only-group tfdv-legacy
+else
+	$(UV) sync --quiet --locked --all-extras
+endif
+	@touch $@
+
+lint: setup ## check style, formatting and types
+	$(RUN)ruff check $(CODE)
+	$(RUN)ruff format --check $(CODE)
+	$(RUN)mypy
+
+format: setup ## format the code
+	$(RUN)ruff check --fix-only $(CODE)
+	$(RUN)ruff format $(CODE)
+
+# The pages are tested in a real browser.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
+		$$sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+	|| { echo "test: install Chromium, which the tests of the pages need" >&2; exit 1; }
+
+test: lint browser ## run every check and every test
+	$(RUN)pytest
+
+demo: setup ## run the whole pipeline on generated radiographs, serve the winner, ask it (KEEP=1: leave it serving)
+	$(RUN)cxrflow demo $(if $(KEEP),--keep)
+
+bench: setup ## measure speed, as ratios within one run
+	$(RUN)python -m bench
+
+clean: ## remove the environments and everything generated
+	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output
