@@ -113,7 +113,7 @@ def _examples(
     predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe
 ) -> list[dict[str, Any]]:
     """Returns, for each class, the surest mistakes and the surest hits, half of each where there are."""
-    chosen = []
+    chosen: list[dict[Any, Any]] = []
     for name in recipe.classes:
         members = predictions[predictions["truth"] == name].copy()
         members["confidence"] = members[list(recipe.classes)].max(axis=1)

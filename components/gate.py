@@ -116,7 +116,9 @@ def _recall(candidate: Mapping[str, Any], name: str) -> float:
     return float(candidate["per_class"][name]["recall"]["value"])
 
 
-def gate(evaluations: Sequence[Path], thresholds: Mapping[str, float], output: Path) -> dict[str, Any]:
+def gate(
+    evaluations: Sequence[Path], thresholds: Mapping[str, float], output: Path
+) -> dict[str, Any]:
     """Reads what `evaluate` wrote for each candidate, decides, and writes the decision.
 
     Args:
@@ -144,7 +146,6 @@ def gate_step(
 ) -> NamedTuple("Verdict", [("verdict", str)]):  # type: ignore[valid-type]
     """Lets a candidate pass only if the recall of every class does. See `decide`."""
     from pathlib import Path
-    from typing import NamedTuple
 
     from components.gate import DEPLOY, KEEP, gate, parse
 
@@ -157,5 +158,4 @@ def gate_step(
     if chosen:
         winner.uri = chosen.uri
         winner.metadata.update(chosen.metadata)
-    verdict = NamedTuple("Verdict", [("verdict", str)])
-    return verdict(DEPLOY if chosen else KEEP)
+    return (DEPLOY if chosen else KEEP,)

@@ -7,7 +7,7 @@ row an image, is small enough to label, group and split in one place.
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def ingest(
     rows = [*covid_chestxray.read(covid_directory, views), *kermany.read(kermany_directory)]
     usable = [row for row in rows if row.label and not row.excluded]
     unusable = [row for row in rows if not row.label or row.excluded]
-    excluded: list[dict[str, Any]] = [
+    excluded: list[Mapping[Any, Any]] = [
         {**dataclasses.asdict(row), "kind": "metadata", "reason": row.excluded} for row in unusable
     ]
     logger.info("%d images named by the sources, %d to open", len(rows), len(usable))
@@ -101,10 +101,10 @@ def ingest(
         excluded += inspected.loc[bad, EXCLUDED_SCHEMA.names].to_dict("records")
         examples = inspected[~bad]
         conflict = examples.groupby("sha256")["label"].transform("nunique") > 1
-        excluded += [
-            {**row, "kind": "conflict", "reason": "the same bytes stand under two labels"}
-            for row in examples.loc[conflict, ["source", "path", "finding"]].to_dict("records")
-        ]
+        disputed = examples[conflict].assign(
+            kind="conflict", reason="the same bytes stand under two labels"
+        )
+        excluded += disputed[EXCLUDED_SCHEMA.names].to_dict("records")
         examples = examples[~conflict].sort_values("id").reset_index(drop=True)
         _require_every_label(examples, excluded)
         examples["split"] = splits.assign(examples, seed)
@@ -152,7 +152,7 @@ def _inspect_all(
             | "Open, hash and decode" >> beam.Map(inspect_row, roots)
             | "Write" >> beam.io.WriteToParquet(str(scratch / "rows"), schema)
         )
-    inspected = pq.read_table(scratch).to_pandas()
+    inspected: pd.DataFrame = pq.read_table(scratch).to_pandas()
     shutil.rmtree(scratch)
     return inspected
 
@@ -178,7 +178,7 @@ def inspect_row(row: Row, roots: dict[str, str]) -> dict[str, Any]:
     return described
 
 
-def _require_every_label(examples: pd.DataFrame, excluded: Sequence[dict[str, Any]]) -> None:
+def _require_every_label(examples: pd.DataFrame, excluded: Sequence[Mapping[Any, Any]]) -> None:
     missing = sorted(set(LABELS) - set(examples["label"]))
     if missing:
         raise UserError(
@@ -189,7 +189,7 @@ def _require_every_label(examples: pd.DataFrame, excluded: Sequence[dict[str, An
 
 
 def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dict[str, Any]:
-    def counts(*columns: str) -> list[dict[str, Any]]:
+    def counts(*columns: str) -> list[dict[Any, Any]]:
         sizes = examples.groupby(list(columns)).agg(
             images=("id", "size"), patients=("patient", "nunique")
         )

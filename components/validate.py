@@ -149,9 +149,7 @@ def _plots(statistics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[s
 
 def _feature(statistics: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
     return {
-        split: next(
-            dict(feature) for feature in features if feature["path"]["step"] == [name]
-        )
+        split: next(dict(feature) for feature in features if feature["path"]["step"] == [name])
         for split, features in statistics.items()
     }
 
@@ -162,7 +160,9 @@ def _categories(feature: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for bucket in statistics["string_stats"].get("rank_histogram", {}).get("buckets", []):
             counts.setdefault(bucket["label"], {})[split] = int(bucket["sample_count"])
     ordered = sorted(counts, key=lambda value: -sum(counts[value].values()))
-    shown = {value: {s: counts[value].get(s, 0) for s in feature} for value in ordered[:_MOST_VALUES]}
+    shown = {
+        value: {s: counts[value].get(s, 0) for s in feature} for value in ordered[:_MOST_VALUES]
+    }
     left_out = len(ordered) - len(shown)
     note = f"{left_out} rarer values are not drawn." if left_out > 0 else ""
     missing = _missing(feature, "string_stats")

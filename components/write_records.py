@@ -82,7 +82,7 @@ def write_records(
     return manifest
 
 
-def _shards(rows: pd.DataFrame) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def _shards(rows: pd.DataFrame) -> Iterator[tuple[str, list[dict[Any, Any]]]]:
     for split in SPLITS:
         # Sorted by a hash, so that every shard holds a like mixture of sources and labels.
         members = rows[rows["split"] == split].copy()
@@ -95,7 +95,7 @@ def _shards(rows: pd.DataFrame) -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 def _write_shard(
-    shard: tuple[str, list[dict[str, str]]], roots: dict[str, str], output: str
+    shard: tuple[str, list[dict[Any, Any]]], roots: dict[str, str], output: str
 ) -> None:
     name, rows = shard
     with write_aside(Path(output, name)) as aside, tf.io.TFRecordWriter(str(aside)) as writer:

@@ -1,4 +1,4 @@
-"""The networks. Each takes grey pixels in 0..255; whatever a network wants them scaled to is its first layer."""
+"""The networks. Each takes grey pixels in 0..255 and scales them to what it wants in a first layer."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import pandas as pd
@@ -153,14 +154,16 @@ def scaled(recipe: Recipe, replicas: int) -> tuple[int, float]:
     return batch, recipe.learning_rate * batch / recipe.batch
 
 
-class _State(keras.callbacks.Callback):
-    """Keeps weights, optimiser, random state and history after each epoch, the history first: what a
-    kill between the two leaves over is dropped on restore."""
+class _State(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps weights, optimiser, random state and history after each epoch.
+
+    The history is written first: what a kill between the two leaves over is dropped on restore.
+    """
 
     def __init__(self, model: keras.Model, directory: Path) -> None:
         super().__init__()
         self._history = directory / HISTORY
-        self._rows: list[dict[str, float]] = []
+        self._rows: list[dict[Any, Any]] = []
         self._epochs_done = tf.Variable(0, dtype=tf.int64)
         checkpoint = tf.train.Checkpoint(
             model=model, optimizer=model.optimizer, epochs_done=self._epochs_done
@@ -189,7 +192,7 @@ class _State(keras.callbacks.Callback):
         self._manager.save()
 
 
-class _Progress(keras.callbacks.Callback):
+class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     """Says how far training is and how long it will still take, not oftener than is readable."""
 
     def __init__(self, recipe: Recipe, steps: int, batch: int) -> None:
@@ -260,9 +263,7 @@ def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
     return copy
 
 
-def _key(
-    recipe: Recipe, fingerprint: str, weights: str, seed: int, policy: str, batch: int
-) -> str:
+def _key(recipe: Recipe, fingerprint: str, weights: str, seed: int, policy: str, batch: int) -> str:
     start = sha256_of(Path(weights)) if Path(weights).is_file() else weights
     parts = (repr(recipe), fingerprint, start, seed, policy, batch, tf.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

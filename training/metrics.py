@@ -11,7 +11,9 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 FILE = "metrics.json"
 
 
-def evaluate(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(
+    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
     """Returns the figures by which models are judged and compared.
 
     Args:
@@ -29,7 +31,7 @@ def evaluate(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str
     """
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(truth, predicted, labels=range(len(classes)))
-    per_class = {}
+    per_class: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(classes):
         hit = int(matrix[i, i])
         missed, false_alarms = int(matrix[i].sum()) - hit, int(matrix[:, i].sum()) - hit

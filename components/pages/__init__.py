@@ -40,7 +40,8 @@ def _interval(rate: Mapping[str, float | None]) -> Markup:
     if rate["value"] is None:
         return Markup("–")
     low, high = rate["low"], rate["high"]
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     return Markup(
         f"<b>{100 * rate['value']:.1f}</b> <small>{100 * low:.0f}–{100 * high:.0f}</small>"
     )

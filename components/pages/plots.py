@@ -15,7 +15,7 @@ COLOURS = ("#3a86d6", "#e07b39", "#2a9d7f", "#b565a7", "#c9a227")
 
 # A colour nothing else has: replaced by `currentColor`, so that one plot serves light and dark.
 _INK = "#010203"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cxrflow",
     "font.family": "sans-serif",
@@ -43,7 +43,11 @@ def history(table: pd.DataFrame) -> Markup:
             marker = "o" if len(table) < 15 else None
             axes.plot(table["epoch"], table[name], color=COLOURS[0], marker=marker, ms=3.5)
             axes.plot(table["epoch"], table[f"val_{name}"], color=COLOURS[1], marker=marker, ms=3.5)
-            axes.set(title=name.capitalize(), xlabel="epoch", ylim=(0, 1.02 if name == "accuracy" else None))  # fmt: skip
+            axes.set(
+                title=name.capitalize(),
+                xlabel="epoch",
+                ylim=(0, 1.02 if name == "accuracy" else None),
+            )
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend(["training", "validation"])
         return _svg(figure)
@@ -61,7 +65,12 @@ def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.3, lw=0.8, ls="--")
         for (name, (false_alarms, hits)), colour in zip(curves.items(), COLOURS, strict=False):
             axes.plot(false_alarms, hits, color=colour, label=name, lw=1.6)
-        axes.set(title="ROC, one class against the rest", xlabel="1 − specificity", ylabel="recall", aspect="equal")  # fmt: skip
+        axes.set(
+            title="ROC, one class against the rest",
+            xlabel="1 − specificity",
+            ylabel="recall",
+            aspect="equal",
+        )
         axes.legend(loc="lower right")
         return _svg(figure)
 
@@ -82,7 +91,9 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> Markup:
             axes.barh(range(len(counts)), widths, left=left, color=colour, height=0.68)
             left += widths
         for y, total in enumerate(left):
-            axes.annotate(f"{total:,.0f}", (total, y), (4, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                f"{total:,.0f}", (total, y), (4, 0), textcoords="offset points", va="center"
+            )
         axes.set_yticks(range(len(counts)), [_shortened(value) for value in counts])
         axes.set(ylim=(len(counts) - 0.4, -0.6), xlim=(0, 1.12 * left.max()))
         axes.tick_params(left=False)
@@ -132,7 +143,11 @@ def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
             axes.plot(recall["value"], y, "o", color=colour, ms=6)
             axes.plot(check["threshold"], y, "|", color=_INK, ms=13, mew=1.6)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        axes.set(xlabel="recall (dot, with 95 % interval) and threshold (bar)", xlim=(-0.01, 1.01), ylim=(len(rows) - 0.5, -0.5))  # fmt: skip
+        axes.set(
+            xlabel="recall (dot, with 95 % interval) and threshold (bar)",
+            xlim=(-0.01, 1.01),
+            ylim=(len(rows) - 0.5, -0.5),
+        )
         axes.grid(axis="x", color=_INK, alpha=0.1)
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)

@@ -49,9 +49,7 @@ def main(arguments: list[str]) -> None:
         file.with_suffix(".json").write_text(
             json_format.MessageToJson(statistics, preserving_proto_field_name=True)
         )
-        anomalies = tfdv.validate_statistics(
-            statistics, schema, custom_validation_config=warnings
-        )
+        anomalies = tfdv.validate_statistics(statistics, schema, custom_validation_config=warnings)
         (output / split / "Anomalies.pb").write_bytes(anomalies.SerializeToString())
         table = pq.read_table(examples, filters=[("split", "=", split)])
         found += list(_described(anomalies, split, schema, table))
