@@ -14,21 +14,25 @@ from typing import Any
 def write_aside(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it to `path` when the block ends well.
 
-    The block may make a file or a directory there. When it raises, whatever it wrote is removed and
-    an earlier `path` stays as it was. An existing directory is replaced.
+    The block may make a file, a link or a directory there. When it raises, whatever it wrote is
+    removed and an earlier `path` stays as it was. An existing directory is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield aside
-        if path.is_dir():
+        if _is_real_directory(path):
             shutil.rmtree(path)
         aside.replace(path)
     finally:
-        if aside.is_dir():
+        if _is_real_directory(aside):
             shutil.rmtree(aside)
         else:
             aside.unlink(missing_ok=True)
+
+
+def _is_real_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -68,11 +68,20 @@ def inspect(content: bytes) -> Facts:
     )
 
 
-def is_upright_jpeg_or_png(content: bytes) -> bool:
-    """Returns whether TensorFlow's decoders read the image as it is meant to be seen."""
+def for_tensorflow(content: bytes) -> bytes:
+    """Returns the image as TensorFlow's decoders read it the way it is meant to be seen.
+
+    Returns:
+      the same bytes where it is an upright JPEG or PNG, else a PNG of the same picture.
+
+    Raises:
+      BadImage: as `inspect`; damage past the header of a JPEG or PNG is not looked for.
+    """
     with _opened(content) as image:
         upright = image.getexif().get(0x0112, 1) in (0, 1)  # the EXIF orientation tag
-        return upright and image.format in ("JPEG", "PNG")
+        if upright and image.format in ("JPEG", "PNG"):
+            return content
+    return to_png(content)
 
 
 def to_png(content: bytes) -> bytes:

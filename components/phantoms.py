@@ -82,7 +82,7 @@ def _lung(x: np.ndarray, y: np.ndarray, side: float, random: np.random.Generator
 
 def _skeleton(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.ndarray:
     spine = 0.2 * np.exp(-((x / 0.085) ** 2)) * (1 + 0.25 * np.sin(y * random.uniform(26, 34)))
-    bones = np.asarray(spine)
+    bones: np.ndarray = spine
     spacing, start = random.uniform(0.15, 0.2), random.uniform(-0.95, -0.8)
     for number in range(9):
         rib = start + number * spacing + 0.55 * (np.abs(x) - 0.35) ** 2 - 0.12 * np.abs(x)
@@ -268,7 +268,11 @@ def _kermany_source(directory: Path, patients: int, random: np.random.Generator)
         for label, name in names.items():
             for image in range(2 if number % 6 == 0 else 1):
                 # As published, images of one patient stand in different folders.
-                file = directory / folders[(number + image) % len(folders)] / name.format(image + 1)
+                file = (
+                    directory
+                    / folders[(number + 5 * image) % len(folders)]
+                    / name.format(image + 1)
+                )
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(_encoded(draw(label, random), "JPEG"))
     (directory / "train" / "NORMAL" / ".DS_Store").write_bytes(b"\0")

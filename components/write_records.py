@@ -19,7 +19,7 @@ from components import ingest
 from components.beam_options import pipeline_options
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
-from components.images import is_upright_jpeg_or_png, to_png
+from components.images import for_tensorflow, to_png
 from components.progress import logger
 from components.splits import SPLITS
 from components.step import data_step
@@ -136,8 +136,7 @@ def storable(content: bytes) -> bytes:
       the same bytes where TensorFlow decodes them as meant and no side is over
       `preprocess.MAX_SIDE`; else a PNG of the same picture that fulfils both.
     """
-    if not is_upright_jpeg_or_png(content):
-        content = to_png(content)
+    content = for_tensorflow(content)
     try:
         image = preprocess.decode_grey(tf.constant(content))
     except tf.errors.InvalidArgumentError:  # e.g. CMYK: Pillow reads it, TensorFlow does not

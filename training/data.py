@@ -95,10 +95,10 @@ def encoded_images(
 def inputs(
     records: Path, manifest: Mapping[str, Any], recipe: Recipe, split: str, cache: Path
 ) -> tf.data.Dataset:
-    """Returns a split's images as the model takes them, decoded once and then read from `cache`.
+    """Decodes a split's images and returns them as the model takes them, to be read from `cache`.
 
-    A radiograph takes longer to decode than a small network to train on; a cache on disk keeps
-    memory free of the dataset's size.
+    A radiograph takes longer to decode than a small network to train on, so it is decoded once; a
+    cache on disk keeps memory free of the dataset's size.
 
     Args:
       cache: a directory of this process alone.
@@ -111,7 +111,12 @@ def inputs(
         lambda image, position, identity: (to_input(image, recipe.input_size), position),
         tf.data.AUTOTUNE,
     )
-    return dataset.cache(str(cache / split))
+    dataset = dataset.cache(str(cache / split))
+    # Filled here and in one go: Keras begins by taking one batch and dropping the iterator, and a
+    # cache that is dropped before its end is begun anew.
+    for _ in dataset:
+        pass
+    return dataset
 
 
 def training_batches(

@@ -166,7 +166,11 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
         self._rows: list[dict[Any, Any]] = []
         self._epochs_done = tf.Variable(0, dtype=tf.int64)
         checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, epochs_done=self._epochs_done
+            model=model,
+            optimizer=model.optimizer,
+            # Keras counts dropout's draws in these, and does not show them to tf.train.
+            random=[v.value for v in model.variables if v.path.endswith("seed_generator_state")],
+            epochs_done=self._epochs_done,
         )
         self._manager = tf.train.CheckpointManager(checkpoint, directory / "state", max_to_keep=1)
         self._checkpoint = checkpoint

@@ -1,0 +1,155 @@
+"""A model server in the background of this machine: start, find, stop."""
+
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import tenacity
+
+from components.errors import UserError
+from components.files import read_json, write_json
+from serving import NAME, PORT
+
+_SECONDS_TO_START = 180
+_SECONDS_TO_STOP = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server that was started here.
+
+    Attributes:
+      url: where it answers, without a trailing slash.
+      model: the directory that it serves.
+      log: the file that it writes to.
+      pid: its process.
+      started: when that process began, in seconds since the epoch: a pid alone may be another's.
+    """
+
+    url: str
+    model: str
+    log: str
+    pid: int
+    started: float
+
+
+def start(model: Path, home: Path) -> Server:
+    """Starts a server of a model, waits until it is ready, and then stops the one before it.
+
+    Args:
+      model: a version of the model store.
+      home: where `server.json`, which says what runs, and the server's log are kept.
+
+    Raises:
+      UserError: the server ended or was not ready in time; the one before goes on.
+    """
+    before = running(home)
+    port = _free_port()
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.server", f"--model-dir={model}", f"--port={port}"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it outlives the command that started it
+        )
+    url = f"http://localhost:{port}"
+    try:
+        _wait_until_ready(process, url)
+    except _NotReadyError as error:
+        process.kill()
+        lines = log.read_text(errors="replace").strip().splitlines()
+        raise UserError(
+            f"serve: the server of {model} did not start: {lines[-1] if lines else error}. Its log "
+            f"is {log}"
+        ) from error
+    server = Server(
+        url=url,
+        model=str(model),
+        log=str(log),
+        pid=process.pid,
+        started=psutil.Process(process.pid).create_time(),
+    )
+    write_json(_state(home), asdict(server))
+    if before:
+        _terminate(before)
+    return server
+
+
+def running(home: Path) -> Server | None:
+    """Returns the server that `start` last started there, if it still runs."""
+    if not _state(home).is_file():
+        return None
+    server = Server(**read_json(_state(home)))
+    return server if _process(server) else None
+
+
+def stop(home: Path) -> Server | None:
+    """Stops the server and waits until it is gone; returns what it was, or None where there is none."""
+    server = running(home)
+    if server:
+        _terminate(server)
+    _state(home).unlink(missing_ok=True)
+    return server
+
+
+class _NotReadyError(Exception):
+    pass
+
+
+@tenacity.retry(
+    wait=tenacity.wait_fixed(0.3),
+    stop=tenacity.stop_after_delay(_SECONDS_TO_START),
+    retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+    retry_error_callback=lambda state: _raise_not_ready(),
+)
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    if process.poll() is not None:
+        raise _NotReadyError(f"exit code {process.returncode}")
+    httpx.get(f"{url}/v1/models/{NAME}", timeout=5).raise_for_status()
+
+
+def _raise_not_ready() -> None:
+    raise _NotReadyError(f"not ready after {_SECONDS_TO_START} seconds")
+
+
+def _terminate(server: Server) -> None:
+    process = _process(server)
+    if process:
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_STOP)
+        except psutil.TimeoutExpired:
+            process.kill()
+
+
+def _process(server: Server) -> psutil.Process | None:
+    try:
+        process = psutil.Process(server.pid)
+        same = process.create_time() == server.started
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _free_port() -> int:
+    for port in (PORT, 0):
+        with socket.socket() as probe:
+            # As servers do: a port whose last connections are still closing counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UserError("serve: no port is free on this machine")
+
+
+def _state(home: Path) -> Path:
+    return home / "server.json"
