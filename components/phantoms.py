@@ -77,7 +77,7 @@ def _lung(x: np.ndarray, y: np.ndarray, side: float, random: np.random.Generator
     inside = 1.0 - ((x - centre) / random.uniform(0.28, 0.36)) ** 2
     inside -= np.abs((y + 0.08) / random.uniform(0.62, 0.78)) ** 2.6
     diaphragm = random.uniform(0.42, 0.62) - 0.22 * np.cos((x - centre) * 4.2) + 0.2
-    return _soft(inside) * _soft((diaphragm - y) * 3)
+    return np.asarray(_soft(inside) * _soft((diaphragm - y) * 3))
 
 
 def _skeleton(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -89,7 +89,7 @@ def _skeleton(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.n
         bones += 0.085 * np.exp(-(((y - rib) / 0.022) ** 2)) * _soft((np.abs(x) - 0.1) * 8)
     clavicle = -0.74 - random.uniform(0.05, 0.22) * np.abs(x) + 0.04 * np.sin(np.abs(x) * 5)
     bones += 0.16 * np.exp(-(((y - clavicle) / 0.03) ** 2)) * (np.abs(x) > 0.1)
-    return bones
+    return np.asarray(bones)
 
 
 def _nothing(*_: Any) -> float:

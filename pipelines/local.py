@@ -1,0 +1,156 @@
+"""Runs the training pipeline on this machine, by `kfp.local`, each step a process of its own."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from components.errors import UserError
+from components.files import write_aside
+from components.progress import PREFIX
+
+REPORT = "report.html"
+
+# What kfp.local says, without its colours.
+_COLOUR = re.compile(r"\x1b\[\d+m")
+_BEGINS = re.compile(r"Executing task '(.+?)(?:-step)?'")
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
+_EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt)\b.*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run left behind: its `directory`, its `log`, and its `pages`, the report first."""
+
+    directory: Path
+    log: Path
+    pages: list[Path]
+
+
+def run(arguments: Mapping[str, Any], output: Path, console: Console, *, verbose: bool) -> Run:
+    """Runs the pipeline and waits for its end.
+
+    Args:
+      arguments: the pipeline's; directories as absolute paths.
+      output: gets `runs/<number>/` with every artifact and the log of this run, and `report/` with
+        the pages of the run that last ended well.
+      console: shown the steps and what they say of themselves.
+      verbose: whether it is shown everything else, too, that steps print.
+
+    Raises:
+      UserError: a step raised one, or failed; the message says where its output is.
+    """
+    directory = _new_directory(output / "runs")
+    log = directory / "run.log"
+    # Steps are started as `python3`: that must be the one with the packages.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with log.open("w", encoding="utf-8") as file, console.status("starting") as status:
+        listener = _Listener(file, console, status, verbose)
+        try:
+            with _errors_to(file), contextlib.redirect_stdout(listener):
+                _run(arguments, directory)
+        except Exception as error:
+            raise UserError(
+                f"{listener.reason or error} (everything the run said is in {log})"
+            ) from error
+    return Run(directory=directory, log=log, pages=_collect_pages(directory, output / "report"))
+
+
+def _run(arguments: Mapping[str, Any], directory: Path) -> None:
+    # Imported here, where what the packages print on import goes to the log.
+    from kfp import local
+
+    from pipelines.training_pipeline import training_pipeline
+
+    # kfp.local gives every iteration of a loop the same place for its outputs: one at a time.
+    pipeline = training_pipeline(recipes_at_once=1)
+    runner = local.SubprocessRunner(use_venv=False)
+    local.init(runner, pipeline_root=str(directory), raise_on_error=True)
+    pipeline(**arguments)
+
+
+@contextlib.contextmanager
+def _errors_to(file: TextIO) -> Iterator[None]:
+    """Sends standard error into a file, that of the libraries below Python, too."""
+    before = os.dup(2)
+    sys.stderr.flush()
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+
+
+class _Listener(io.TextIOBase):
+    """Where the run's output goes: all of it into the log, what is meant for people on the console."""
+
+    def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
+        self._log, self._console, self._status, self._verbose = log, console, status, verbose
+        self._rest = ""
+        self._began = time.monotonic()
+        self.reason = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._hear(_COLOUR.sub("", line))
+        return len(text)
+
+    def _hear(self, line: str) -> None:
+        self._log.write(line + "\n")
+        self._log.flush()
+        begins = _BEGINS.search(line)
+        said = line.strip()
+        if begins:
+            minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+            name = begins[1].replace("-", " ")
+            self._console.print(f"[dim]{minutes}:{seconds:02d}[/] [bold]{name}[/]")
+            self._status.update(name)
+        elif said.startswith(PREFIX):
+            self._say(said.removeprefix(PREFIX))
+        elif self._verbose:
+            self._say(line)
+        if said.startswith(_USER_ERROR):
+            self.reason = said.removeprefix(_USER_ERROR)
+        elif _EXCEPTION.match(said) and not self.reason:
+            self.reason = said
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"     {text}", markup=False, highlight=False)
+
+
+def _new_directory(runs: Path) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(100):
+        directory = runs / (f"{stamp}-{attempt}" if attempt else stamp)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(parents=True)
+            return directory
+    raise UserError(f"run: cannot make a directory of its own in {runs}")
+
+
+def _collect_pages(directory: Path, target: Path) -> list[Path]:
+    """Copies the pages, which KFP keeps without an ending, to where a browser can open them."""
+    pages = {REPORT: next(directory.glob("*/report-step/page"))}
+    for page in sorted(directory.glob("*/evaluate-step/page-*")):
+        pages[f"evaluation-{page.name.removeprefix('page-')}.html"] = page
+    pages["validation.html"] = next(directory.glob("*/validate-step/page"))
+    with write_aside(target) as aside:
+        aside.mkdir()
+        for name, page in pages.items():
+            shutil.copyfile(page, aside / name)
+    return [target / name for name in pages]

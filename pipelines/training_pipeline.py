@@ -1,0 +1,128 @@
+"""The main job, read from top to bottom: from two public datasets to a served model."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.deploy import deploy_step
+from components.evaluate import evaluate_step
+from components.gate import DEPLOY, GATE, gate_step
+from components.ingest import ingest_step
+from components.report import report_step
+from components.sources.covid_chestxray import FRONTAL_VIEWS
+from components.train import train_step
+from components.validate import validate_step
+from components.write_records import write_records_step
+from serving import NAME as MODEL_NAME
+from training.recipes import RECIPES
+
+NAME = "cxrflow-training"
+
+
+def training_pipeline(recipes_at_once: int = 0) -> Any:
+    """Returns the pipeline; the same wiring is compiled for a cluster and run by `kfp.local`.
+
+    Args:
+      recipes_at_once: how many candidates train at the same time; 0: all of them.
+    """
+
+    @dsl.pipeline(  # type: ignore[untyped-decorator]
+        name=NAME,
+        description="Ingests and validates chest X-rays of two public datasets, trains candidates, "
+        "lets pass those whose recall suffices for every class, and deploys the best.",
+    )
+    def pipeline(
+        covid_directory: str,
+        kermany_directory: str,
+        views: list[str] = list(FRONTAL_VIEWS),
+        recipes: list[str] = list(RECIPES),
+        gate: str = GATE,
+        epochs: int = 0,
+        weights: str = "imagenet",
+        precision: str = "auto",
+        seed: int = 0,
+        beam_options: list[str] = [],
+        checkpoints: str = "",
+        store: str = "models",
+        model_name: str = MODEL_NAME,
+        server: str = "",
+    ) -> None:
+        """Runs the main job.
+
+        Args:
+          covid_directory: Path of the covid-chestxray-dataset, as every step sees it.
+          kermany_directory: Path of Kermany's chest X-rays, as every step sees it.
+          views: Projections to keep of the covid-chestxray-dataset.
+          recipes: Names of the candidates to train.
+          gate: Least recall by class, e.g. covid=0.9,default=0.7.
+          epochs: Passes over the training split; 0: as many as each recipe says.
+          weights: imagenet, none, or the path of a weights file of the base.
+          precision: auto, float32, mixed_bfloat16 or mixed_float16.
+          seed: Of the split, the initial weights, dropout and shuffling.
+          beam_options: Options of the Beam runner; none: this machine, all cores.
+          checkpoints: Directory that outlives a step, from which a killed training goes on.
+          store: Model store.
+          model_name: Name of the model in the store.
+          server: Directory for the state of a local server; empty: none is started.
+        """
+        ingested = ingest_step(
+            covid_directory=covid_directory,
+            kermany_directory=kermany_directory,
+            views=views,
+            seed=seed,
+            beam_options=beam_options,
+        ).set_display_name("Ingest both datasets, split by patient")
+
+        validated = validate_step(examples=ingested.outputs["examples"]).set_display_name(
+            "Validate against the schema"
+        )
+
+        recorded = (
+            write_records_step(
+                examples=ingested.outputs["examples"],
+                covid_directory=covid_directory,
+                kermany_directory=kermany_directory,
+                beam_options=beam_options,
+            )
+            .after(validated)
+            .set_display_name("Write TFRecords")
+        )
+
+        with dsl.ParallelFor(recipes, name="candidates", parallelism=recipes_at_once) as recipe:
+            trained = train_step(
+                records=recorded.outputs["records"],
+                recipe=recipe,
+                epochs=epochs,
+                weights=weights,
+                precision=precision,
+                seed=seed,
+                checkpoints=checkpoints,
+            ).set_display_name("Train a candidate")
+
+            evaluated = evaluate_step(
+                model=trained.outputs["model"], records=recorded.outputs["records"]
+            ).set_display_name("Evaluate it on the test split")
+
+        decided = gate_step(
+            models=dsl.Collected(trained.outputs["model"]),
+            evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+            thresholds=gate,
+        ).set_display_name("Gate on the recall of every class")
+
+        report_step(
+            examples=ingested.outputs["examples"],
+            validation=validated.outputs["validation"],
+            evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+            decision=decided.outputs["decision"],
+        ).set_display_name("Report")
+
+        with dsl.If(decided.outputs["verdict"] == DEPLOY, name="a-candidate-passed"):
+            deploy_step(
+                model=decided.outputs["winner"],
+                decision=decided.outputs["decision"],
+                store=store,
+                name=model_name,
+                server=server,
+            ).set_display_name("Deploy the winner").set_caching_options(False)
+
+    return pipeline
