@@ -4,7 +4,9 @@
 SHELL := /bin/bash -euo pipefail
 PYTHON ?= python3
 
+# Bytecode is compiled once, at installation: it is most of what a first start would wait for.
 # Where uv is not installed it gets a small environment of its own.
+export UV_COMPILE_BYTECODE := 1
 UV := $(shell command -v uv || echo .uv/bin/uv)
 # TFDV's current wheels need glibc 2.39; older hosts keep TFDV 1.16 in .venv-tfdv.
 TFDV := $(shell $(PYTHON) -c "import platform; name, release = platform.libc_ver(); \
@@ -51,8 +53,14 @@ browser:
 test: lint browser ## run every check and every test
 	$(RUN)pytest
 
-demo: setup ## run the whole pipeline on generated radiographs, serve the winner, ask it (KEEP=1: leave it serving)
-	$(RUN)cxrflow demo $(if $(KEEP),--keep)
+# Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.
+demo: setup ## run everything on generated radiographs, serve the winner, ask it (KEEP=1: leave it on)
+	rm -rf demo
+	$(RUN)cxrflow sample-data demo/data
+	$(RUN)cxrflow run --covid demo/data/covid-chestxray-dataset --kermany demo/data/chest_xray \
+		--weights none --epochs cnn-dubey=20,coronet-4class=5 --gate covid=0.8,default=0.6 --output demo
+	$(RUN)cxrflow predict demo/data/covid-chestxray-dataset/images/phantom-0000.png --output demo
+	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output demo\` ends it.",$(RUN)cxrflow stop --output demo)
 
 bench: setup ## measure speed, as ratios within one run
 	$(RUN)python -m bench

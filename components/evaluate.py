@@ -160,11 +160,7 @@ def evaluate_step(
     from components.evaluate import PAGE, PREDICTIONS, evaluate, roc_curves
     from components.labels import COVID
 
-    # kfp.local gives every iteration of a loop the same path.
-    recipe = model.metadata["recipe"]
-    for artifact in (evaluation, metrics, classification, page):
-        artifact.uri = f"{artifact.uri}-{recipe}"
-    evaluation.metadata["recipe"] = recipe
+    evaluation.metadata["recipe"] = model.metadata["recipe"]
     figures = evaluate(Path(model.path), Path(records.path), Path(evaluation.path))
     shutil.copyfile(Path(evaluation.path, PAGE), page.path)
 

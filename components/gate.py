@@ -1,9 +1,8 @@
 """Step `gate`: which candidate may be deployed, and why. What a gate rule means is decided here."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kfp import dsl
 
@@ -11,11 +10,11 @@ from components.errors import UserError
 from components.files import read_json, write_json
 from components.labels import COVID
 from components.progress import logger
+from components.settings import DEFAULT, parse_numbers
 from components.step import data_step
 from training import metrics
+from training.recipes import RECIPES
 
-# The threshold's name for every class that the gate does not name.
-DEFAULT = "default"
 GATE = "covid=0.9,default=0.7"
 
 DEPLOY, KEEP = "deploy", "keep"
@@ -32,21 +31,18 @@ def parse(text: str) -> dict[str, float]:
       thresholds by class, always with `default`, which is that of `GATE` where it is not given.
 
     Raises:
-      UserError: the text cannot be read so.
+      UserError: the text cannot be read so, names a class that no recipe has, or no recall.
     """
-    thresholds = {DEFAULT: 0.7}
-    for part in text.split(","):
-        name, equals, number = (piece.strip() for piece in part.partition("="))
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not (name and equals and 0 <= value <= 1):
+    thresholds = {DEFAULT: parse_numbers("gate", GATE)[DEFAULT], **parse_numbers("gate", text)}
+    classes = {name for recipe in RECIPES.values() for name in recipe.classes}
+    for name, threshold in thresholds.items():
+        if not 0 <= threshold <= 1:
+            raise UserError(f"gate: {name}={threshold:g} in {text!r} is no recall between 0 and 1")
+        if name not in (DEFAULT, *classes):
             raise UserError(
-                f"gate: {part.strip()!r} in {text!r} is not CLASS=RECALL with a recall between 0 and "
-                f"1; an example is {GATE}"
+                f"gate: no recipe has a class {name!r}; there are {', '.join(sorted(classes))} and "
+                f"{DEFAULT!r} for all others"
             )
-        thresholds[name] = value
     return thresholds
 
 
@@ -143,7 +139,7 @@ def gate_step(
     thresholds: str,
     decision: dsl.Output[dsl.Artifact],
     winner: dsl.Output[dsl.Model],
-) -> NamedTuple("Verdict", [("verdict", str)]):  # type: ignore[valid-type]
+) -> str:
     """Lets a candidate pass only if the recall of every class does. See `decide`."""
     from pathlib import Path
 
@@ -158,4 +154,4 @@ def gate_step(
     if chosen:
         winner.uri = chosen.uri
         winner.metadata.update(chosen.metadata)
-    return (DEPLOY if chosen else KEEP,)
+    return DEPLOY if chosen else KEEP

@@ -43,8 +43,8 @@ def draw(label: str, random: np.random.Generator) -> Image.Image:
       an 8-bit grey image of 320 x 288 pixels.
     """
     y, x = np.meshgrid(np.linspace(-1, 1, _HEIGHT), np.linspace(-1, 1, _WIDTH), indexing="ij")
-    tilt, stretch = random.normal(0, 0.09), random.uniform(0.82, 1.15, 2)
-    x, y = x - random.normal(0, 0.09), y - random.normal(0, 0.09)
+    tilt, stretch = random.normal(0, 0.05), random.uniform(0.88, 1.1, 2)
+    x, y = x - random.normal(0, 0.05), y - random.normal(0, 0.05)
     x, y = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
     x, y = x / stretch[0], y / stretch[1]
 
@@ -102,9 +102,9 @@ def _patches(
     shade = np.zeros_like(x)
     for side in (-1, 1):
         for _ in range(random.integers(3, 6)):
-            away = ((x - side * random.uniform(0.45, 0.7)) / random.uniform(0.1, 0.2)) ** 2
-            away += ((y - random.uniform(-0.05, 0.5)) / random.uniform(0.1, 0.22)) ** 2
-            shade = np.maximum(shade, random.uniform(0.22, 0.32) * np.exp(-away))
+            away = ((x - side * random.uniform(0.45, 0.7)) / random.uniform(0.14, 0.24)) ** 2
+            away += ((y - random.uniform(-0.05, 0.5)) / random.uniform(0.14, 0.24)) ** 2
+            shade = np.maximum(shade, random.uniform(0.3, 0.42) * np.exp(-away))
     return shade * (1 + 0.25 * _texture(random, 6.0))
 
 

@@ -81,27 +81,21 @@ def _plain(recipe: Recipe) -> Recipe:
 def train_step(
     records: dsl.Input[dsl.Dataset],
     recipe: str,
-    epochs: int,
+    epochs: str,
     weights: str,
     precision: str,
     seed: int,
     checkpoints: str,
     model: dsl.Output[dsl.Model],
 ) -> None:
-    """Trains one recipe on every GPU there is and exports it. See `train`; zero epochs: the recipe's."""
-    import dataclasses
+    """Trains one recipe on every GPU there is and exports it. See `train`, `with_epochs`."""
     from pathlib import Path
 
     from components.train import train
-    from training.recipes import recipe_named
+    from training.recipes import recipe_named, with_epochs
 
-    chosen = recipe_named(recipe)
-    if epochs:
-        chosen = dataclasses.replace(chosen, epochs=epochs)
-    # kfp.local gives every iteration of a loop the same path.
-    model.uri = f"{model.uri}-{recipe}"
     card = train(
-        chosen,
+        with_epochs(recipe_named(recipe), epochs),
         Path(records.path),
         Path(model.path),
         Path(checkpoints or f"{model.path}-checkpoints"),

@@ -134,7 +134,7 @@ def _judge(found: Sequence[Mapping[str, Any]], output: Path) -> None:
             f"{first['details'].rstrip('.')}. Rows ({first['count'] or 'all'}): {rows}.{more} See "
             f"{output / PAGE}; mend the source, or extend components/validation/schema.pbtxt."
         )
-    logger.info("the examples are as the schema wants them, %d warnings", len(warnings))
+    logger.info("the examples are as the schema wants them; warnings: %d", len(warnings))
 
 
 def _plots(statistics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

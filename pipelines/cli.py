@@ -80,7 +80,9 @@ def run(
         str, typer.Option(help="Least recall by class; default is for every other class.")
     ] = "covid=0.9,default=0.7",
     output: Output = OUTPUT,
-    epochs: Annotated[int, typer.Option(min=0, help="0: as many as each recipe says.")] = 0,
+    epochs: Annotated[
+        str, typer.Option(help="Other than a recipe's own, e.g. cnn-dubey=5,default=2.")
+    ] = "",
     weights: Annotated[
         str,
         typer.Option(
@@ -105,11 +107,11 @@ def run(
     from pipelines import local
     from serving import NAME
     from serving import local as servers
-    from training.recipes import RECIPES, recipe_named
+    from training.recipes import RECIPES, recipe_named, with_epochs
 
     names = _split(recipes) or list(RECIPES)
     for name in names:
-        recipe_named(name)
+        with_epochs(recipe_named(name), epochs)
     gates.parse(gate)
     home = output.resolve()
     done = local.run(

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from components.errors import UserError
-from components.files import write_aside
+from components.files import read_json, write_aside
 from components.progress import PREFIX
 
 REPORT = "report.html"
@@ -71,7 +71,7 @@ def _run(arguments: Mapping[str, Any], directory: Path) -> None:
 
     from pipelines.training_pipeline import training_pipeline
 
-    # kfp.local gives every iteration of a loop the same place for its outputs: one at a time.
+    # One after the other, for each uses all of the machine.
     pipeline = training_pipeline(recipes_at_once=1)
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(directory), raise_on_error=True)
@@ -146,8 +146,9 @@ def _new_directory(runs: Path) -> Path:
 def _collect_pages(directory: Path, target: Path) -> list[Path]:
     """Copies the pages, which KFP keeps without an ending, to where a browser can open them."""
     pages = {REPORT: next(directory.glob("*/report-step/page"))}
-    for page in sorted(directory.glob("*/evaluate-step/page-*")):
-        pages[f"evaluation-{page.name.removeprefix('page-')}.html"] = page
+    for page in sorted(directory.glob("*/*/evaluate-step/page")):
+        recipe = read_json(page.parent / "evaluation" / "metrics.json")["recipe"]
+        pages[f"evaluation-{recipe}.html"] = page
     pages["validation.html"] = next(directory.glob("*/validate-step/page"))
     with write_aside(target) as aside:
         aside.mkdir()

@@ -37,7 +37,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
         views: list[str] = list(FRONTAL_VIEWS),
         recipes: list[str] = list(RECIPES),
         gate: str = GATE,
-        epochs: int = 0,
+        epochs: str = "",
         weights: str = "imagenet",
         precision: str = "auto",
         seed: int = 0,
@@ -55,7 +55,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
           views: Projections to keep of the covid-chestxray-dataset.
           recipes: Names of the candidates to train.
           gate: Least recall by class, e.g. covid=0.9,default=0.7.
-          epochs: Passes over the training split; 0: as many as each recipe says.
+          epochs: Passes over the training split by recipe, where not as many as it says.
           weights: imagenet, none, or the path of a weights file of the base.
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
           seed: Of the split, the initial weights, dropout and shuffling.
@@ -116,7 +116,8 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
             decision=decided.outputs["decision"],
         ).set_display_name("Report")
 
-        with dsl.If(decided.outputs["verdict"] == DEPLOY, name="a-candidate-passed"):
+        # Not a named output: kfp.local resolves conditions on the unnamed one alone.
+        with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
             deploy_step(
                 model=decided.outputs["winner"],
                 decision=decided.outputs["decision"],

@@ -90,24 +90,26 @@ def train(
     directory = checkpoints / f"{recipe.name}-{key}"
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, weights, seed)
+        _shorten_averages(model, steps * recipe.epochs)
         model.compile(keras.optimizers.Adam(learning_rate), _loss(recipe), metrics=["accuracy"])
         model.optimizer.build(model.trainable_variables)
         state = _State(model, directory)
         first_epoch = state.restore()
     logger.info(
-        "%s: %d images (%s), %d parameters, %s; %d %s, batch %d, %s",
+        "%s: %d images (%s), %d parameters, %s; %s x%d, batch %d, %s",
         recipe.name,
         images,
         ", ".join(f"{count} {name}" for name, count in counts.items()),
         model.count_params(),
         architectures.starting_point(recipe, weights),
+        "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         replicas,
-        "GPUs" if tf.config.list_physical_devices("GPU") else "CPU device(s)",
         batch,
         policy,
     )
     if first_epoch:
-        logger.info("%s: goes on after epoch %d of %d", recipe.name, first_epoch, recipe.epochs)
+        state_is = "is trained already, by" if first_epoch == recipe.epochs else "goes on after"
+        logger.info("%s: %s epoch %d of %d", recipe.name, state_is, first_epoch, recipe.epochs)
 
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
         cache = Path(scratch)
@@ -152,6 +154,20 @@ def scaled(recipe: Recipe, replicas: int) -> tuple[int, float]:
     """
     batch = -(-recipe.batch // replicas) * replicas
     return batch, recipe.learning_rate * batch / recipe.batch
+
+
+def _shorten_averages(model: keras.Model, steps: int) -> None:
+    """Lets batch normalisation average over a tenth of a training that is shorter than its memory.
+
+    Keras's averages remember about 100 steps and start from nothing: after a first try of a few
+    epochs the exported model would not be the one that was trained. Trainings of 1,000 steps and
+    more, as the papers', are left as they are.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _shorten_averages(layer, steps)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, max(0.0, 1 - 10 / steps))
 
 
 class _State(keras.callbacks.Callback):  # type: ignore[misc]
@@ -213,7 +229,8 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._done += 1
-        if time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+        whole = batch + 1 == self._steps  # which on_epoch_end says
+        if not whole and time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
             self._say(f"{100 * (batch + 1) // self._steps} % of the epoch", logs or {})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -1,5 +1,6 @@
 """What is trained and how: one frozen dataclass a published system. Adding a recipe is adding it here."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -7,6 +8,7 @@ from typing import Literal
 
 from components.errors import UserError
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
+from components.settings import DEFAULT, parse_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +89,23 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
+    """Returns the recipe with another number of epochs.
+
+    Args:
+      epochs: epochs by recipe, e.g. `cnn-dubey=5,default=2`; without a number for it, the recipe
+        keeps its own.
+
+    Raises:
+      UserError: the text cannot be read so, or names no recipe or less than one epoch.
+    """
+    numbers = parse_numbers("epochs", epochs)
+    for name, number in numbers.items():
+        if name != DEFAULT:
+            recipe_named(name)
+        if number < 1 or number % 1:
+            raise UserError(f"epochs: {name}={number:g} in {epochs!r} is no number of epochs")
+    number = numbers.get(recipe.name, numbers.get(DEFAULT, recipe.epochs))
+    return dataclasses.replace(recipe, epochs=int(number))
