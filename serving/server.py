@@ -61,11 +61,13 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         return await asyncio.to_thread(self._predict, payload)
 
     def _predict(self, payload: dict[str, Any] | InferRequest) -> dict[str, Any]:
-        if isinstance(payload, InferRequest):
-            raise InvalidInput('ask the V1 protocol: {"instances": [{"image_bytes": {"b64": …}}]}')
-        images = [_image(i, instance) for i, instance in enumerate(payload["instances"])]
-        if not images:
-            raise InvalidInput("instances: there is none")
+        instances = payload.get("instances") if isinstance(payload, dict) else None
+        if not isinstance(instances, list) or not instances:
+            raise InvalidInput(
+                'send JSON (Content-Type: application/json) of the V1 protocol: {"instances": '
+                '[{"image_bytes": {"b64": "<base64 of the file>"}}]}'
+            )
+        images = [_image(i, instance) for i, instance in enumerate(instances)]
         names, probabilities = self._probabilities(images)
         return {
             "predictions": [

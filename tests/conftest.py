@@ -1,0 +1,124 @@
+"""What tests share: phantoms, what comes of them step by step, and where the real X-rays are."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+REAL_DATA = "CXRFLOW_REAL_DATA"
+
+
+@pytest.fixture(scope="session")
+def phantom_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from components import phantoms
+
+    directory = tmp_path_factory.mktemp("phantoms") / "data"
+    phantoms.write(directory, patients=14)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def covid_directory(phantom_sources: Path) -> Path:
+    return phantom_sources / "covid-chestxray-dataset"
+
+
+@pytest.fixture(scope="session")
+def kermany_directory(phantom_sources: Path) -> Path:
+    return phantom_sources / "chest_xray"
+
+
+@pytest.fixture(scope="session")
+def examples(
+    covid_directory: Path, kermany_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from components.ingest import ingest
+
+    output = tmp_path_factory.mktemp("ingest") / "examples"
+    ingest(covid_directory, kermany_directory, output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def directories(covid_directory: Path, kermany_directory: Path) -> dict[str, Path]:
+    return {"covid-chestxray": covid_directory, "kermany": kermany_directory}
+
+
+@pytest.fixture(scope="session")
+def records(
+    examples: Path, directories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from components.write_records import write_records
+
+    output = tmp_path_factory.mktemp("write_records") / "records"
+    write_records(examples, directories, output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_cnn():
+    """`cnn-dubey`, made quick."""
+    from training.recipes import recipe_named
+
+    return dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=2, batch=8)
+
+
+@pytest.fixture(scope="session")
+def model(tiny_cnn, records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from components.train import train
+
+    directory = tmp_path_factory.mktemp("train")
+    train(tiny_cnn, records, directory / "model", directory / "checkpoints", precision="float32")
+    return directory / "model"
+
+
+@pytest.fixture(scope="session")
+def evaluation(model: Path, records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from components.evaluate import evaluate
+
+    output = tmp_path_factory.mktemp("evaluate") / "evaluation"
+    evaluate(model, records, output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def validation(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from components.validate import validate
+
+    output = tmp_path_factory.mktemp("validate") / "validation"
+    validate(examples, output)
+    return output
+
+
+@pytest.fixture
+def picture() -> Callable[..., np.ndarray]:
+    """Returns a maker of smooth grey pictures, uint8 [height, width], another for every seed."""
+
+    def make(height: int, width: int, seed: int = 0) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+        waves = sum(
+            random.uniform(0.3, 1) * np.sin(random.uniform(1, 9) * x + random.uniform(1, 9) * y)
+            for _ in range(6)
+        )
+        scaled = (waves - waves.min()) / max(np.ptp(waves), 1e-9)
+        return (scaled * 255).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The directory of real X-rays, with `covid-chestxray-dataset` and `chest_xray`."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    directory = Path(os.environ.get(REAL_DATA, beside))
+    if not (directory / "covid-chestxray-dataset" / "metadata.csv").is_file():
+        message = f"no real X-rays in {directory}: let {REAL_DATA} name them"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return directory
