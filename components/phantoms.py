@@ -266,7 +266,7 @@ def _kermany_source(directory: Path, patients: int, random: np.random.Generator)
             VIRAL: f"PNEUMONIA/person{patients + number}_virus_{{}}.jpeg",
         }
         for label, name in names.items():
-            for image in range(2 if number % 6 == 0 else 1):
+            for image in range(2 if number % 4 == 0 else 1):
                 # As published, images of one patient stand in different folders.
                 file = (
                     directory

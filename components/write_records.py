@@ -62,6 +62,8 @@ def write_records(
     roots = {name: str(path) for name, path in directories.items()}
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
+    for leftover in output.glob(".*.tmp"):  # of an attempt that was killed
+        leftover.unlink()
     with beam.Pipeline(options=pipeline_options(beam_options, len(rows))) as pipeline:
         _ = (
             pipeline

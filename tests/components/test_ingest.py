@@ -1,0 +1,168 @@
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.errors import UserError
+from components.ingest import EXCLUDED, SCHEMA, ingest
+
+
+@pytest.fixture(scope="module")
+def table(examples: Path) -> pd.DataFrame:
+    return pd.read_parquet(examples / "examples.parquet").set_index("path")
+
+
+@pytest.fixture(scope="module")
+def excluded(examples: Path) -> pd.DataFrame:
+    return pd.read_parquet(examples / EXCLUDED).set_index("path")
+
+
+@pytest.fixture(scope="module")
+def summary(examples: Path) -> dict:
+    return json.loads((examples / "summary.json").read_text())
+
+
+def test_one_row_an_image_with_every_column(examples: Path, table: pd.DataFrame) -> None:
+    assert pq.read_schema(examples / "examples.parquet").names == SCHEMA.names
+    assert table["id"].is_unique
+    named = [column for column in table if column not in ("sex", "age", "offset")]
+    assert table[named].notna().all(axis=None)
+
+
+def test_what_is_recorded_of_an_image_is_what_the_file_says(
+    table: pd.DataFrame, covid_directory: Path
+) -> None:
+    import hashlib
+
+    for path in table.index[table["source"] == "covid-chestxray"][:10]:
+        content = (covid_directory / path).read_bytes()
+        assert table.loc[path, "sha256"] == hashlib.sha256(content).hexdigest()
+        with Image.open(covid_directory / path) as image:
+            assert (table.loc[path, "width"], table.loc[path, "height"]) == image.size
+            assert table.loc[path, "mode"] == image.mode
+
+
+def test_every_kind_of_file_is_used(table: pd.DataFrame) -> None:
+    assert {"L", "RGB", "RGBA", "I;16"} <= set(table["mode"])
+
+
+def test_both_notations_of_findings_are_labelled(table: pd.DataFrame) -> None:
+    labels = table.groupby("finding")["label"].unique().map(list)
+    assert labels["COVID-19, ARDS"] == labels["Pneumonia/Viral/COVID-19"] == ["covid"]
+    assert labels["SARS"] == labels["Pneumonia/Viral/MERS-CoV"] == ["viral"]
+    assert labels["Streptococcus"] == labels["Pneumonia/Bacterial/Klebsiella"] == ["bacterial"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("phantom-empty.png", "empty"),
+        ("phantom-truncated.jpg", "corrupt"),
+        ("phantom-text.jpg", "not an image"),
+        ("phantom-bomb.png", "too large"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_quarantined_with_its_reason(
+    excluded: pd.DataFrame, table: pd.DataFrame, name: str, kind: str
+) -> None:
+    assert excluded.loc[f"images/{name}", "kind"] == kind
+    assert excluded.loc[f"images/{name}", "reason"]
+    assert f"images/{name}" not in table.index
+
+
+def test_what_the_metadata_rules_out_is_counted(excluded: pd.DataFrame) -> None:
+    reasons = excluded[excluded["kind"] == "metadata"]["reason"]
+    for part in ("not yet labelled", "outside the four labels", "'L'", "no X-ray"):
+        assert reasons.str.contains(part).any(), part
+
+
+def test_absent_and_unnamed_files_are_listed(summary: dict, excluded: pd.DataFrame) -> None:
+    (absent,) = excluded.index[excluded["kind"] == "absent"]
+    assert f"covid-chestxray/{absent}" in summary["absent"]
+    assert summary["unnamed"] == ["images/phantom-unnamed.png"]
+
+
+def test_one_file_in_two_rows_is_one_example(covid_directory: Path, table: pd.DataFrame) -> None:
+    named = pd.read_csv(covid_directory / "metadata.csv")["filename"]
+    (twice,) = named[named.duplicated()]
+    assert table.index.tolist().count(f"images/{twice}") == 1
+
+
+def test_one_patient_under_two_ids_is_on_one_side(table: pd.DataFrame) -> None:
+    twin = table.loc["images/phantom-twin.jpg"]
+    original = table.loc["images/phantom-0001.png"]
+    assert twin["patient"] != original["patient"]
+    assert twin["sha256"] != original["sha256"]
+    assert twin["split"] == original["split"]
+
+
+def test_no_patient_is_on_two_sides(table: pd.DataFrame, summary: dict) -> None:
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert summary["leakage"]["ours"] == 0
+    assert summary["leakage"]["folders"] > 0, "the sources' folders do leak"
+
+
+def test_the_counts_add_up(table: pd.DataFrame, excluded: pd.DataFrame, summary: dict) -> None:
+    assert summary["used"] == len(table) == sum(row["images"] for row in summary["by_split"])
+    assert sum(row["images"] for row in summary["excluded"]) == len(excluded)
+
+
+def test_it_is_the_same_under_another_runner(
+    covid_directory: Path, kermany_directory: Path, summary: dict, tmp_path: Path
+) -> None:
+    workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    again = ingest(covid_directory, kermany_directory, tmp_path / "out", beam_options=workers)
+    assert again["fingerprint"] == summary["fingerprint"]
+
+
+def test_another_seed_is_another_split(
+    covid_directory: Path, kermany_directory: Path, summary: dict, tmp_path: Path
+) -> None:
+    again = ingest(covid_directory, kermany_directory, tmp_path / "out", seed=1)
+    assert again["fingerprint"] != summary["fingerprint"]
+    assert again["used"] == summary["used"]
+
+
+def test_other_views_can_be_asked_for(
+    covid_directory: Path, kermany_directory: Path, summary: dict, tmp_path: Path
+) -> None:
+    views = ("PA", "AP", "AP Supine", "AP semi erect", "L")
+    again = ingest(covid_directory, kermany_directory, tmp_path / "out", views=views)
+    assert again["used"] == summary["used"] + 1
+
+
+@pytest.fixture
+def copy(phantom_sources: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(phantom_sources, tmp_path / "copy"))
+
+
+def test_the_same_bytes_under_two_labels_are_used_under_neither(copy: Path, tmp_path: Path) -> None:
+    normal = next((copy / "chest_xray/train/NORMAL").glob("IM-*"))
+    shutil.copy(normal, copy / "chest_xray/train/PNEUMONIA/person999_virus_1.jpeg")
+    ingest(copy / "covid-chestxray-dataset", copy / "chest_xray", tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / EXCLUDED)
+    assert (table["kind"] == "conflict").sum() == 2
+
+
+def test_a_label_without_an_image_is_an_error_that_names_it(copy: Path, tmp_path: Path) -> None:
+    for file in copy.glob("chest_xray/*/PNEUMONIA/*_virus_*"):
+        file.unlink()
+    metadata = copy / "covid-chestxray-dataset/metadata.csv"
+    text = metadata.read_text().replace("SARS", "todo").replace("Pneumonia/Viral/MERS-CoV", "todo")
+    metadata.write_text(text)
+    with pytest.raises(UserError, match=r"no usable image is labelled viral.*mendeley"):
+        ingest(copy / "covid-chestxray-dataset", copy / "chest_xray", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [copy], "nothing half-written is left"
+
+
+def test_an_unreadable_file_is_quarantined(copy: Path, tmp_path: Path) -> None:
+    file = copy / "covid-chestxray-dataset/images/phantom-0003.png"
+    file.unlink()
+    file.mkdir()
+    ingest(copy / "covid-chestxray-dataset", copy / "chest_xray", tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / EXCLUDED).set_index("path")
+    assert table.loc["images/phantom-0003.png", "kind"] == "unreadable"
