@@ -1,6 +1,6 @@
 """From TFRecord shards to batches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,14 @@ def class_counts(manifest: Mapping[str, Any], recipe: Recipe, split: str) -> dic
     return counts
 
 
-def class_weights(counts: Mapping[str, int]) -> dict[int, float]:
-    """Returns each class's weight by position: images / (classes x images of the class).
+def class_weights(counts: Mapping[str, int]) -> list[float]:
+    """Returns the weight of each class's images: images / (classes x images of the class).
 
     The mean weight over the images is one, so the learning rate keeps its meaning. (King and Zeng,
     Logistic Regression in Rare Events Data, 2001; scikit-learn's `balanced`.)
     """
     total = sum(counts.values())
-    return {i: total / (len(counts) * count) for i, count in enumerate(counts.values())}
+    return [total / (len(counts) * count) for count in counts.values()]
 
 
 def encoded_images(
@@ -119,6 +119,12 @@ def inputs(
     return dataset
 
 
+def weighted(images: tf.data.Dataset, weights: Sequence[float]) -> tf.data.Dataset:
+    """Returns (pixels, class, weight), weight a float32 scalar: that of the class."""
+    table = tf.constant(weights, tf.float32)
+    return images.map(lambda pixels, position: (pixels, position, table[position]))
+
+
 def training_batches(
     images: tf.data.Dataset, count: int, batch: int, *, first_epoch: int, epochs: int, seed: int
 ) -> tf.data.Dataset:
@@ -144,6 +150,24 @@ def training_batches(
     epochs_left = tf.data.Dataset.range(first_epoch, epochs)
     batches = epochs_left.flat_map(of_epoch).batch(batch, drop_remainder=True)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def validation_batches(images: tf.data.Dataset, count: int, batch: int) -> tf.data.Dataset:
+    """Returns full batches whose weighted sums are those of the images alone, each counted once.
+
+    A last batch that is not full would leave some replicas without an image, which neither Keras's
+    means nor its first look at the data can bear. It is filled with images of weight zero; the
+    others' weights grow by as much as the mean over the batches falls.
+
+    Args:
+      images: elements (pixels, class, weight), `count` of them.
+      batch: images a step over all replicas together.
+    """
+    whole = steps_per_epoch(count, batch) * batch
+    grown = images.map(lambda pixels, position, weight: (pixels, position, weight * whole / count))
+    fillers = images.repeat().take(whole - count)
+    fillers = fillers.map(lambda pixels, position, weight: (pixels, position, 0.0))
+    return grown.concatenate(fillers).batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_epoch(count: int, batch: int) -> int:

@@ -31,7 +31,7 @@ class Trained:
     Attributes:
       model: in float32, whatever it was trained in; see `architectures.build` for its shapes.
       history: a row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (losses in
-        nats; the training loss is weighted by class), `seconds`.
+        nats; in all four every class weighs alike), `seconds`.
       logs: a directory with the history as CSV and the TensorBoard logs.
       replicas: devices that shared each batch.
       batch: images a step over all of them.
@@ -79,7 +79,8 @@ def train(
     """
     manifest = data.read_manifest(records)
     counts = data.class_counts(manifest, recipe, "train")
-    data.class_counts(manifest, recipe, "validation")
+    held_out = sum(data.class_counts(manifest, recipe, "validation").values())
+    class_weights = data.class_weights(counts)
     policy = dtype_policy(precision)
     strategy = strategy or tf.distribute.MirroredStrategy()
     replicas = strategy.num_replicas_in_sync
@@ -91,7 +92,9 @@ def train(
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, weights, seed)
         _shorten_averages(model, steps * recipe.epochs)
-        model.compile(keras.optimizers.Adam(learning_rate), _loss(recipe), metrics=["accuracy"])
+        model.compile(
+            keras.optimizers.Adam(learning_rate), _loss(recipe), weighted_metrics=["accuracy"]
+        )
         model.optimizer.build(model.trainable_variables)
         state = _State(model, directory)
         first_epoch = state.restore()
@@ -113,20 +116,20 @@ def train(
 
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
         cache = Path(scratch)
-        training = data.training_batches(
-            data.inputs(records, manifest, recipe, "train", cache),
-            images, batch, first_epoch=first_epoch, epochs=recipe.epochs, seed=seed,
-        )  # fmt: skip
-        validation = data.inputs(records, manifest, recipe, "validation", cache)
-        validation = validation.batch(batch).prefetch(tf.data.AUTOTUNE)
+        train, validation = (
+            data.weighted(data.inputs(records, manifest, recipe, split, cache), class_weights)
+            for split in ("train", "validation")
+        )
+        batches = data.training_batches(
+            train, images, batch, first_epoch=first_epoch, epochs=recipe.epochs, seed=seed
+        )
         if first_epoch < recipe.epochs:
             model.fit(
-                training,
+                batches,
                 initial_epoch=first_epoch,
                 epochs=recipe.epochs,
                 steps_per_epoch=steps,
-                validation_data=validation,
-                class_weight=data.class_weights(counts),
+                validation_data=data.validation_batches(validation, held_out, batch),
                 shuffle=False,  # the dataset is
                 verbose=0,
                 callbacks=[

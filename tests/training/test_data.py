@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.errors import UserError
+from training import data
+from training.recipes import recipe_named
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=2, max_size=5))
+def test_class_weights_balance_classes_and_average_to_one(counts: list[int]) -> None:
+    weights = data.class_weights({str(i): count for i, count in enumerate(counts)})
+    totals = np.multiply(weights, counts)
+    assert np.allclose(totals, totals[0])
+    assert np.isclose(sum(totals), sum(counts))
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 60), batch=st.integers(1, 16), seed=st.integers(0, 5))
+def test_an_epoch_is_full_batches_that_hold_every_image(count: int, batch: int, seed: int) -> None:
+    images = tf.data.Dataset.range(count)
+    batches = data.training_batches(images, count, batch, first_epoch=0, epochs=2, seed=seed)
+    seen = np.array(list(batches.as_numpy_iterator()))
+    steps = data.steps_per_epoch(count, batch)
+    assert seen.shape == (2 * steps, batch)
+    for epoch in (seen[:steps], seen[steps:]):
+        values, times = np.unique(epoch, return_counts=True)
+        assert values.tolist() == list(range(count))
+        assert times.max() - times.min() <= 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 40), batch=st.integers(1, 16))
+def test_a_mean_over_validation_batches_is_one_over_the_images(count: int, batch: int) -> None:
+    random = np.random.default_rng(count)
+    losses, weights = random.uniform(0, 3, count), random.uniform(0.2, 4, count)
+    images = tf.data.Dataset.from_tensor_slices(
+        (losses, np.arange(count), weights.astype("float32"))
+    )
+    batches = list(data.validation_batches(images, count, batch).as_numpy_iterator())
+    assert {len(loss) for loss, _, _ in batches} == {batch}
+    mean = np.mean([np.mean(loss * weight) for loss, _, weight in batches])
+    assert np.isclose(mean, np.mean(losses * weights))
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_resumed_training_sees_what_an_uninterrupted_one_would_have(seed: int) -> None:
+    def seen(first_epoch: int) -> list:
+        images = tf.data.Dataset.range(50)
+        batches = data.training_batches(images, 50, 8, first_epoch=first_epoch, epochs=4, seed=seed)
+        return [batch.tolist() for batch in batches.as_numpy_iterator()]
+
+    whole = seen(0)
+    assert seen(0) == whole
+    assert seen(2) == whole[2 * 7 :]
+    assert whole[:7] != whole[7:14], "every epoch is shuffled anew"
+
+
+def test_only_images_of_the_recipes_labels_are_read(records: Path) -> None:
+    recipe = recipe_named("cnn-dubey")
+    manifest = data.read_manifest(records)
+    images = data.encoded_images(records, manifest, recipe, "test")
+    found = [(position, identity) for _, position, identity in images.as_numpy_iterator()]
+    labels = manifest["splits"]["test"]["labels"]
+    assert len(found) == len(images) == labels["covid"] + labels["normal"]
+    assert all(
+        recipe.classes[position] == ("normal" if b"NORMAL" in identity else "covid")
+        for position, identity in found
+        if identity.startswith(b"kermany")
+    )
+
+
+def test_records_without_a_manifest_are_not_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        data.read_manifest(tmp_path)
+
+
+def test_a_class_without_an_image_is_named(records: Path) -> None:
+    manifest = json.loads((records / "manifest.json").read_text())
+    manifest["splits"]["validation"]["labels"].pop("viral")
+    with pytest.raises(UserError, match="validation split has no image of class viral"):
+        data.class_counts(manifest, recipe_named("coronet-4class"), "validation")

@@ -1,0 +1,82 @@
+import dataclasses
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from training import data, export
+from training.preprocess import to_input
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def seeing(tiny_cnn, tmp_path_factory):
+    """The signature of a model that answers with the pixels it sees, as training would see them."""
+    recipe = dataclasses.replace(tiny_cnn, input_size=(24, 20))
+    grey = keras.Input((*recipe.input_size, 1))
+    model = keras.Model(grey, keras.layers.Flatten()(grey))
+    directory = tmp_path_factory.mktemp("export") / "saved_model"
+    export.export(model, recipe, directory)
+    return recipe, export.load(directory)
+
+
+def test_serving_sees_the_pixels_of_training_bit_for_bit(
+    seeing, records: Path, tmp_path: Path
+) -> None:
+    recipe, signature = seeing
+    manifest = data.read_manifest(records)
+    images = data.encoded_images(records, manifest, recipe, "test")
+    content = [image for image, _, _ in images.as_numpy_iterator()]
+    trained_on = data.inputs(records, manifest, recipe, "test", tmp_path)
+    expected = np.stack([pixels.ravel() for pixels, _ in trained_on.as_numpy_iterator()])
+    served = signature(image_bytes=tf.constant(content))["probabilities"].numpy()
+    assert served.dtype == expected.dtype == np.float32
+    assert np.array_equal(served, expected)
+
+
+def test_every_kind_of_image_is_read_in_one_request(seeing, picture) -> None:
+    recipe, signature = seeing
+    grey = picture(90, 70)
+    kinds = [
+        encoded(grey),
+        encoded(grey, "JPEG"),
+        encoded(grey, "JPEG", "RGB"),
+        encoded(grey, "PNG", "RGB"),
+        encoded(grey, "PNG", "RGBA"),
+        encoded(grey.astype(np.uint16) * 257),
+        encoded(picture(2000, 1500)),
+    ]
+    served = signature(image_bytes=tf.constant(kinds))["probabilities"].numpy()
+    for content, row in zip(kinds, served, strict=True):
+        assert np.array_equal(
+            row, to_input(tf.constant(content), recipe.input_size).numpy().ravel()
+        )
+    assert np.abs(served[:6] - served[0]).max() < 12, "all but the last show one picture"
+
+
+def test_a_trained_model_answers_with_named_probabilities(model: Path, picture) -> None:
+    signature = export.load(model / export.SAVED_MODEL)
+    answer = signature(image_bytes=tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))]))
+    assert answer["classes"].numpy().tolist() == [[b"normal", b"covid"]] * 2
+    assert np.allclose(answer["probabilities"].numpy().sum(axis=1), 1)
+
+
+def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:
+    import json
+
+    card = json.loads((model / export.CARD).read_text())
+    assert card["recipe"]["name"] == "cnn-dubey"
+    assert card["fingerprint"] == data.read_manifest(records)["fingerprint"]
+    assert card["seed"] == 0
+    assert card["transfer_learning"] is False
+    assert {"cxrflow", "tensorflow", "keras", "numpy", "python"} == set(card["versions"])

@@ -1,0 +1,142 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from training import loop
+from training.recipes import recipe_named
+
+
+@pytest.mark.parametrize(
+    ("replicas", "batch", "rate"), [(1, 10, 1e-4), (2, 10, 1e-4), (4, 12, 1.2e-4), (16, 16, 1.6e-4)]
+)
+def test_every_replica_has_the_same_share_and_the_rate_follows(replicas, batch, rate) -> None:
+    assert loop.scaled(recipe_named("coronet-4class"), replicas) == (batch, pytest.approx(rate))
+
+
+def difference(one: loop.Trained, other: loop.Trained) -> float:
+    pairs = zip(one.model.get_weights(), other.model.get_weights(), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    whole = loop._State.on_epoch_end
+
+    def end(self, index, logs=None) -> None:
+        whole(self, index, logs)
+        if index + 1 == epoch:
+            raise Killed
+
+    monkeypatch.setattr(loop._State, "on_epoch_end", end)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "epochs"), [("cnn-dubey", 40, 3), ("coronet-4class", 71, 2)]
+)
+def test_killed_and_begun_again_it_ends_with_the_same_weights(
+    name: str,
+    size: int,
+    epochs: int,
+    records: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CoroNet has what is easily forgotten: dropout's random state, batch normalisation's averages."""
+    recipe = recipe_named(name)
+    recipe = dataclasses.replace(recipe, input_size=(size, size), epochs=epochs, batch=24)
+    options = {"weights": "none", "precision": "float32"}
+    whole = loop.train(recipe, records, tmp_path / "whole", **options)
+    for epoch in range(1, epochs):
+        with monkeypatch.context() as patch:
+            kill_after(patch, epoch)
+            with pytest.raises(Killed):
+                loop.train(recipe, records, tmp_path / "killed", **options)
+    again = loop.train(recipe, records, tmp_path / "killed", **options)
+    assert difference(whole, again) == 0.0
+    figures = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
+    pd.testing.assert_frame_equal(whole.history[figures], again.history[figures])
+
+
+PROGRAM = """
+import dataclasses, sys
+from pathlib import Path
+from training import loop
+from training.recipes import recipe_named
+recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=8, batch=8)
+trained = loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), precision="float32")
+print(trained.history.drop(columns="seconds").to_json())
+"""
+
+
+def test_a_killed_process_loses_no_whole_epoch(records: Path, tmp_path: Path) -> None:
+    def start(checkpoints: str) -> subprocess.Popen:
+        arguments = [sys.executable, "-c", PROGRAM, str(records), str(tmp_path / checkpoints)]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+    process = start("killed")
+    while process.poll() is None and not list((tmp_path / "killed").glob("*/state/checkpoint")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (history,) = (tmp_path / "killed").glob("*/history.csv")
+    done = len(pd.read_csv(history))
+    again, _ = start("killed").communicate()
+    assert f"goes on after epoch {done} of 8" in again or f"epoch {done - 1} of 8" in again
+    whole, _ = start("whole").communicate()
+    assert again.splitlines()[-1] == whole.splitlines()[-1]
+
+
+TWO_DEVICES = """
+import dataclasses, sys
+from pathlib import Path
+import keras, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from training import loop
+from training.recipes import recipe_named
+recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=4, batch=8)
+devices = {"one": ["CPU:0"], "two": ["CPU:0", "CPU:1"]}[sys.argv[3]]
+trained = loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), precision="float32",
+                     strategy=tf.distribute.MirroredStrategy(devices))
+assert trained.replicas == len(devices)
+print(trained.history[["loss", "val_loss"]].to_json(orient="values"))
+"""
+
+
+def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -> None:
+    def curve(devices: str) -> np.ndarray:
+        arguments = [str(records), str(tmp_path / devices), devices]
+        output = subprocess.check_output(
+            [sys.executable, "-c", TWO_DEVICES, *arguments], text=True, stderr=subprocess.DEVNULL
+        )
+        return np.array(json.loads(output.splitlines()[-1]))
+
+    np.testing.assert_allclose(curve("two"), curve("one"), rtol=1e-4)
+
+
+def test_another_seed_and_another_dataset_start_anew(records: Path, tiny_cnn) -> None:
+    keys = {
+        loop._key(tiny_cnn, fingerprint, "none", seed, "float32", 8)
+        for fingerprint in ("a", "b")
+        for seed in (0, 1)
+    }
+    assert len(keys) == 4
+
+
+def test_trained_again_it_is_taken_from_its_checkpoint(records, tiny_cnn, tmp_path) -> None:
+    first = loop.train(tiny_cnn, records, tmp_path, precision="float32")
+    again = loop.train(tiny_cnn, records, tmp_path, precision="float32")
+    assert difference(first, again) == 0.0
+    assert len(again.history) == tiny_cnn.epochs
