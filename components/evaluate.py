@@ -59,12 +59,14 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         "starting_point": card["starting_point"],
         "transfer_learning": card["transfer_learning"],
         "fingerprint": manifest["fingerprint"],
+        "phantoms": card["phantoms"] or manifest["phantoms"],
     }
     curves = roc_curves(predictions, recipe.classes)
     page = pages.render(
         "evaluation.html",
         version=version("cxrflow"),
         fingerprint=manifest["fingerprint"],
+        phantoms=figures["phantoms"],
         card=card,
         metrics=figures,
         history=plots.history(pd.read_csv(model / loop.HISTORY)),

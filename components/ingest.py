@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from kfp import dsl
 
-from components import splits
+from components import phantoms, splits
 from components.beam_options import pipeline_options
 from components.errors import UserError
 from components.files import write_aside, write_json
@@ -79,7 +79,8 @@ def ingest(
 
     Returns:
       the summary: counts by source, label and split, what was excluded and why, files named and
-      absent, files present and unnamed, leakage (see `splits.Leakage`), and `fingerprint`, which is
+      absent, files present and unnamed, leakage (see `splits.Leakage`), `phantoms` (whether the images
+      are drawn), and `fingerprint`, which is
       the same exactly when the images, labels, patients and splits are.
 
     Raises:
@@ -117,6 +118,7 @@ def ingest(
             for row in rows
             if not (directories[row.source] / row.path).exists()
         )
+        summary["phantoms"] = any((d / phantoms.MARKER).exists() for d in directories.values())
         summary["unnamed"] = covid_chestxray.unnamed_files(covid_directory, rows)
         leak = summary["leakage"]
         assert leak["ours"] == 0, f"the split leaks: {leak}"

@@ -15,8 +15,11 @@ import numpy as np
 from PIL import Image
 
 from components.errors import UserError
-from components.files import write_aside
+from components.files import write_aside, write_text
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
+
+# Lies in both directories: whatever comes of them says on every page that it is of phantoms.
+MARKER = "PHANTOMS.txt"
 
 COVID_DIRECTORY, KERMANY_DIRECTORY = "covid-chestxray-dataset", "chest_xray"
 
@@ -179,6 +182,8 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
     with write_aside(output) as aside:
         _covid_source(aside / COVID_DIRECTORY, patients, random)
         _kermany_source(aside / KERMANY_DIRECTORY, patients, random)
+        for directory in (COVID_DIRECTORY, KERMANY_DIRECTORY):
+            write_text(aside / directory / MARKER, "Drawn by cxrflow. These are no radiographs.\n")
 
 
 def _covid_source(directory: Path, patients: int, random: np.random.Generator) -> None:

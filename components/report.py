@@ -34,6 +34,7 @@ def report(
         "report.html",
         version=version("cxrflow"),
         fingerprint=summary["fingerprint"],
+        phantoms=summary["phantoms"],
         labels=LABELS,
         summary=summary,
         excluded=_by_kind(summary["excluded"]),

@@ -32,7 +32,8 @@ def train(
         `history.csv` and `tensorboard/`. Written aside and renamed.
 
     Returns:
-      what `model.json` says: the recipe, where training started, the data's fingerprint, counts,
+      what `model.json` says: the recipe, where training started, the data's fingerprint, whether it is
+      of phantoms, counts,
       seed, precision, replicas, releases of the packages, and the time it took.
 
     Raises:
@@ -47,6 +48,7 @@ def train(
         "starting_point": architectures.starting_point(recipe, weights),
         "transfer_learning": recipe.pretrained and weights != architectures.NONE,
         "fingerprint": manifest["fingerprint"],
+        "phantoms": manifest["phantoms"],
         "training_images": data.class_counts(manifest, recipe, "train"),
         "parameters": trained.model.count_params(),
         "seed": seed,

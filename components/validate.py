@@ -81,6 +81,7 @@ def validate(examples: Path, output: Path) -> list[dict[str, Any]]:
             "validation.html",
             version=version("cxrflow"),
             fingerprint=summary["fingerprint"],
+            phantoms=summary["phantoms"],
             summary=summary,
             found=found,
             plots=_plots(statistics),

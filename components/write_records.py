@@ -52,7 +52,8 @@ def write_records(
 
     Returns:
       the manifest, also in `manifest.json`, which is written last: per split the shards with their
-      SHA-256 and number of records and the counts by label; the examples' fingerprint.
+      SHA-256 and number of records and the counts by label; the examples' fingerprint, and whether
+      they are phantoms.
 
     Raises:
       UserError: an image that was there at ingest is gone.
@@ -71,8 +72,10 @@ def write_records(
             | "Spread over workers" >> beam.Reshuffle()
             | "Write shard" >> beam.Map(_write_shard, roots, str(output))
         )
+    summary = read_json(examples / ingest.SUMMARY)
     manifest = {
-        "fingerprint": read_json(examples / ingest.SUMMARY)["fingerprint"],
+        "fingerprint": summary["fingerprint"],
+        "phantoms": summary["phantoms"],
         "splits": {split: _describe(rows, shards, split, output) for split in SPLITS},
     }
     write_json(output / MANIFEST, manifest)

@@ -66,8 +66,8 @@ def start(model: Path, home: Path) -> Server:
         process.kill()
         lines = log.read_text(errors="replace").strip().splitlines()
         raise UserError(
-            f"serve: the server of {model} did not start: {lines[-1] if lines else error}. Its log "
-            f"is {log}"
+            f"serve: the server of {model} did not start: {lines[-1] if lines else error} (its log "
+            f"is {log})"
         ) from error
     server = Server(
         url=url,

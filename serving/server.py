@@ -10,6 +10,7 @@ metrics and the rest.
 import asyncio
 import base64
 import binascii
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ import typer
 from kserve import InferRequest, Model, ModelServer
 from kserve.errors import InvalidInput, ModelNotReady
 
+from components.errors import UserError
 from components.images import BadImage, for_tensorflow, to_png
 from serving import NAME, PORT, store
 from training import export
@@ -113,11 +115,18 @@ def main(
     name: Annotated[str, typer.Option()] = NAME,
     port: Annotated[int, typer.Option()] = PORT,
 ) -> None:
-    """Serves a model until it is told to stop."""
+    """Serves a model until it is told to stop.
+
+    Raises:
+      UserError: there is no model in the directory.
+    """
     model = ChestXrayModel(name, model_dir)
     model.load()
     ModelServer(http_port=port, enable_grpc=False).start([model])
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except UserError as error:
+        sys.exit(f"error: {error}")

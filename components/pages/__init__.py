@@ -32,7 +32,7 @@ def data_uri(image: bytes, media_type: str) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
 def _interval(rate: Mapping[str, float | None]) -> Markup:

@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.errors import UserError
+from components.gate import decide, gate, parse
+
+
+def candidate(recipe: str, macro_f1: float = 0.8, **recalls: float | None) -> dict:
+    return {
+        "recipe": recipe,
+        "starting_point": "from scratch",
+        "classes": list(recalls),
+        "macro_f1": macro_f1,
+        "per_class": {
+            name: {"recall": {"value": value, "low": value, "high": value}}
+            for name, value in recalls.items()
+        },
+    }
+
+
+GATE = {"covid": 0.9, "default": 0.7}
+
+
+def test_the_highest_recall_of_covid_wins() -> None:
+    decision = decide(
+        [candidate("a", covid=0.92, normal=0.99), candidate("b", covid=0.95, normal=0.71)], GATE
+    )
+    assert decision["winner"] == "b"
+    assert "highest recall of covid of the 2" in decision["reason"]
+
+
+def test_then_the_highest_macro_f1() -> None:
+    alike = [candidate("a", 0.7, covid=0.95), candidate("b", 0.9, covid=0.95)]
+    assert decide(alike, GATE)["winner"] == "b"
+    assert decide(alike[::-1], GATE)["winner"] == "b"
+
+
+def test_then_the_first() -> None:
+    alike = [candidate("a", covid=0.95), candidate("b", covid=0.95)]
+    assert decide(alike, GATE)["winner"] == "a"
+
+
+def test_every_class_must_reach_its_threshold() -> None:
+    decision = decide([candidate("a", covid=1.0, normal=0.69, viral=0.7)], GATE)
+    (row,) = decision["candidates"]
+    assert decision["winner"] is None
+    assert row["reasons"] == ["recall of normal 69.0 % is under 70.0 %"]
+    assert [check["passed"] for check in row["checks"]] == [True, False, True]
+
+
+def test_the_threshold_itself_is_enough() -> None:
+    assert decide([candidate("a", covid=0.9, normal=0.7)], GATE)["winner"] == "a"
+
+
+def test_one_that_passes_alone_wins_over_a_refused_one_with_more_recall() -> None:
+    decision = decide(
+        [candidate("a", covid=1.0, normal=0.1), candidate("b", covid=0.9, normal=0.9)], GATE
+    )
+    assert decision["winner"] == "b"
+    assert decision["reason"] == "b alone passes the gate."
+
+
+def test_no_candidate_passing_is_a_decision_too() -> None:
+    decision = decide([candidate("a", covid=0.1), candidate("b", covid=0.2)], GATE)
+    assert decision["winner"] is None
+    assert decision["reason"].startswith("None of 2 candidates passes")
+
+
+def test_a_class_without_a_test_image_is_refused() -> None:
+    (row,) = decide([candidate("a", covid=1.0, normal=None)], GATE)["candidates"]
+    assert row["reasons"] == ["no test image of class normal"]
+
+
+def test_a_candidate_must_tell_every_class_that_the_gate_names() -> None:
+    (row,) = decide([candidate("a", covid=1.0, normal=1.0)], {**GATE, "viral": 0.5})["candidates"]
+    assert row["reasons"] == ["does not tell viral, which the gate names"]
+
+
+recalls = st.fixed_dictionaries({"covid": st.floats(0, 1), "normal": st.floats(0, 1)})
+
+
+@given(st.lists(recalls, min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1))
+def test_a_winner_passes_and_nobody_who_passes_has_more_covid_recall(found, covid, other) -> None:
+    candidates = [candidate(str(i), **values) for i, values in enumerate(found)]
+    decision = decide(candidates, {"covid": covid, "default": other})
+    passing = [v["covid"] for v in found if v["covid"] >= covid and v["normal"] >= other]
+    if decision["winner"] is None:
+        assert not passing
+    else:
+        assert found[int(decision["winner"])]["covid"] == max(passing)
+
+
+def test_a_gate_is_written_as_class_and_recall() -> None:
+    assert parse("covid=0.95, default=0.8") == {"covid": 0.95, "default": 0.8}
+    assert parse("viral=0.5") == {"viral": 0.5, "default": 0.7}
+
+
+@pytest.mark.parametrize(
+    "text", ["covid", "covid=high", "covid=1.2", "covid=-0.1", "covid=nan", "=0.5", "covd=0.9",
+             "covid=0.9,covid=0.8"],
+)  # fmt: skip
+def test_what_is_no_gate_is_an_error(text: str) -> None:
+    with pytest.raises(UserError, match=r"^gate: "):
+        parse(text)
+
+
+def test_the_decision_is_written_with_its_reasons(evaluation: Path, tmp_path: Path) -> None:
+    decision = gate([evaluation], {"default": 1.0}, tmp_path / "decision")
+    assert json.loads((tmp_path / "decision").read_text()) == decision
+    assert decision["gate"] == {"default": 1.0}

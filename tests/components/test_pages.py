@@ -1,0 +1,122 @@
+"""The pages, in a real browser: drawn whole, legible in a narrow window and in the dark."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from components.gate import gate
+from components.report import report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = next(filter(None, map(shutil.which, BROWSERS)))
+    with sync_playwright() as playwright:
+        # A test of our own files needs no sandbox, which containers do not allow.
+        browser = playwright.chromium.launch(executable_path=executable, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(
+    examples: Path, validation: Path, evaluation: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("pages")
+    gate([evaluation], {"covid": 0.5, "default": 1.0}, directory / "decision")
+    report(examples, validation, [evaluation], directory / "decision", directory / "report.html")
+    return {
+        "report": directory / "report.html",
+        "evaluation": evaluation / "evaluation.html",
+        "validation": validation / "validation.html",
+    }
+
+
+def opened(browser: Browser, file: Path, width: int, scheme: str = "light") -> Page:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("requestfailed", lambda request: problems.append(request.url))
+    page.goto(file.as_uri())
+    assert not problems
+    return page
+
+
+@pytest.mark.parametrize("name", ["report", "evaluation", "validation"])
+@pytest.mark.parametrize("width", [390, 1180])
+def test_a_page_fits_its_window_and_shows_all_pictures(
+    browser: Browser, pages: dict[str, Path], name: str, width: int
+) -> None:
+    page = opened(browser, pages[name], width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for picture in page.query_selector_all("img"):
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    drawings = page.query_selector_all("svg")
+    assert drawings
+    assert all(drawing.bounding_box()["height"] > 40 for drawing in drawings)
+    assert "Not a diagnostic device" in page.inner_text("footer")
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["report", "evaluation", "validation"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(
+    browser: Browser, pages: dict[str, Path], name: str, scheme: str
+) -> None:
+    """WCAG 2.1 asks for a contrast of 4.5 for text."""
+    page = opened(browser, pages[name], 1180, scheme)
+    contrast = page.evaluate(
+        """() => {
+          const canvas = document.createElement("canvas").getContext("2d");
+          const luminance = colour => {
+            canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+            const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
+              .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const ground = element => {
+            for (; element; element = element.parentElement) {
+              const colour = getComputedStyle(element).backgroundColor;
+              if (colour !== "rgba(0, 0, 0, 0)") return colour;
+            }
+            return "white";
+          };
+          return Math.min(...[...document.querySelectorAll("h1, h2, p, th, td, caption, footer")]
+            .filter(element => element.innerText.trim())
+            .map(element => [luminance(getComputedStyle(element).color), luminance(ground(element))])
+            .map(([a, b]) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)));
+        }"""
+    )
+    assert contrast >= 4.5
+    page.close()
+
+
+def test_the_report_says_what_was_decided_and_why(browser: Browser, pages: dict[str, Path]) -> None:
+    page = opened(browser, pages["report"], 1180)
+    text = page.inner_text("main")
+    decision = json.loads(pages["report"].with_name("decision").read_text())
+    assert decision["reason"] in text
+    for row in decision["candidates"]:
+        assert all(reason in text for reason in row["reasons"])
+    assert "would have had a relative in training" in text
+    assert "says nothing about patients" in text, "phantoms are not shown as patients"
+    page.close()
+
+
+def test_names_from_the_data_are_escaped(
+    examples: Path, validation: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(examples, tmp_path / "examples"))
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["excluded"][0].update(kind="metadata", reason="<script>alert(1)</script>")
+    (copy / "summary.json").write_text(json.dumps(summary))
+    gate([evaluation], {"default": 0.0}, tmp_path / "decision")
+    report(copy, validation, [evaluation], tmp_path / "decision", tmp_path / "report.html")
+    assert "<script>" not in (tmp_path / "report.html").read_text()

@@ -1,0 +1,95 @@
+"""What a user does: run everything on the two datasets, look at the report, ask the winner."""
+
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import pandas as pd
+
+from tests.pipelines.cli import cxrflow
+
+QUICK = ("--recipes", "cnn-dubey", "--epochs", "cnn-dubey=1", "--weights", "none")
+
+
+def latest_run(output: Path) -> Path:
+    return max((output / "runs").iterdir())
+
+
+def test_from_datasets_to_an_answer(
+    covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    sources = ("--covid", str(covid_directory), "--kermany", str(kermany_directory))
+    said = cxrflow("run", *sources, *QUICK, "--gate", "default=0", "--output", str(output))
+    try:
+        begun = [line.split(" ", 1)[1] for line in said.splitlines() if line[:1].isdigit()]
+        assert begun[:6] == ["ingest", "validate", "write records", "train", "evaluate", "gate"]
+        assert set(begun[6:]) == {"report", "deploy"}
+        for page in ("report.html", "evaluation-cnn-dubey.html", "validation.html"):
+            assert str(output / "report" / page) in said
+            assert (output / "report" / page).is_file()
+        version = output / "store" / "cxrflow" / "1"
+        assert json.loads((version / "decision.json").read_text())["winner"] == "cnn-dubey"
+
+        image = covid_directory / "images" / "phantom-0000.png"
+        answer = cxrflow("predict", str(image), "--output", str(output))
+        assert "covid" in answer
+        assert "%" in answer
+
+        # Once more, with a gate that nobody passes: an outcome, not an error; what serves stays.
+        said = cxrflow("run", *sources, *QUICK, "--gate", "default=1", "--output", str(output))
+        assert "nothing is deployed" in said
+        assert "is trained already" in said
+        assert "deploy" not in [
+            line.split()[-1] for line in said.splitlines() if line[:1].isdigit()
+        ]
+        assert [
+            entry.name for entry in (output / "store/cxrflow").iterdir() if entry.name.isdigit()
+        ] == ["1"]
+        (server,) = (line.split()[1] for line in said.splitlines() if line.startswith("server"))
+        assert httpx.get(server).status_code == 200
+    finally:
+        assert "stopped" in cxrflow("stop", "--output", str(output))
+
+
+def cut_down(source: Path, target: Path) -> tuple[Path, Path]:
+    """Copies the real metadata whole and some of the images; the others are then absent."""
+    covid, kermany = target / "covid-chestxray-dataset", target / "chest_xray"
+    (covid / "images").mkdir(parents=True)
+    real = source / "covid-chestxray-dataset"
+    shutil.copy(real / "metadata.csv", covid)
+    for file in sorted((real / "images").iterdir())[::5]:
+        shutil.copy(file, covid / "images")
+    for folder in sorted((source / "chest_xray").glob("*/*")):
+        (kermany / folder.relative_to(source / "chest_xray")).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[::8]:
+            shutil.copy(file, kermany / file.relative_to(source / "chest_xray"))
+    return covid, kermany
+
+
+def test_on_real_x_rays(real_data: Path, tmp_path: Path) -> None:
+    covid, kermany = cut_down(real_data, tmp_path)
+    output = tmp_path / "output"
+    sources = ("--covid", str(covid), "--kermany", str(kermany))
+    said = cxrflow("run", *sources, *QUICK, "--output", str(output), "--no-serve")
+    (run,) = latest_run(output).glob("*/")
+    examples = pd.read_parquet(run / "ingest-step" / "examples" / "examples.parquet")
+    summary = json.loads((run / "ingest-step" / "examples" / "summary.json").read_text())
+    assert len(examples) > 200
+    assert examples.groupby("patient")["split"].nunique().max() == 1
+    assert summary["leakage"]["ours"] == 0
+    assert len(summary["absent"]) > 300
+    assert not summary["phantoms"]
+    page = (output / "report" / "report.html").read_text()
+    assert "Drawn images" not in page
+    assert "test images accuracy" in said
+
+
+def test_a_dataset_that_is_not_there_ends_the_run_and_leaves_the_log(tmp_path: Path) -> None:
+    sources = ("--covid", str(tmp_path), "--kermany", str(tmp_path))
+    error = cxrflow("run", *sources, "--output", str(tmp_path / "out"), fails=True)
+    assert "github.com/ieee8023/covid-chestxray-dataset" in error
+    log = latest_run(tmp_path / "out") / "run.log"
+    assert str(log) in error
+    assert "UserError" in log.read_text()

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.cli import cxrflow
+
+COMMANDS = ("run", "predict", "serve", "stop", "compile", "sample-data")
+
+
+def test_help_lists_every_command() -> None:
+    text = cxrflow("--help")
+    assert all(command in text for command in COMMANDS)
+    assert "Not a diagnostic device" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    assert "Usage: cxrflow " + command in cxrflow(command, "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--recipes", "vgg"], "there is no recipe 'vgg'; there are coronet-4class, cnn-dubey"),
+        (["--gate", "covid"], "'covid' in 'covid' is not NAME=NUMBER"),
+        (["--gate", "covd=0.9"], "no recipe has a class 'covd'"),
+        (["--epochs", "cnn-dubey=0"], "no number of epochs"),
+        ([], "looked for metadata.csv in"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_to_do(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    sources = ["--covid", str(tmp_path / "no"), "--kermany", str(tmp_path / "no")]
+    error = cxrflow("run", *sources, "--output", str(tmp_path / "out"), *arguments, fails=True)
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    error = cxrflow("--debug", "predict", "image.png", "--output", str(tmp_path), fails=True)
+    assert "Traceback" in error
+    assert "no server was started" in error
+
+
+def test_a_missing_option_is_an_error() -> None:
+    assert "Missing option" in cxrflow("run", fails=True)
+
+
+def test_serving_what_is_no_model_is_an_error(tmp_path: Path) -> None:
+    assert "holds no model" in cxrflow("serve", str(tmp_path), fails=True).splitlines()[-1]
+
+
+def test_sample_data_never_overwrites(tmp_path: Path) -> None:
+    cxrflow("sample-data", str(tmp_path / "data"), "--patients", "10")
+    error = cxrflow("sample-data", str(tmp_path / "data"), fails=True)
+    assert "is there already" in error
+
+
+def test_stopping_where_nothing_runs_is_no_error(tmp_path: Path) -> None:
+    assert "no server runs" in cxrflow("stop", "--output", str(tmp_path))

@@ -1,0 +1,193 @@
+"""The model server over HTTP, as its clients see it: started, asked, replaced and stopped."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from PIL import Image
+
+from components.deploy import deploy
+from components.errors import UserError
+from serving import client, local
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("server")
+    yield directory
+    local.stop(directory)
+
+
+@pytest.fixture(scope="module")
+def decision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("gate") / "decision"
+    file.write_text(json.dumps({"winner": "cnn-dubey"}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def version(model: Path, decision: Path, home: Path) -> Path:
+    return deploy(model, decision, home / "store", "cxrflow", home)
+
+
+@pytest.fixture
+def url(version: Path, home: Path) -> str:
+    server = local.running(home)
+    assert server
+    return server.url
+
+
+def test_what_is_deployed_can_be_explained(version: Path, model: Path) -> None:
+    assert json.loads((version / "decision.json").read_text())["winner"] == "cnn-dubey"
+    assert (version / "model.json").read_bytes() == (model / "model.json").read_bytes()
+
+
+def test_it_answers_as_evaluation_did(url: str, evaluation: Path, directories) -> None:
+    predictions = pd.read_parquet(evaluation / "predictions.parquet").head(4)
+    files = [
+        directories[source] / path
+        for source, path in (identity.split("/", 1) for identity in predictions["id"])
+    ]
+    answers = client.predict(files, url)
+    assert [answer["label"] for answer in answers] == predictions["predicted"].tolist()
+    for name in ("normal", "covid"):
+        served = [answer["probabilities"][name] for answer in answers]
+        assert np.allclose(served, predictions[name], atol=1e-5)
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_every_kind_of_image_is_answered(url: str, picture, tmp_path: Path) -> None:
+    grey = Image.fromarray(picture(80, 60))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    files = []
+    for image, kind in (
+        (grey, "JPEG"),
+        (grey, "WEBP"),
+        (grey.convert("CMYK"), "JPEG"),
+        (grey.convert("RGBA"), "PNG"),
+        (deep, "PNG"),
+    ):
+        files.append(tmp_path / f"{len(files)}.img")
+        files[-1].write_bytes(encoded(image, kind))
+    answers = client.predict(files, url)
+    assert len(answers) == len(files)
+    assert all(np.isclose(sum(answer["probabilities"].values()), 1) for answer in answers)
+
+
+def refused(url: str, **request) -> str:
+    answer = httpx.post(f"{url}/v1/models/cxrflow:predict", timeout=60, **request)
+    assert answer.status_code == 400
+    return answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<html>", "is not an image"),
+        (encoded(Image.linear_gradient("L"), "JPEG")[:-200], "is corrupt"),
+        (encoded(Image.new("1", (10_000, 10_000)), "PNG"), "is too large"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
+    url: str, content: bytes, reason: str
+) -> None:
+    good = encoded(Image.linear_gradient("L"), "PNG")
+    instances = [{"image_bytes": {"b64": base64.b64encode(c).decode()}} for c in (good, content)]
+    error = refused(url, json={"instances": instances})
+    assert f"instances[1] {reason}" in error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"instances": []},
+        {"instances": [{"image": "x"}]},
+        {"instances": [{"image_bytes": {"b64": "not base64!"}}]},
+        {"instances": [{"image_bytes": {"b64": 5}}]},
+        {"instances": [None]},
+    ],
+)
+def test_a_request_that_is_none_is_refused_with_what_it_should_be(url: str, body: dict) -> None:
+    assert "image_bytes" in refused(url, json=body)
+
+
+def test_a_body_that_is_not_declared_as_json_is_refused_with_what_to_send(url: str) -> None:
+    assert "Content-Type: application/json" in refused(
+        url,
+        content=b'{"instances": [1]}',
+        headers={"Content-Type": "application/x-www-form-urlencoded"},  # as curl does
+    )
+
+
+def test_probes_are_answered_while_it_predicts(url: str) -> None:
+    large = base64.b64encode(encoded(Image.effect_noise((1000, 1000), 60), "PNG")).decode()
+    body = {"instances": [{"image_bytes": {"b64": large}}] * 24}
+    answered: list[httpx.Response] = []
+
+    def ask() -> None:
+        answered.append(httpx.post(f"{url}/v1/models/cxrflow:predict", json=body, timeout=120))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    probes = 0
+    while asking.is_alive():
+        httpx.get(f"{url}/v2/health/live", timeout=5).raise_for_status()
+        probes += not answered
+    assert answered[0].status_code == 200
+    assert probes >= 3
+
+
+def test_metrics_and_readiness_are_kserves(url: str) -> None:
+    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+    assert "request_predict_seconds" in httpx.get(f"{url}/metrics").text
+
+
+def test_a_new_version_replaces_the_server_once_it_is_ready(
+    url: str, model: Path, decision: Path, home: Path
+) -> None:
+    before = local.running(home)
+    version = deploy(model, decision, home / "store", "cxrflow", home)
+    after = local.running(home)
+    assert before
+    assert after
+    assert after.model == str(version)
+    assert after.url != url
+    assert not psutil.pid_exists(before.pid) or psutil.Process(before.pid).status() == "zombie"
+    assert httpx.get(f"{after.url}/v1/models/cxrflow").json()["ready"]
+
+
+def test_a_model_that_cannot_be_served_leaves_the_one_before(home: Path, tmp_path: Path) -> None:
+    before = local.running(home)
+    with pytest.raises(UserError, match=r"did not start: .*holds no model"):
+        local.start(tmp_path, home)
+    assert local.running(home) == before
+
+
+def test_stopped_it_is_gone_and_a_client_says_so(home: Path, tmp_path: Path) -> None:
+    server = local.stop(home)
+    assert server
+    assert local.running(home) is None
+    assert local.stop(home) is None
+    image = tmp_path / "image.png"
+    Image.linear_gradient("L").save(image)
+    with pytest.raises(UserError, match="no answer from"):
+        client.predict([image], server.url)
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*gone\.png"):
+        client.predict([tmp_path / "gone.png"], "http://localhost:1")
