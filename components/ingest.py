@@ -97,7 +97,7 @@ def ingest(
 
     with write_aside(output) as aside:
         aside.mkdir()
-        inspected = _inspect_all(usable, directories, beam_options, aside / "inspected")
+        inspected = inspect_all(usable, directories, beam_options, aside / "inspected")
         bad = inspected["kind"].notna()
         excluded += inspected.loc[bad, EXCLUDED_SCHEMA.names].to_dict("records")
         examples = inspected[~bad]
@@ -140,10 +140,21 @@ def ingest(
     return summary
 
 
-def _inspect_all(
+def inspect_all(
     rows: Sequence[Row], directories: dict[str, Path], beam_options: Sequence[str], scratch: Path
 ) -> pd.DataFrame:
-    """Opens every image under Beam; returns a row for each, with `kind` and `reason` where bad."""
+    """Opens every image under Beam.
+
+    Args:
+      rows: the images.
+      directories: where each source's images are, by the source's name.
+      beam_options: see `components.beam_options`.
+      scratch: a directory to be made for what workers find, and removed.
+
+    Returns:
+      a row an image with the columns of `SCHEMA`, as far as they are known, and `kind` and `reason`
+      where the file cannot be used.
+    """
     schema = pa.schema([*SCHEMA, ("kind", pa.string()), ("reason", pa.string())])
     roots = {name: str(path) for name, path in directories.items()}
     with beam.Pipeline(options=pipeline_options(beam_options, len(rows))) as pipeline:

@@ -93,7 +93,7 @@ def train(
         model = architectures.build(recipe, weights, seed)
         _shorten_averages(model, steps * recipe.epochs)
         model.compile(
-            keras.optimizers.Adam(learning_rate), _loss(recipe), weighted_metrics=["accuracy"]
+            keras.optimizers.Adam(learning_rate), loss_of(recipe), weighted_metrics=["accuracy"]
         )
         model.optimizer.build(model.trainable_variables)
         state = _State(model, directory)
@@ -263,7 +263,8 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-def _loss(recipe: Recipe) -> keras.losses.Loss:
+def loss_of(recipe: Recipe) -> keras.losses.Loss:
+    """Returns the loss that a recipe is trained with, on integer classes."""
     if recipe.architecture == "dubey":  # a single sigmoid output
         return keras.losses.BinaryCrossentropy()
     return keras.losses.SparseCategoricalCrossentropy()

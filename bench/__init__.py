@@ -1,0 +1,1 @@
+"""How fast the steps are, as ratios to a stated baseline measured in the same run."""
