@@ -18,8 +18,7 @@ from components.errors import UserError
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
-# Of 256 bits. On both published sources pairs of one picture differ in at most 24, and the closest
-# two pictures of different patients in 42: see docs/data.md.
+# Of 256 bits; in a wide gap between pairs of one picture and any others: see docs/data.md.
 NEAR_DUPLICATE_BITS = 32
 
 # Ten folds: two are the test split (20 %, as in the CoroNet paper), one is for validation.
