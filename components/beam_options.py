@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-# Worker processes take a few seconds to start: below this many images one process is quicker.
-_WORTH_PROCESSES = 1000
+# Worker processes take seconds to start: below about this many images one process is quicker.
+_WORTH_PROCESSES = 4000
 
 
 def pipeline_options(arguments: Sequence[str], images: int) -> PipelineOptions:

@@ -6,25 +6,22 @@ row an image, is small enough to label, group and split in one place.
 
 import dataclasses
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from kfp import dsl
 
 from components import phantoms, splits
-from components.beam_options import pipeline_options
 from components.errors import UserError
 from components.files import write_aside, write_json
-from components.images import BadImage, inspect
 from components.labels import LABELS
+from components.open_images import open_images
 from components.progress import logger
-from components.sources import Row, covid_chestxray, kermany
+from components.sources import covid_chestxray, kermany
 from components.step import data_step
 
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
@@ -97,10 +94,12 @@ def ingest(
 
     with write_aside(output) as aside:
         aside.mkdir()
-        inspected = inspect_all(usable, directories, beam_options, aside / "inspected")
-        bad = inspected["kind"].notna()
-        excluded += inspected.loc[bad, EXCLUDED_SCHEMA.names].to_dict("records")
-        examples = inspected[~bad]
+        opened = open_images(
+            usable, directories, SCHEMA, beam_options, aside / "opened"
+        ).to_pandas()
+        bad = opened["kind"].notna()
+        excluded += opened.loc[bad, EXCLUDED_SCHEMA.names].to_dict("records")
+        examples = opened[~bad]
         conflict = examples.groupby("sha256")["label"].transform("nunique") > 1
         disputed = examples[conflict].assign(
             kind="conflict", reason="the same bytes stand under two labels"
@@ -138,57 +137,6 @@ def ingest(
         leak["test"][1],
     )
     return summary
-
-
-def inspect_all(
-    rows: Sequence[Row], directories: dict[str, Path], beam_options: Sequence[str], scratch: Path
-) -> pd.DataFrame:
-    """Opens every image under Beam.
-
-    Args:
-      rows: the images.
-      directories: where each source's images are, by the source's name.
-      beam_options: see `components.beam_options`.
-      scratch: a directory to be made for what workers find, and removed.
-
-    Returns:
-      a row an image with the columns of `SCHEMA`, as far as they are known, and `kind` and `reason`
-      where the file cannot be used.
-    """
-    schema = pa.schema([*SCHEMA, ("kind", pa.string()), ("reason", pa.string())])
-    roots = {name: str(path) for name, path in directories.items()}
-    with beam.Pipeline(options=pipeline_options(beam_options, len(rows))) as pipeline:
-        _ = (
-            pipeline
-            | "Name images" >> beam.Create(rows)
-            | "Spread over workers" >> beam.Reshuffle()
-            | "Open, hash and decode" >> beam.Map(inspect_row, roots)
-            | "Write" >> beam.io.WriteToParquet(str(scratch / "rows"), schema)
-        )
-    inspected: pd.DataFrame = pq.read_table(scratch).to_pandas()
-    shutil.rmtree(scratch)
-    return inspected
-
-
-def inspect_row(row: Row, roots: dict[str, str]) -> dict[str, Any]:
-    """Returns what is known of one image after opening it; never raises for what the file is."""
-    described: dict[str, Any] = dict.fromkeys([*SCHEMA.names, "kind", "reason"])
-    described.update(
-        {key: value for key, value in dataclasses.asdict(row).items() if key in described},
-        id=f"{row.source}/{row.path}",
-    )
-    try:
-        content = Path(roots[row.source], row.path).read_bytes()
-    except OSError as error:
-        absent = isinstance(error, FileNotFoundError)
-        described["kind"] = "absent" if absent else "unreadable"
-        described["reason"] = "the metadata names it, it is not there" if absent else str(error)
-        return described
-    try:
-        described.update(dataclasses.asdict(inspect(content)))
-    except BadImage as error:
-        described.update(kind=error.kind, reason=str(error))
-    return described
 
 
 def _require_every_label(examples: pd.DataFrame, excluded: Sequence[Mapping[Any, Any]]) -> None:

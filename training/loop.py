@@ -203,11 +203,12 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
             self._rows = history.to_dict("records")
         return int(self._epochs_done.numpy())
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        seconds = time.monotonic() - self._began
+        began, self._began = self._began, time.monotonic()
+        seconds = self._began - began  # with what the epoch before took to keep
         self._rows.append({"epoch": epoch + 1, **(logs or {}), "seconds": round(seconds, 3)})
         with write_aside(self._history) as aside:
             pd.DataFrame(self._rows).to_csv(aside, index=False)
