@@ -63,7 +63,7 @@ demo: setup ## run everything on generated radiographs, serve the winner, ask it
 	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output demo\` ends it.",$(RUN)cxrflow stop --output demo)
 
 bench: setup ## measure speed, as ratios within one run
-	$(RUN)python -m bench
+	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench
 
 clean: ## remove the environments and everything generated
 	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output
