@@ -17,7 +17,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
-from rich.table import Table
 
 from components import phantoms
 from components.files import read_json, write_json
@@ -38,7 +37,6 @@ TIMES = 3
 SIDE = 1400
 # So many that starting Beam's workers is under a tenth of the time.
 OPENED = 32_000
-TURNS = 3
 
 ONE_PROCESS = ("--direct_running_mode=in_memory",)
 TWO_WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -48,7 +46,6 @@ def main() -> None:
     logging.getLogger("cxrflow").setLevel(logging.WARNING)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     console = Console(soft_wrap=True)
-    table = Table("what", "this", "baseline", "ratio", "wanted", box=None, pad_edge=False)
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:
         home = Path(scratch)
         console.print(
@@ -57,18 +54,15 @@ def main() -> None:
         console.print("drawing phantoms")
         phantoms.write(home / "data", PATIENTS)
         console.print(f"ingest: opening {OPENED} images, three ways")
-        for row in opening(home):
-            table.add_row(*row)
+        console.print(*opening(home), sep="\n")
         records = make_records(home)
-        for name, epochs in (("cnn-dubey", 4), ("coronet-4class", 2)):
+        for name, epochs, turns in (("cnn-dubey", 5, 3), ("coronet-4class", 2, 1)):
             recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
             console.print(f"{name}: training, ours and bare Keras in turns")
-            for row in training(recipe, records, home):
-                table.add_row(*row)
-    console.print(table)
+            console.print(*training(recipe, records, home, turns), sep="\n")
 
 
-def opening(home: Path) -> list[tuple[str, ...]]:
+def opening(home: Path) -> list[str]:
     """Returns ingest's speed against a bare loop that reads, decodes and hashes the same files."""
     directory = home / "large"
     directory.mkdir()
@@ -97,8 +91,8 @@ def opening(home: Path) -> list[tuple[str, ...]]:
 
     baseline, one, two = in_turns(1, bare, beam(ONE_PROCESS), beam(TWO_WORKERS))
     return [
-        compared("ingest, one process, against a bare loop", one, baseline, OPENED, "0.80"),
-        compared("ingest, two workers, against a bare loop", two, baseline, OPENED, "1.40"),
+        compared("ingest, one process, to a bare loop", one, baseline, OPENED, "0.80"),
+        compared("ingest, two workers, to a bare loop", two, baseline, OPENED, "1.40"),
     ]
 
 
@@ -116,7 +110,7 @@ def make_records(home: Path) -> Path:
     return home / "records"
 
 
-def training(recipe: Recipe, records: Path, home: Path) -> list[tuple[str, ...]]:
+def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]:
     """Returns the input's speed against the step it feeds, and `train` against bare `keras.fit`."""
     manifest = data.read_manifest(records)
     counts = data.class_counts(manifest, recipe, "train")
@@ -159,7 +153,7 @@ def training(recipe: Recipe, records: Path, home: Path) -> list[tuple[str, ...]]
         return statistics.median(seconds.all[1:])
 
     ours_seconds, bare_seconds = [], []
-    for _ in range(TURNS):
+    for _ in range(turns):
         bare_seconds.append(bare())
         ours_seconds.append(ours())
     epoch, baseline = statistics.median(ours_seconds), statistics.median(bare_seconds)
@@ -171,12 +165,18 @@ def training(recipe: Recipe, records: Path, home: Path) -> list[tuple[str, ...]]
         for _ in batches:
             pass
 
-    (reading,) = in_turns(TURNS, read)
+    (reading,) = in_turns(3, read)
     return [
         compared(
-            f"{recipe.name}: input alone, against its training", reading / 4, epoch, images, "> 1"
+            f"{recipe.name}: input alone, to the training it feeds",
+            reading / 4,
+            epoch,
+            images,
+            "> 1",
         ),
-        compared(f"{recipe.name}: train, against bare keras.fit", epoch, baseline, images, "0.95"),
+        compared(
+            f"{recipe.name}: train, to bare keras.fit in memory", epoch, baseline, images, "0.95"
+        ),
     ]
 
 
@@ -204,11 +204,11 @@ def in_turns(turns: int, *works: Callable[[], None]) -> list[float]:
     return [statistics.median(of_work) for of_work in seconds]
 
 
-def compared(
-    what: str, seconds: float, baseline: float, images: int, wanted: str
-) -> tuple[str, ...]:
-    rates = (f"{images / value:,.0f} images/s" for value in (seconds, baseline))
-    return (what, *rates, f"{baseline / seconds:.2f}", wanted)
+def compared(what: str, seconds: float, baseline: float, images: int, wanted: str) -> str:
+    return (
+        f"[bold]{baseline / seconds:6.2f}[/]  {what}: {images / seconds:,.0f} images/s to "
+        f"{images / baseline:,.0f} (wanted: {wanted})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From TFRecord shards to batches."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ MANIFEST = "manifest.json"
 # The shards' order is random already, so a window of this many images shuffles well, and memory does
 # not grow with the dataset: at 224 x 224 it is 200 MB.
 _SHUFFLE_WINDOW = 1024
+_KEPT_IN_MEMORY = 2**30  # bytes of a split's decoded images
 _FEATURES = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label", "id")}
 
 
@@ -95,10 +97,10 @@ def encoded_images(
 def inputs(
     records: Path, manifest: Mapping[str, Any], recipe: Recipe, split: str, cache: Path
 ) -> tf.data.Dataset:
-    """Decodes a split's images and returns them as the model takes them, to be read from `cache`.
+    """Decodes a split's images and returns them as the model takes them, to be read again and again.
 
-    A radiograph takes longer to decode than a small network to train on, so it is decoded once; a
-    cache on disk keeps memory free of the dataset's size.
+    A radiograph takes longer to decode than a small network to train on, so it is decoded once, and
+    kept: in memory up to a fixed size, on disk beyond it.
 
     Args:
       cache: a directory of this process alone.
@@ -111,7 +113,8 @@ def inputs(
         lambda image, position, identity: (to_input(image, recipe.input_size), position),
         tf.data.AUTOTUNE,
     )
-    dataset = dataset.cache(str(cache / split))
+    size = len(dataset) * math.prod(recipe.input_size) * tf.float32.size
+    dataset = dataset.cache("" if size <= _KEPT_IN_MEMORY else str(cache / split))
     # Filled here and in one go: Keras begins by taking one batch and dropping the iterator, and a
     # cache that is dropped before its end is begun anew.
     for _ in dataset:

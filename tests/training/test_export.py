@@ -30,14 +30,17 @@ def seeing(tiny_cnn, tmp_path_factory):
     return recipe, export.load(directory)
 
 
+@pytest.mark.parametrize("kept", [0, 2**30], ids=["on disk", "in memory"])
 def test_serving_sees_the_pixels_of_training_bit_for_bit(
-    seeing, records: Path, tmp_path: Path
+    seeing, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
+    monkeypatch.setattr(data, "_KEPT_IN_MEMORY", kept)
     recipe, signature = seeing
     manifest = data.read_manifest(records)
     images = data.encoded_images(records, manifest, recipe, "test")
     content = [image for image, _, _ in images.as_numpy_iterator()]
     trained_on = data.inputs(records, manifest, recipe, "test", tmp_path)
+    assert any(tmp_path.iterdir()) == (kept == 0)
     expected = np.stack([pixels.ravel() for pixels, _ in trained_on.as_numpy_iterator()])
     served = signature(image_bytes=tf.constant(content))["probabilities"].numpy()
     assert served.dtype == expected.dtype == np.float32
