@@ -55,6 +55,7 @@ test: lint browser ## run every check and every test
 
 # Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.
 demo: setup ## run everything on generated radiographs, serve the winner, ask it (KEEP=1: leave it on)
+	@$(RUN)cxrflow stop --output demo >/dev/null
 	rm -rf demo
 	$(RUN)cxrflow sample-data demo/data
 	$(RUN)cxrflow run --covid demo/data/covid-chestxray-dataset --kermany demo/data/chest_xray \
@@ -66,4 +67,4 @@ bench: setup ## measure speed, as ratios within one run
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench
 
 clean: ## remove the environments and everything generated
-	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output
+	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo
