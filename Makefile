@@ -13,6 +13,9 @@ TFDV := $(shell $(PYTHON) -c "import platform; name, release = platform.libc_ver
 	print('legacy' if name == 'glibc' and tuple(map(int, release.split('.'))) < (2, 39) else 'current')")
 CODE := components pipelines serving training tests bench
 RUN := .venv/bin/
+# What Python's package index does not have, where the system's does.
+APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends "$$@" >/dev/null' apt
 
 .PHONY: help setup lint format test demo bench clean browser
 
@@ -22,7 +25,8 @@ help: ## list the verbs
 setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts with glibc < 2.39)
 
 .uv/bin/uv:
-	@$(PYTHON) -m venv .uv || { echo "setup: install uv, or Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv .uv >/dev/null 2>&1 || { rm -rf .uv; $(APT) python3-venv && $(PYTHON) -m venv .uv; } \
+	|| { echo "setup: install uv, or Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	@.uv/bin/pip install --quiet --disable-pip-version-check uv
 
 .venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
@@ -45,9 +49,7 @@ format: setup ## format the code
 
 # The pages are tested in a real browser.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
-		sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
-		$$sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(APT) chromium fonts-dejavu-core \
 	|| { echo "test: install Chromium, which the tests of the pages need" >&2; exit 1; }
 
 test: lint browser ## run every check and every test
