@@ -1,7 +1,11 @@
+import inspect
 from pathlib import Path
 
 import pytest
 
+from components.gate import GATE
+from components.sources.covid_chestxray import FRONTAL_VIEWS
+from pipelines import cli
 from tests.pipelines.cli import cxrflow
 
 COMMANDS = ("run", "predict", "serve", "stop", "compile", "sample-data")
@@ -37,6 +41,13 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert "Traceback" not in error
+
+
+def test_what_run_takes_by_default_is_what_the_steps_do() -> None:
+    """The command line repeats two defaults, for importing the steps would slow every command."""
+    parameters = inspect.signature(cli.run).parameters
+    assert parameters["gate"].default == GATE
+    assert parameters["views"].default == ",".join(FRONTAL_VIEWS)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
