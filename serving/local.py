@@ -50,7 +50,7 @@ def start(model: Path, home: Path) -> Server:
     before = running(home)
     port = _free_port()
     home.mkdir(parents=True, exist_ok=True)
-    log = home / "server.log"
+    log = home / f"server-{port}.log"  # of its own: the one before writes, too, until it is stopped
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.server", f"--model-dir={model}", f"--port={port}"],
@@ -79,6 +79,7 @@ def start(model: Path, home: Path) -> Server:
     write_json(_state(home), asdict(server))
     if before:
         _terminate(before)
+        Path(before.log).unlink(missing_ok=True)
     return server
 
 

@@ -1,6 +1,6 @@
 """The datasets. Each module has one job: `read(directory)` yields a `Row` for each image it names.
 
-Adding a source is adding a module here and its name to `SOURCES` in `components/ingest.py`.
+Adding a source is adding a module here and reading it in `components/ingest.py`.
 """
 
 from dataclasses import dataclass
