@@ -15,14 +15,13 @@ from sklearn.metrics import roc_curve
 from components import pages
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
-from components.pages import plots
+from components.pages import heat_maps, plots
 from components.progress import logger
-from components.splits import TEST
 from components.step import training_step
 from training import data, export, loop, metrics
 from training.recipes import Recipe, recipe_named
 
-PREDICTIONS, PAGE = "predictions.parquet", "evaluation.html"
+PREDICTIONS, EXAMPLES, PAGE = "predictions.parquet", "examples.json", "evaluation.html"
 
 _BATCH = 16
 _EXAMPLES_PER_CLASS = 6
@@ -30,18 +29,18 @@ _THUMBNAIL = 224
 
 
 def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
-    """Judges an exported model on the test split, through its signature.
+    """Judges an exported model on what its division tests on, through its signature.
 
     Args:
       model: the output of `train`.
       records: the TFRecords.
       output: a directory to be made, with `metrics.json`; `predictions.parquet`, a row an image:
-        `id`, `truth`, `predicted` and a probability for each class; and `evaluation.html`. Written
-        aside and renamed.
+        `id`, `truth`, `predicted` and a probability for each class; `examples.json`, some test images
+        with their heat maps; and `evaluation.html`. Written aside and renamed.
 
     Returns:
-      what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `starting_point` and
-      `fingerprint` (of the test images' dataset).
+      what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `division`,
+      `starting_point` and `fingerprint` (of the test images' dataset).
 
     Raises:
       UserError: the records are not whole, or the test split lacks a class.
@@ -49,19 +48,23 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     card = read_json(model / export.CARD)
     recipe = recipe_named(card["recipe"]["name"])
     manifest = data.read_manifest(records)
-    images = data.encoded_images(records, manifest, recipe, TEST)
-    predictions = _predict(export.load(model / export.SAVED_MODEL), images, recipe)
+    tested = data.division(card["division"]).test
+    images = data.encoded_images(records, manifest, recipe, tested)
+    exported = export.load(model / export.SAVED_MODEL)
+    predictions = _predict(exported, images, recipe)
     probabilities = predictions[list(recipe.classes)].to_numpy()
     truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
     figures = {
         **metrics.evaluate(truth, probabilities, recipe.classes),
         "recipe": recipe.name,
+        "division": card["division"],
         "starting_point": card["starting_point"],
         "transfer_learning": card["transfer_learning"],
         "fingerprint": manifest["fingerprint"],
         "phantoms": card["phantoms"] or manifest["phantoms"],
     }
     curves = roc_curves(predictions, recipe.classes)
+    examples = _examples(predictions, images, recipe, exported)
     page = pages.render(
         "evaluation.html",
         version=version("cxrflow"),
@@ -69,13 +72,15 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         phantoms=figures["phantoms"],
         card=card,
         metrics=figures,
-        history=plots.history(pd.read_csv(model / loop.HISTORY)),
+        history=plots.history([pd.read_csv(model / loop.HISTORY)]),
         roc=plots.roc({name: (x, y) for name, (x, y, _) in curves.items()}),
-        examples=_examples(predictions, images, recipe),
+        examples=examples,
+        colour_bar=heat_maps.colour_bar(),
     )
     with write_aside(output) as aside:
         write_json(aside / metrics.FILE, figures)
         predictions.to_parquet(aside / PREDICTIONS, index=False)
+        write_json(aside / EXAMPLES, examples)
         write_text(aside / PAGE, page)
     logger.info(
         "%s: on %d test images accuracy %s, recall %s",
@@ -99,10 +104,10 @@ def roc_curves(
     return curves
 
 
-def _predict(signature: Any, images: tf.data.Dataset, recipe: Recipe) -> pd.DataFrame:
+def _predict(exported: export.Exported, images: tf.data.Dataset, recipe: Recipe) -> pd.DataFrame:
     parts = []
     for content, position, identity in images.batch(_BATCH).prefetch(1):
-        probabilities = signature(image_bytes=content)["probabilities"].numpy()
+        probabilities = exported.classify(image_bytes=content)["probabilities"].numpy()
         part = pd.DataFrame(probabilities, columns=list(recipe.classes))
         part.insert(0, "id", [value.decode() for value in identity.numpy()])
         part.insert(1, "truth", [recipe.classes[i] for i in position.numpy()])
@@ -112,32 +117,52 @@ def _predict(signature: Any, images: tf.data.Dataset, recipe: Recipe) -> pd.Data
 
 
 def _examples(
-    predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe
+    predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe, exported: export.Exported
 ) -> list[dict[str, Any]]:
-    """Returns, for each class, the surest mistakes and the surest hits, half of each where there are."""
-    chosen: list[dict[Any, Any]] = []
+    """Returns, for each class, the surest mistakes and the surest hits, half of each where there are.
+
+    Returns:
+      rows of `id`, `truth`, `predicted`, `confidence`, and as URIs `picture` and `overlay`, the
+      picture below the heat map of what speaks for the predicted class.
+    """
+    parts = []
     for name in recipe.classes:
         members = predictions[predictions["truth"] == name].copy()
         members["confidence"] = members[list(recipe.classes)].max(axis=1)
         members = members.sort_values("confidence", ascending=False)
         wrong = members[members["predicted"] != name].head(_EXAMPLES_PER_CLASS // 2)
         right = members[members["predicted"] == name].head(_EXAMPLES_PER_CLASS - len(wrong))
-        chosen += [*wrong.to_dict("records"), *right.to_dict("records")]
-    wanted = {row["id"] for row in chosen}
-    thumbnails = {
-        identity.decode(): _thumbnail(content)
+        parts += [wrong, right]
+    chosen = pd.concat(parts)[["id", "truth", "predicted", "confidence"]]
+    wanted = set(chosen["id"])
+    contents = {
+        identity.decode(): content
         for content, _, identity in images.as_numpy_iterator()
         if identity.decode() in wanted
     }
-    return [{**row, "picture": thumbnails[row["id"]]} for row in chosen]
-
-
-def _thumbnail(content: bytes) -> str:
-    with Image.open(io.BytesIO(to_png(content))) as image:
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        buffer = io.BytesIO()
-        image.save(buffer, format="JPEG", quality=80)
-    return pages.data_uri(buffer.getvalue(), "image/jpeg")
+    ordered = [contents[identity] for identity in chosen["id"]]
+    maps = np.concatenate(
+        [
+            exported.explain(
+                image_bytes=tf.constant(ordered[i : i + _BATCH]),
+                positions=tf.fill([len(ordered[i : i + _BATCH])], -1),
+            )["heat_maps"].numpy()
+            for i in range(0, len(ordered), _BATCH)
+        ]
+    )
+    rows: list[dict[str, Any]] = []
+    for row, content, heat_map in zip(chosen.to_dict("records"), ordered, maps, strict=True):
+        with Image.open(io.BytesIO(to_png(content))) as picture:
+            picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+            overlay = heat_maps.overlay(picture, heat_map)
+            rows.append(
+                {
+                    **{str(key): value for key, value in row.items()},
+                    "picture": pages.image_uri(picture),
+                    "overlay": pages.image_uri(overlay),
+                }
+            )
+    return rows
 
 
 def _in_words(rate: dict[str, float | None]) -> str:

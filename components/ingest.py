@@ -23,6 +23,7 @@ from components.open_images import open_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany
 from components.step import data_step
+from training.recipes import Recipe
 
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
 
@@ -61,6 +62,9 @@ def ingest(
     *,
     views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
     seed: int = 0,
+    folds: int = 0,
+    grouped: bool = True,
+    subset: Recipe | None = None,
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Reads both sources and writes what is used, what is not and why, and a summary.
@@ -71,14 +75,16 @@ def ingest(
       output: a directory to be made, with `examples.parquet` (columns as in `SCHEMA`),
         `excluded.parquet` (as in `EXCLUDED_SCHEMA`) and `summary.json`. Written aside and renamed.
       views: the projections to keep of the first source.
-      seed: of the split.
+      seed: of the split, and of what is drawn.
+      folds, grouped: see `splits.assign`.
+      subset: the recipe whose paper's number of images of each class is drawn; None: all are used.
       beam_options: see `components.beam_options`.
 
     Returns:
       the summary: counts by source, label and split, what was excluded and why, files named and
-      absent, files present and unnamed, leakage (see `splits.Leakage`), `phantoms` (whether the images
-      are drawn), and `fingerprint`, which is
-      the same exactly when the images, labels, patients and splits are.
+      absent, files present and unnamed, leakage (see `splits.Leakage`), `phantoms` (whether the
+      images are drawn by cxrflow), and `fingerprint`, which is the same exactly when the images,
+      labels, patients and splits are.
 
     Raises:
       UserError: a source's directory is missing or empty, a label has no image or too few patients.
@@ -107,11 +113,17 @@ def ingest(
         excluded += disputed[EXCLUDED_SCHEMA.names].to_dict("records")
         examples = examples[~conflict].sort_values("id").reset_index(drop=True)
         _require_every_label(examples, excluded)
-        examples["split"] = splits.assign(examples, seed)
+        if subset:
+            examples, left = drawn(examples, subset, seed)
+            excluded += left[EXCLUDED_SCHEMA.names].to_dict("records")
+        examples["split"] = splits.assign(examples, seed, folds=folds, grouped=grouped)
         table = pd.DataFrame(excluded, columns=EXCLUDED_SCHEMA.names)
         table = table.sort_values(["source", "path"])
 
         summary = _summarise(examples, table, seed)
+        summary["leakage"] = dataclasses.asdict(splits.leakage(examples, seed, folds=folds))
+        summary["grouped"], summary["folds"] = grouped, folds
+        summary["subset"] = subset.name if subset else None
         summary["absent"] = sorted(
             f"{row.source}/{row.path}"
             for row in rows
@@ -120,7 +132,7 @@ def ingest(
         summary["phantoms"] = any((d / phantoms.MARKER).exists() for d in directories.values())
         summary["unnamed"] = covid_chestxray.unnamed_files(covid_directory, rows)
         leak = summary["leakage"]
-        assert leak["ours"] == 0, f"the split leaks: {leak}"
+        assert leak["ours"] == 0 or not grouped, f"the split leaks: {leak}"
         _write_parquet(examples, SCHEMA, aside / EXAMPLES)
         _write_parquet(table, EXCLUDED_SCHEMA, aside / EXCLUDED)
         write_json(aside / SUMMARY, summary)
@@ -130,13 +142,45 @@ def ingest(
         summary["patients"],
         len(table),
     )
-    logger.info(
-        "no patient or picture on both sides of the split; split at random, %d of %d test images "
-        "would have had one in training",
-        leak["random"],
-        leak["test"][1],
-    )
+    if grouped:
+        logger.info(
+            "no patient or picture on both sides of the split; split at random, %d of %d test images "
+            "would have had one in training",
+            leak["random"],
+            leak["test"][1],
+        )
+    else:
+        logger.info(
+            "split at random: %d of %d test images have their patient or picture in training",
+            leak["ours"],
+            leak["test"][0],
+        )
     return summary
+
+
+def drawn(examples: pd.DataFrame, recipe: Recipe, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Draws as many images of each class as a recipe's paper used, or all where there are fewer.
+
+    Args:
+      examples: with the columns `id` and `label`.
+      seed: another seed draws others; the same images are drawn in any order of the rows.
+
+    Returns:
+      what was drawn, with a new index, and the rest, with `kind` and `reason`.
+
+    Raises:
+      UserError: the paper's numbers are not known.
+    """
+    if not recipe.subset:
+        raise UserError(f"subset: the paper of {recipe.name} is not known to say how many images")
+    lot = (examples["id"] + f"/{seed}").map(lambda text: hashlib.sha256(text.encode()).hexdigest())
+    of_class = examples["label"].map(recipe.task)
+    rank = lot.groupby(of_class).rank()
+    chosen = rank <= of_class.map(recipe.subset)  # no class: no rank, not chosen
+    rest = examples[~chosen].assign(
+        kind="subset", reason=f"not drawn for the numbers of images of {recipe.name}'s paper"
+    )
+    return examples[chosen].reset_index(drop=True), rest
 
 
 def _require_every_label(examples: pd.DataFrame, excluded: Sequence[Mapping[Any, Any]]) -> None:
@@ -164,13 +208,17 @@ def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dic
         "by_split": counts("split", "label"),
         "patients_by_split": examples.groupby("split")["patient"].nunique().to_dict(),
         "excluded": reasons.to_dict("records"),
-        "leakage": dataclasses.asdict(splits.leakage(examples, seed)),
         "seed": seed,
-        "fingerprint": _fingerprint(examples),
+        "fingerprint": fingerprint(examples),
     }
 
 
-def _fingerprint(examples: pd.DataFrame) -> str:
+def fingerprint(examples: pd.DataFrame) -> str:
+    """Returns 64 hexadecimal digits that follow from images, labels, patients and splits alone.
+
+    Args:
+      examples: with the columns `id`, `sha256`, `label`, `patient` and `split`, sorted by `id`.
+    """
     digest = hashlib.sha256()
     identity = examples[["id", "sha256", "label", "patient", "split"]]
     for values in identity.itertuples(index=False, name=None):
@@ -190,11 +238,15 @@ def ingest_step(
     seed: int,
     beam_options: list[str],
     examples: dsl.Output[dsl.Dataset],
+    folds: int = 0,
+    grouped: bool = True,
+    subset: str = "",
 ) -> None:
     """Reads both datasets, checks every image and splits by patient. See `ingest`."""
     from pathlib import Path
 
     from components.ingest import ingest
+    from training.recipes import recipe_named
 
     summary = ingest(
         Path(covid_directory),
@@ -202,6 +254,9 @@ def ingest_step(
         Path(examples.path),
         views=views,
         seed=seed,
+        folds=folds,
+        grouped=grouped,
+        subset=recipe_named(subset) if subset else None,
         beam_options=beam_options,
     )
     examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})

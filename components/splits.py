@@ -78,8 +78,8 @@ def groups(examples: pd.DataFrame) -> np.ndarray:
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
-def assign(examples: pd.DataFrame, seed: int) -> pd.Series:
-    """Returns the split of each image: about 70 % train, 10 % validation, 20 % test.
+def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, grouped: bool = True) -> pd.Series:
+    """Returns the split of each image: about 70 % train, 10 % validation, 20 % test; or its fold.
 
     Stratified by label, whole groups, and the same for the same rows and seed, whatever the rows'
     order.
@@ -87,33 +87,42 @@ def assign(examples: pd.DataFrame, seed: int) -> pd.Series:
     Args:
       examples: with the columns `id`, `label`, `patient`, `sha256` and `perceptual_hash`.
       seed: any non-negative integer.
+      folds: for cross-validation, the number of equal parts, named by `fold_name`; 0: the three
+        splits.
+      grouped: False splits image by image, as the papers did, and leaks.
 
     Raises:
-      UserError: a label's images cannot be in all three splits, for want of patients.
+      UserError: a label's images cannot be in every part, for want of patients.
     """
     ordered = examples.sort_values("id").reset_index(drop=True)
     group = groups(ordered)
+    parts = folds or _FOLDS
     per_label = pd.Series(group).groupby(ordered["label"]).nunique()
     for label, count in per_label.items():
-        if count < _FOLDS:
+        if count < parts:
             raise UserError(
                 f"split: the images labelled {label!r} come from {count} unrelated patients; at "
-                f"least {_FOLDS} are needed to put some into each of {', '.join(SPLITS)}. Add images "
-                "of other patients, or leave this label's recipes out."
+                f"least {parts} are needed to put some into each part. Add images of other patients, "
+                "or leave this label's recipes out."
             )
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    fold = _fold_numbers(folds.split(ordered, ordered["label"], group), len(ordered))
-    split = _names(fold)
+    split = _names(fold_of_each(ordered, group if grouped else None, parts, seed), folds)
     split.index = pd.Index(ordered["id"])
     return pd.Series(split.loc[examples["id"]].to_numpy(), index=examples.index, name="split")
+
+
+def fold_name(number: int, folds: int) -> str:
+    """Returns the name of a part in cross-validation, e.g. `fold-03-of-10`; counted from 1."""
+    return f"fold-{number:02d}-of-{folds:02d}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leakage:
     """How many test images have a relative (patient or same picture) among the training images.
 
+    In cross-validation every image is a test image once.
+
     Attributes:
-      ours: under the split that `assign` made; zero, or the split is broken.
+      ours: under the split that `assign` made; zero where it is grouped.
       random: had the images been split at random in the same proportions, as the papers did.
       folders: had the sources' own folders been used, over the images that have one.
       test: the number of test images under each, in the order ours, random, folders.
@@ -125,16 +134,17 @@ class Leakage:
     test: tuple[int, int, int]
 
 
-def leakage(examples: pd.DataFrame, seed: int) -> Leakage:
+def leakage(examples: pd.DataFrame, seed: int, *, folds: int = 0) -> Leakage:
     """Returns what leaks under our split and what would have leaked under two usual ones.
 
     Args:
       examples: with the columns of `assign`, and `split` and `folder_split`.
       seed: of the random split.
+      folds: as for `assign`.
     """
+    examples = examples.sort_values("id").reset_index(drop=True)
     group = groups(examples)
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    random = _names(_fold_numbers(folds.split(examples, examples["label"]), len(examples)))
+    random = _names(fold_of_each(examples, None, folds or _FOLDS, seed), folds)
     counts = [
         _leaking(group, split.to_numpy())
         for split in (examples["split"], random, examples["folder_split"])
@@ -147,19 +157,37 @@ def leakage(examples: pd.DataFrame, seed: int) -> Leakage:
     )
 
 
-def _fold_numbers(folds: object, size: int) -> np.ndarray:
-    numbers = np.full(size, -1)
-    for number, (_, held_out) in enumerate(folds):  # type: ignore[arg-type, var-annotated]
+def fold_of_each(
+    examples: pd.DataFrame, group: np.ndarray | None, folds: int, seed: int
+) -> np.ndarray:
+    """Returns the fold of each image, 0 to folds - 1, stratified by label.
+
+    Args:
+      examples: with the column `label`.
+      group: what must stay together, int [rows], or None.
+      folds: their number.
+      seed: any non-negative integer.
+    """
+    folder = StratifiedKFold if group is None else StratifiedGroupKFold
+    parts = folder(folds, shuffle=True, random_state=seed).split(examples, examples["label"], group)
+    numbers = np.full(len(examples), -1)
+    for number, (_, held_out) in enumerate(parts):
         numbers[held_out] = number
     return numbers
 
 
-def _names(fold: np.ndarray) -> pd.Series:
+def _names(fold: np.ndarray, folds: int) -> pd.Series:
+    if folds:
+        return pd.Series([fold_name(number + 1, folds) for number in fold])
     is_test, is_validation = np.isin(fold, _TEST_FOLDS), np.isin(fold, _VALIDATION_FOLDS)
     return pd.Series(np.select([is_test, is_validation], [TEST, VALIDATION], TRAIN))
 
 
 def _leaking(group: np.ndarray, split: np.ndarray) -> tuple[int, int]:
+    """Returns how many test images have a relative in training, and how many there are."""
+    if any(str(name).startswith("fold-") for name in split):
+        parts = pd.Series(split).groupby(group).transform("nunique")
+        return int((parts > 1).sum()), len(split)
     trained_on = np.unique(group[split == TRAIN])
     test = group[split == TEST]
     return int(np.isin(test, trained_on).sum()), len(test)

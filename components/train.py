@@ -7,6 +7,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components import pretrain
 from components.files import write_aside, write_json
 from components.progress import logger
 from components.step import training_step
@@ -23,34 +24,51 @@ def train(
     weights: str = architectures.IMAGENET,
     seed: int = 0,
     precision: str = "auto",
+    division: str = data.HOLD_OUT,
+    examples: Path | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and exports it.
 
     Args:
-      recipe, records, checkpoints, weights, seed, precision: see `training.loop.train`.
+      recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
       output: a directory to be made, with `saved_model/` (see `training.export`), `model.json`,
         `history.csv` and `tensorboard/`. Written aside and renamed.
+      examples: the output of `ingest`, against which a base that `pretrain` made is held: it must
+        not have seen what is tested on.
 
     Returns:
-      what `model.json` says: the recipe, where training started, the data's fingerprint, whether it is
-      of phantoms, counts,
-      seed, precision, replicas, releases of the packages, and the time it took.
+      what `model.json` says: the recipe, the division, where training started, the data's
+      fingerprint, whether it is of phantoms, counts, the network's layers, seed, precision, replicas,
+      releases of the packages, and the time it took.
 
     Raises:
-      UserError: see `training.loop.train`.
+      UserError: see `training.loop.train`; the base has seen images that are tested on, or none are
+        given to hold it against.
     """
     manifest = data.read_manifest(records)
+    if recipe.pretrained and Path(weights).is_dir():
+        pretrain.require_unseen(Path(weights), examples, recipe, division)
     trained = loop.train(
-        recipe, records, checkpoints, weights=weights, seed=seed, precision=precision
+        recipe,
+        records,
+        checkpoints,
+        weights=weights,
+        seed=seed,
+        precision=precision,
+        division=division,
     )
+    parts = data.division(division)
     card = {
-        "recipe": {**dataclasses.asdict(_plain(recipe)), "classes": list(recipe.classes)},
+        "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
+        "division": division,
+        "weights": weights if recipe.pretrained else architectures.NONE,
         "starting_point": architectures.starting_point(recipe, weights),
         "transfer_learning": recipe.pretrained and weights != architectures.NONE,
         "fingerprint": manifest["fingerprint"],
         "phantoms": manifest["phantoms"],
-        "training_images": data.class_counts(manifest, recipe, "train"),
+        "training_images": data.class_counts(manifest, recipe, parts.train),
         "parameters": trained.model.count_params(),
+        "layers": architectures.layer_table(trained.model, recipe),
         "seed": seed,
         "precision": trained.policy,
         "replicas": trained.replicas,
@@ -74,13 +92,9 @@ def train(
     return card
 
 
-def _plain(recipe: Recipe) -> Recipe:
-    # dataclasses.asdict copies, and a mappingproxy cannot be copied.
-    return dataclasses.replace(recipe, task=dict(recipe.task), published=dict(recipe.published))
-
-
 @training_step
 def train_step(
+    examples: dsl.Input[dsl.Dataset],
     records: dsl.Input[dsl.Dataset],
     recipe: str,
     epochs: str,
@@ -90,23 +104,27 @@ def train_step(
     checkpoints: str,
     model: dsl.Output[dsl.Model],
 ) -> None:
-    """Trains one recipe on every GPU there is and exports it. See `train`, `with_epochs`."""
+    """Trains one recipe, or recipe@division, on every GPU there is and exports it. See `train`."""
     from pathlib import Path
 
     from components.train import train
+    from training.data import HOLD_OUT
     from training.recipes import recipe_named, with_epochs
 
+    name, _, division = recipe.partition("@")
     card = train(
-        with_epochs(recipe_named(recipe), epochs),
+        with_epochs(recipe_named(name), epochs),
         Path(records.path),
         Path(model.path),
         Path(checkpoints or f"{model.path}-checkpoints"),
         weights=weights,
         seed=seed,
         precision=precision,
+        division=division or HOLD_OUT,
+        examples=Path(examples.path),
     )
     model.metadata.update(
         {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},
-        recipe=recipe,
+        recipe=name,
         framework="tensorflow",
     )

@@ -21,7 +21,6 @@ from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
 from components.images import for_tensorflow, to_png
 from components.progress import logger
-from components.splits import SPLITS
 from components.step import data_step
 from training import preprocess
 
@@ -76,7 +75,9 @@ def write_records(
     manifest = {
         "fingerprint": summary["fingerprint"],
         "phantoms": summary["phantoms"],
-        "splits": {split: _describe(rows, shards, split, output) for split in SPLITS},
+        "splits": {
+            split: _describe(rows, shards, split, output) for split in sorted(set(rows["split"]))
+        },
     }
     write_json(output / MANIFEST, manifest)
     logger.info(
@@ -88,7 +89,7 @@ def write_records(
 
 
 def _shards(rows: pd.DataFrame) -> Iterator[tuple[str, list[dict[Any, Any]]]]:
-    for split in SPLITS:
+    for split in sorted(set(rows["split"])):
         # Sorted by a hash, so that every shard holds a like mixture of sources and labels.
         members = rows[rows["split"] == split].copy()
         order = pd.util.hash_array(members["id"].to_numpy(dtype=object), categorize=False)

@@ -31,6 +31,33 @@ _debug = False
 Output = Annotated[Path, typer.Option(help="Where everything is written.", file_okay=False)]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Covid = Annotated[Path, typer.Option(help="covid-chestxray-dataset: has metadata.csv.")]
+Kermany = Annotated[Path, typer.Option(help="Kermany's chest X-rays: has train/NORMAL etc.")]
+Epochs = Annotated[
+    str, typer.Option(help="Other than a recipe's own, e.g. 5, or cnn-dubey=5,default=2.")
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="Start of pretrained bases: imagenet (downloads), none, a weights file, or what "
+        "`cxrflow pretrain` made."
+    ),
+]
+ChosenPrecision = Annotated[Precision, typer.Option(help="auto: what the hardware is quickest in.")]
+Views = Annotated[str, typer.Option(help="Projections to keep of the covid dataset, with commas.")]
+Folds = Annotated[
+    int,
+    typer.Option(min=0, max=99, help="Cross-validate in so many folds. Default: as the paper."),
+]
+Split = Annotated[
+    Literal["patient", "random"],
+    typer.Option(help="random: as the papers did; patients are then on both sides."),
+]
+Subset = Annotated[
+    Literal["all", "paper"],
+    typer.Option(help="paper: draw as many images of each class as the paper had."),
+]
+FRONTAL = "PA,AP,AP Supine,AP semi erect"
 
 
 def main() -> None:
@@ -73,29 +100,20 @@ def _options(
 
 @app.command()
 def run(
-    covid: Annotated[Path, typer.Option(help="covid-chestxray-dataset: has metadata.csv.")],
-    kermany: Annotated[Path, typer.Option(help="Kermany's chest X-rays: has train/NORMAL etc.")],
-    recipes: Annotated[str, typer.Option(help="Candidates, with commas. Default: all.")] = "",
+    covid: Covid,
+    kermany: Kermany,
+    recipes: Annotated[
+        str, typer.Option(help="Candidates, with commas; `cxrflow recipes` lists all.")
+    ] = "coronet-4class,cnn-dubey",
     gate: Annotated[
         str, typer.Option(help="Least recall by class; default is for every other class.")
     ] = "covid=0.9,default=0.7",
     output: Output = OUTPUT,
-    epochs: Annotated[
-        str, typer.Option(help="Other than a recipe's own, e.g. cnn-dubey=5,default=2.")
-    ] = "",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="Start of pretrained bases: imagenet (downloads), none, or a file's path."
-        ),
-    ] = "imagenet",
-    precision: Annotated[
-        Precision, typer.Option(help="auto: what the hardware is quickest in.")
-    ] = "auto",
+    epochs: Epochs = "",
+    weights: Weights = "imagenet",
+    precision: ChosenPrecision = "auto",
     seed: Seed = 0,
-    views: Annotated[
-        str, typer.Option(help="Projections to keep of the covid dataset, with commas.")
-    ] = "PA,AP,AP Supine,AP semi erect",
+    views: Views = FRONTAL,
     beam_option: Annotated[
         list[str] | None,
         typer.Option(help="Option of a Beam runner, e.g. --runner=FlinkRunner; may be repeated."),
@@ -105,16 +123,19 @@ def run(
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
     from components import gate as gates
     from pipelines import local
+    from pipelines.training_pipeline import training_pipeline
     from serving import NAME
     from serving import local as servers
-    from training.recipes import RECIPES, recipe_named, with_epochs
+    from training.recipes import recipe_named, with_epochs
 
-    names = _split(recipes) or list(RECIPES)
+    names = _split(recipes)
     for name in names:
         with_epochs(recipe_named(name), epochs)
     gates.parse(gate)
     home = output.resolve()
     done = local.run(
+        # One candidate after the other, for each uses all of the machine.
+        lambda: training_pipeline(recipes_at_once=1),
         {
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
@@ -122,7 +143,7 @@ def run(
             "recipes": names,
             "gate": gate,
             "epochs": epochs,
-            "weights": str(Path(weights).resolve()) if Path(weights).is_file() else weights,
+            "weights": _absolute(weights),
             "precision": precision,
             "seed": seed,
             "beam_options": beam_option or [],
@@ -134,8 +155,9 @@ def run(
         _console,
         verbose=_debug,
     )
-    rows = [("report", str(done.pages[0]))]
-    rows += [("", str(page)) for page in done.pages[1:]]
+    report, *others = local.collect_pages(done.directory, home / "report")
+    rows = [("report", str(report))]
+    rows += [("", str(page)) for page in others]
     rows += [("artifacts", str(done.directory)), ("log", str(done.log))]
     latest = home / "store" / NAME / "latest"
     if latest.exists():
@@ -145,6 +167,154 @@ def run(
         rows.append(("server", f"{server.url}/v1/models/{NAME}"))
     _console.print()
     _print_rows(rows)
+
+
+@app.command("recipes")
+def list_recipes() -> None:
+    """List the published systems that can be trained."""
+    from training.recipes import RECIPES
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("recipe", "classes", "architecture", "parameters", "protocol", "paper"):
+        table.add_column(heading, overflow="fold", ratio=2 if heading == "paper" else None)
+    for recipe in RECIPES.values():
+        height, width = recipe.input_size
+        trained = "head trained" if recipe.frozen else "all trained"
+        table.add_row(
+            recipe.name,
+            ", ".join(recipe.classes),
+            f"{recipe.base} at {height} × {width}, {trained}",
+            f"{recipe.parameters:,}",
+            recipe.protocol,
+            recipe.paper,
+        )
+    _console.print(table)
+
+
+@app.command()
+def reproduce(
+    recipe: Annotated[str, typer.Argument(help="A recipe, or several with commas, side by side.")],
+    covid: Covid,
+    kermany: Kermany,
+    output: Output = OUTPUT,
+    folds: Folds = 0,
+    split: Split = "patient",
+    subset: Subset = "all",
+    epochs: Epochs = "",
+    weights: Weights = "imagenet",
+    precision: ChosenPrecision = "auto",
+    seed: Seed = 0,
+    views: Views = FRONTAL,
+) -> None:
+    """Run a paper's protocol and show our figures beside the published ones."""
+    import shutil
+
+    from components.files import write_aside
+    from components.reproduce import RESULTS
+    from pipelines import local
+    from pipelines.cross_validation import cross_validation_pipeline, trials_of
+    from training.data import folds_of
+    from training.recipes import recipe_named, with_epochs
+
+    recipes = [with_epochs(recipe_named(name), epochs) for name in _split(recipe)]
+    protocols = {one.protocol for one in recipes}
+    if not recipes or (len(protocols) > 1 and not folds):
+        raise UserError(f"reproduce: name recipes of one protocol, not of {len(protocols)}")
+    protocol = f"{folds}-fold" if folds else protocols.pop()
+    home = output.resolve()
+    done = local.run(
+        lambda: cross_validation_pipeline(trials_at_once=1),
+        {
+            "covid_directory": str(covid.resolve()),
+            "kermany_directory": str(kermany.resolve()),
+            "trials": trials_of(recipes, protocol),
+            "views": _split(views),
+            "folds": folds_of(protocol),
+            "grouped": split == "patient",
+            "subset": recipes[0].name if subset == "paper" else "",
+            "epochs": epochs,
+            "weights": _absolute(weights),
+            "precision": precision,
+            "seed": seed,
+            "beam_options": [],
+            "checkpoints": str(home / "checkpoints"),
+        },
+        home,
+        _console,
+        verbose=_debug,
+    )
+    name = "+".join(one.name for one in recipes)
+    page, figures = home / f"{name}.html", home / f"{name}.json"
+    with write_aside(page) as aside:
+        shutil.copyfile(next(done.directory.glob("*/reproduce-step/page")), aside)
+    with write_aside(figures) as aside:
+        shutil.copyfile(
+            next(done.directory.glob(f"*/reproduce-step/reproduction/{RESULTS}")), aside
+        )
+    _console.print()
+    _print_rows(
+        [
+            ("report", str(page)),
+            ("figures", str(figures)),
+            ("artifacts", str(done.directory)),
+            ("log", str(done.log)),
+        ]
+    )
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="Whose base, and what it will be tested on.")],
+    covid: Covid,
+    kermany: Kermany,
+    target: Annotated[Path, typer.Option(help="The directory to make.", file_okay=False)],
+    output: Output = OUTPUT,
+    folds: Folds = 0,
+    split: Split = "patient",
+    subset: Subset = "all",
+    epochs: Epochs = "",
+    precision: ChosenPrecision = "auto",
+    seed: Seed = 0,
+    views: Views = FRONTAL,
+) -> None:
+    """Train a recipe's base on Kermany's images, for where there is no network: see --weights.
+
+    Nothing that the recipe will be tested on is seen: give the same data, --seed, --split, --folds
+    and --subset as you will give to `run` or `reproduce`.
+    """
+    import shutil
+
+    from components.files import write_aside
+    from pipelines import local
+    from pipelines.pretraining import pretraining_pipeline
+    from training.data import folds_of
+    from training.recipes import recipe_named, with_epochs
+
+    chosen = with_epochs(recipe_named(recipe), epochs)
+    home = output.resolve()
+    done = local.run(
+        pretraining_pipeline,
+        {
+            "covid_directory": str(covid.resolve()),
+            "kermany_directory": str(kermany.resolve()),
+            "recipe": chosen.name,
+            "views": _split(views),
+            "folds": folds or folds_of(chosen.protocol),
+            "grouped": split == "patient",
+            "subset": chosen.name if subset == "paper" else "",
+            "epochs": epochs,
+            "precision": precision,
+            "seed": seed,
+            "checkpoints": str(home / "checkpoints"),
+        },
+        home,
+        _console,
+        verbose=_debug,
+    )
+    with write_aside(target) as aside:
+        shutil.copytree(next(done.directory.glob("*/pretrain-step/base")), aside)
+    _console.print()
+    _print_rows([("weights", str(target)), ("log", str(done.log))])
 
 
 @app.command()
@@ -199,20 +369,28 @@ def stop(output: Output = OUTPUT) -> None:
 
 @app.command("compile")
 def compile_pipeline(
-    file: Annotated[Path, typer.Argument(help="The YAML to write.", dir_okay=False)] = Path(
-        "cxrflow-training.yaml"
-    ),
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="The YAML to write. Default: cxrflow-<PIPELINE>.yaml", dir_okay=False),
+    ] = None,
+    pipeline: Annotated[
+        Literal["training", "cross-validation"],
+        typer.Option(help="The main job, or the protocol of a paper."),
+    ] = "training",
 ) -> None:
-    """Write the pipeline as YAML for a Kubeflow Pipelines cluster."""
+    """Write a pipeline as YAML for a Kubeflow Pipelines cluster."""
     from kfp import compiler
 
     from components.files import write_aside
+    from pipelines.cross_validation import cross_validation_pipeline
     from pipelines.training_pipeline import training_pipeline
 
+    made = training_pipeline() if pipeline == "training" else cross_validation_pipeline()
+    file = file or Path(f"cxrflow-{pipeline}.yaml")
     with write_aside(file) as aside:
         # The compiler wants to see the ending.
         written = aside.with_suffix(".yaml")
-        compiler.Compiler().compile(training_pipeline(), str(written))
+        compiler.Compiler().compile(made, str(written))
         written.rename(aside)
     _console.print(f"wrote {file}")
 
@@ -233,6 +411,10 @@ def sample_data(
             ("kermany", str(directory / phantoms.KERMANY_DIRECTORY)),
         ]
     )
+
+
+def _absolute(weights: str) -> str:
+    return str(Path(weights).resolve()) if Path(weights).exists() else weights
 
 
 def _split(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs the training pipeline on this machine, by `kfp.local`, each step a process of its own."""
+"""Runs pipelines on this machine, by `kfp.local`, each step a process of its own."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,20 +29,26 @@ _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt)\b.*")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run left behind: its `directory`, its `log`, and its `pages`, the report first."""
+    """What a run left behind: its `directory` with every artifact, and its `log`."""
 
     directory: Path
     log: Path
-    pages: list[Path]
 
 
-def run(arguments: Mapping[str, Any], output: Path, console: Console, *, verbose: bool) -> Run:
-    """Runs the pipeline and waits for its end.
+def run(
+    pipeline: Callable[[], Any],
+    arguments: Mapping[str, Any],
+    output: Path,
+    console: Console,
+    *,
+    verbose: bool,
+) -> Run:
+    """Runs a pipeline and waits for its end.
 
     Args:
+      pipeline: makes it.
       arguments: the pipeline's; directories as absolute paths.
-      output: gets `runs/<number>/` with every artifact and the log of this run, and `report/` with
-        the pages of the run that last ended well.
+      output: gets `runs/<time>/` with every artifact and the log of this run.
       console: shown the steps and what they say of themselves.
       verbose: whether it is shown everything else, too, that steps print.
 
@@ -57,25 +63,21 @@ def run(arguments: Mapping[str, Any], output: Path, console: Console, *, verbose
         listener = _Listener(file, console, status, verbose)
         try:
             with _errors_to(file), contextlib.redirect_stdout(listener):
-                _run(arguments, directory)
+                _run(pipeline, arguments, directory)
         except Exception as error:
             raise UserError(
                 f"{listener.reason or error} (everything the run said is in {log})"
             ) from error
-    return Run(directory=directory, log=log, pages=_collect_pages(directory, output / "report"))
+    return Run(directory=directory, log=log)
 
 
-def _run(arguments: Mapping[str, Any], directory: Path) -> None:
+def _run(pipeline: Callable[[], Any], arguments: Mapping[str, Any], directory: Path) -> None:
     # Imported here, where what the packages print on import goes to the log.
     from kfp import local
 
-    from pipelines.training_pipeline import training_pipeline
-
-    # One after the other, for each uses all of the machine.
-    pipeline = training_pipeline(recipes_at_once=1)
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(directory), raise_on_error=True)
-    pipeline(**arguments)
+    pipeline()(**arguments)
 
 
 @contextlib.contextmanager
@@ -143,8 +145,16 @@ def _new_directory(runs: Path) -> Path:
     raise UserError(f"run: cannot make a directory of its own in {runs}")
 
 
-def _collect_pages(directory: Path, target: Path) -> list[Path]:
-    """Copies the pages, which KFP keeps without an ending, to where a browser can open them."""
+def collect_pages(directory: Path, target: Path) -> list[Path]:
+    """Copies the pages of the main job, which KFP keeps without an ending, for a browser.
+
+    Args:
+      directory: of the run.
+      target: a directory to be made, in place of that of the run before.
+
+    Returns:
+      the pages, the report first.
+    """
     pages = {REPORT: next(directory.glob("*/report-step/page"))}
     for page in sorted(directory.glob("*/*/evaluate-step/page")):
         recipe = read_json(page.parent / "evaluation" / "metrics.json")["recipe"]

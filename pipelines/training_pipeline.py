@@ -14,7 +14,7 @@ from components.train import train_step
 from components.validate import validate_step
 from components.write_records import write_records_step
 from serving import NAME as MODEL_NAME
-from training.recipes import RECIPES
+from training.recipes import CANDIDATES
 
 NAME = "cxrflow-training"
 
@@ -35,7 +35,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
         covid_directory: str,
         kermany_directory: str,
         views: list[str] = list(FRONTAL_VIEWS),
-        recipes: list[str] = list(RECIPES),
+        recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
         epochs: str = "",
         weights: str = "imagenet",
@@ -56,7 +56,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
           recipes: Names of the candidates to train.
           gate: Least recall by class, e.g. covid=0.9,default=0.7.
           epochs: Passes over the training split by recipe, where not as many as it says.
-          weights: imagenet, none, or the path of a weights file of the base.
+          weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
           seed: Of the split, the initial weights, dropout and shuffling.
           beam_options: Options of the Beam runner; none: this machine, all cores.
@@ -90,6 +90,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
 
         with dsl.ParallelFor(recipes, name="candidates", parallelism=recipes_at_once) as recipe:
             trained = train_step(
+                examples=ingested.outputs["examples"],
                 records=recorded.outputs["records"],
                 recipe=recipe,
                 epochs=epochs,

@@ -39,7 +39,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         Raises:
           UserError: there is no model in the directory.
         """
-        self._classify = export.load(store.saved_model(self._directory))
+        self._classify = export.load(store.saved_model(self._directory)).classify
         blank = tf.io.encode_png(tf.zeros((8, 8, 1), tf.uint8)).numpy()
         self._probabilities([blank])
         self.ready = True

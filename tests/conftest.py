@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,19 @@ def validation(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     output = tmp_path_factory.mktemp("validate") / "validation"
     validate(examples, output)
     return output
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)))
+    with sync_playwright() as playwright:
+        # A test of our own files needs no sandbox, which containers do not allow.
+        browser = playwright.chromium.launch(executable_path=executable, chromium_sandbox=False)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -1,42 +1,55 @@
-"""The networks. Each takes grey pixels in 0..255 and scales them to what it wants in a first layer."""
+"""The networks: a base that turns grey pixels in 0..255 into features, and a head on top of it."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 from keras import layers
 
 from components.errors import UserError
+from components.files import read_json
 from training.recipes import Recipe
 
 IMAGENET, NONE = "imagenet", "none"
+BASE, HEAD = "base", "head"
+# What `cxrflow pretrain` leaves in its directory.
+BASE_WEIGHTS, PRETRAINING = "base.weights.h5", "pretraining.json"
+
+# The last layer of each base that still has a place for every region of the image: Grad-CAM's.
+LAST_CONVOLUTION = {
+    "dubey": "last_convolution",
+    "resnet50": "conv5_block3_out",
+    "vgg16": "block5_conv3",
+    "xception": "block14_sepconv2_act",
+}
 
 
 def build(recipe: Recipe, weights: str, seed: int) -> keras.Model:
     """Builds a recipe's network under the dtype policy in force.
 
     Args:
-      recipe: names the architecture, the input size and the classes.
-      weights: where a pretrained base begins: `imagenet` (Keras downloads them), `none` (random), or
-        the path of a weights file of the base in Keras's format. Ignored by recipes that are not
-        pretrained.
+      recipe: names the base, the head, the input size and the classes.
+      weights: where a pretrained base begins: `imagenet` (Keras downloads them), `none` (random), the
+        path of a weights file of the base in Keras's format, or a directory that `pretrain` made.
+        Ignored by recipes that are not pretrained.
       seed: of the random initial weights and of dropout.
 
     Returns:
       a model from float32 [N, height, width, 1] in 0..255 to float32 [N, classes] that sum to one,
-      or, for two classes with a single output, [N, 1]: the probability of the second class.
+      or, for two classes with a single output, [N, 1]: the probability of the second class. Its
+      layers `base` and `head` are models; that of a frozen recipe has a base that is not trainable.
 
     Raises:
       UserError: the weights cannot be had.
     """
     keras.utils.set_random_seed(seed + 1)  # tf.data takes a global seed of zero for none
-    grey = keras.Input((*recipe.input_size, 1), name="pixels")
-    builders: dict[str, Callable[[keras.KerasTensor, Recipe, str], keras.KerasTensor]] = {
-        "coronet": _coronet,
-        "dubey": _dubey,
-    }
-    outputs = builders[recipe.architecture](grey, recipe, weights)
-    return keras.Model(grey, outputs, name=recipe.name.replace("-", "_"))
+    base = _base(recipe, weights if recipe.pretrained else NONE)
+    base.trainable = not recipe.frozen
+    features = keras.Input(base.output_shape[1:], name="features")
+    head = keras.Model(features, _HEADS[recipe.head](features, recipe), name=HEAD)
+    pixels = keras.Input((*recipe.input_size, 1), name="pixels")
+    return keras.Model(pixels, head(base(pixels)), name=recipe.name.replace("-", "_"))
 
 
 def starting_point(recipe: Recipe, weights: str) -> str:
@@ -45,31 +58,122 @@ def starting_point(recipe: Recipe, weights: str) -> str:
         return "from scratch, as published"
     if weights == NONE:
         return "from scratch: NOT the transfer learning that the paper describes"
-    return f"from {'ImageNet weights' if weights == IMAGENET else f'the weights in {weights}'}"
+    if weights == IMAGENET:
+        return "from ImageNet weights, as published"
+    if Path(weights).is_dir():
+        made = read_json(Path(weights, PRETRAINING))
+        return f"from a base pretrained on {made['images']} chest X-rays, NOT on ImageNet"
+    return f"from the weights in {Path(weights).name}"
 
 
-def _coronet(grey: keras.KerasTensor, recipe: Recipe, weights: str) -> keras.KerasTensor:
-    """CoroNet: Xception, all of it trained, with a dense head: 33,969,964 parameters at 150 x 150."""
-    pixels = layers.Rescaling(1 / 127.5, offset=-1.0)(_three_channels(grey))
-    base = _pretrained(keras.applications.Xception, recipe, weights)
-    features = layers.Flatten()(base(pixels))
-    features = layers.Dropout(0.5)(features)
-    features = layers.Dense(256, activation="relu")(features)
-    return _softmax(features, recipe)
+def layer_table(model: keras.Model, recipe: Recipe) -> list[dict[str, Any]]:
+    """Returns a network as papers print it: a row a layer, a network that has a name of its own in one.
+
+    Returns:
+      rows of `layer`, `output` (its shape, without the batch) and `parameters`.
+    """
+    base, head = model.get_layer(BASE), model.get_layer(HEAD)
+    parts = [*_shown(base), *_shown(head)]
+    if recipe.base != "dubey":
+        parts = [base, *_shown(head)]
+    return [
+        {
+            "layer": recipe.base if part is base else type(part).__name__,
+            "output": list(part.output.shape[1:]),
+            "parameters": part.count_params(),
+        }
+        for part in parts
+    ]
 
 
-def _dubey(grey: keras.KerasTensor, recipe: Recipe, weights: str) -> keras.KerasTensor:
-    """Dubey's small CNN: 5,631,169 parameters at 224 x 224."""
-    features = layers.Rescaling(1 / 255)(_three_channels(grey))
-    for filters in (32, 64, 128):
-        features = layers.Conv2D(filters, 3, activation="relu")(features)
+def _shown(model: keras.Model) -> list[keras.layers.Layer]:
+    hidden = (layers.InputLayer, layers.Rescaling, layers.Concatenate)
+    return [layer for layer in model.layers if not isinstance(layer, hidden)]
+
+
+def _base(recipe: Recipe, weights: str) -> keras.Model:
+    grey = keras.Input((*recipe.input_size, 1))
+    colours = layers.Concatenate(name="grey_to_rgb")([grey, grey, grey])
+    if recipe.base == "dubey":
+        return keras.Model(grey, _dubey_base(colours), name=BASE)
+    application, scaled = _APPLICATIONS[recipe.base]
+    try:
+        made = application(
+            include_top=False,
+            weights=IMAGENET if weights == IMAGENET else None,
+            input_tensor=scaled(colours),
+            # A head that has no use for places gets their mean: it is the same for every epoch.
+            pooling="avg" if recipe.head == "linear" else None,
+        )
+        base = keras.Model(made.inputs[0], made.outputs[0], name=BASE)
+        if weights not in (IMAGENET, NONE):
+            made.load_weights(weights_file(weights))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"weights: {recipe.name} cannot start from {weights!r}: {str(error).splitlines()[0]}. "
+            "Where there is no network, give the path of a weights file without the top, a directory "
+            f"that `cxrflow pretrain` made, or {NONE!r} to train from scratch (which the report will "
+            "say)."
+        ) from error
+    return base
+
+
+def weights_file(weights: str) -> Path:
+    """Returns the file that holds a base's weights.
+
+    Args:
+      weights: the path of a file, or of a directory that `pretrain` made.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = Path(weights)
+    file = path / BASE_WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"weights: there is no file {file}. Give the path of a weights file, a directory that "
+            f"`cxrflow pretrain` made, {IMAGENET!r} or {NONE!r}."
+        )
+    return file
+
+
+def _minus_one_to_one(colours: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.Rescaling(1 / 127.5, offset=-1.0)(colours)
+
+
+def _without_imagenets_mean(colours: keras.KerasTensor) -> keras.KerasTensor:
+    # Of ImageNet, in the order blue, green, red, which makes no difference to grey pixels.
+    return layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(colours)
+
+
+# Each with the scaling of pixels that its ImageNet weights expect.
+_APPLICATIONS: dict[str, tuple[Callable[..., keras.Model], Callable[..., Any]]] = {
+    "resnet50": (keras.applications.ResNet50, _without_imagenets_mean),
+    "vgg16": (keras.applications.VGG16, _without_imagenets_mean),
+    "xception": (keras.applications.Xception, _minus_one_to_one),
+}
+
+
+def _dubey_base(colours: keras.KerasTensor) -> keras.KerasTensor:
+    """Dubey's small CNN: with its head 5,631,169 parameters at 224 x 224."""
+    features = layers.Rescaling(1 / 255)(colours)
+    for filters, name in ((32, None), (64, None), (128, LAST_CONVOLUTION["dubey"])):
+        features = layers.Conv2D(filters, 3, activation="relu", name=name)(features)
         features = layers.MaxPooling2D(2)(features)
-    features = layers.Dense(64, activation="relu")(layers.Flatten()(features))
-    return layers.Dense(1, activation="sigmoid", dtype="float32")(features)
+    return features
 
 
-def _three_channels(grey: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.Concatenate(name="grey_to_rgb")([grey, grey, grey])
+def _dubey_head(features: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
+    hidden = layers.Dense(64, activation="relu")(layers.Flatten()(features))
+    return layers.Dense(1, activation="sigmoid", dtype="float32")(hidden)
+
+
+def _coronet_head(features: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
+    """CoroNet's dense head: with Xception 33,969,964 parameters at 150 x 150 and four classes."""
+    hidden = layers.Dropout(0.5)(layers.Flatten()(features))
+    return _softmax(layers.Dense(256, activation="relu")(hidden), recipe)
 
 
 def _softmax(features: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
@@ -77,22 +181,8 @@ def _softmax(features: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
     return layers.Dense(len(recipe.classes), activation="softmax", dtype="float32")(features)
 
 
-def _pretrained(
-    application: Callable[..., keras.Model], recipe: Recipe, weights: str
-) -> keras.Model:
-    shape = (*recipe.input_size, 3)
-    if weights == NONE:
-        return application(include_top=False, weights=None, input_shape=shape)
-    if weights != IMAGENET and not Path(weights).is_file():
-        raise UserError(
-            f"weights: there is no file {weights}. Give the path of a weights file, "
-            f"{IMAGENET!r} or {NONE!r}."
-        )
-    try:
-        return application(include_top=False, weights=weights, input_shape=shape)
-    except Exception as error:
-        raise UserError(
-            f"weights: {recipe.name} cannot start from {weights!r}: {str(error).splitlines()[0]}. "
-            f"Where there is no network, give the path of a weights file without the top, or {NONE!r} "
-            "to train from scratch (which the report will say)."
-        ) from error
+_HEADS: dict[str, Callable[[keras.KerasTensor, Recipe], keras.KerasTensor]] = {
+    "coronet": _coronet_head,
+    "dubey": _dubey_head,
+    "linear": _softmax,
+}

@@ -1,7 +1,9 @@
 """From TFRecord shards to batches."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.files import read_json
+from components.splits import TEST, TRAIN, VALIDATION, fold_name
 from training.preprocess import to_input
 from training.recipes import Recipe
 
@@ -19,6 +22,58 @@ MANIFEST = "manifest.json"
 _SHUFFLE_WINDOW = 1024
 _KEPT_IN_MEMORY = 2**30  # bytes of a split's decoded images
 _FEATURES = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label", "id")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """Which parts of the records are trained on, watched meanwhile, and tested on."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+# How the main job judges candidates, and the default everywhere.
+HOLD_OUT = "70/10/20"
+
+
+def divisions(protocol: str) -> tuple[str, ...]:
+    """Returns the divisions that a protocol trains and tests on, one after the other.
+
+    Args:
+      protocol: `70/10/20` (train, validation, test), `80/20` (without validation: the curves are
+        then those of the test split, which decides nothing, for the last epoch is taken), or
+        `<N>-fold`.
+
+    Raises:
+      UserError: it is none of these.
+    """
+    folds = folds_of(protocol)
+    if folds:
+        return tuple(fold_name(number + 1, folds) for number in range(folds))
+    return (protocol,)
+
+
+def folds_of(protocol: str) -> int:
+    """Returns the number of folds of a protocol, 0 where it holds out one split; see `divisions`."""
+    match = re.fullmatch(r"(\d+)-fold", protocol)
+    if match and 2 <= int(match[1]) <= 99:
+        return int(match[1])
+    if protocol not in (HOLD_OUT, "80/20"):
+        raise UserError(f"protocol: {protocol!r} is none of {HOLD_OUT}, 80/20 and <N>-fold")
+    return 0
+
+
+def division(name: str) -> Division:
+    """Returns a division by the name that `divisions` gave it."""
+    match = re.fullmatch(r"fold-(\d+)-of-(\d+)", name)
+    if match:
+        folds = [fold_name(number + 1, int(match[2])) for number in range(int(match[2]))]
+        rest = tuple(fold for fold in folds if fold != name)
+        return Division(train=rest, validation=(name,), test=(name,))
+    if name == "80/20":
+        return Division(train=(TRAIN, VALIDATION), validation=(TEST,), test=(TEST,))
+    return Division(train=(TRAIN,), validation=(VALIDATION,), test=(TEST,))
 
 
 def read_manifest(records: Path) -> dict[str, Any]:
@@ -32,23 +87,36 @@ def read_manifest(records: Path) -> dict[str, Any]:
     return dict(read_json(records / MANIFEST))
 
 
-def class_counts(manifest: Mapping[str, Any], recipe: Recipe, split: str) -> dict[str, int]:
-    """Returns the number of a split's images in each of the recipe's classes, in their order.
+def class_counts(
+    manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
+) -> dict[str, int]:
+    """Returns the number of images in each of the recipe's classes, in their order.
+
+    Args:
+      parts: of the records: splits or folds.
 
     Raises:
-      UserError: a class has none.
+      UserError: a class has none, or the records have no such part.
     """
     counts = dict.fromkeys(recipe.classes, 0)
-    for label, count in manifest["splits"][split]["labels"].items():
-        if label in recipe.task:
-            counts[recipe.task[label]] += count
+    for part in parts:
+        for label, count in _part(manifest, part)["labels"].items():
+            if label in recipe.task:
+                counts[recipe.task[label]] += count
     empty = [name for name, count in counts.items() if not count]
     if empty:
         raise UserError(
-            f"{recipe.name}: the {split} split has no image of class {', '.join(empty)}. Add images "
-            "to the sources, or leave the recipe out."
+            f"{recipe.name}: {' and '.join(parts)} has no image of class {', '.join(empty)}. Add "
+            "images to the sources, or leave the recipe out."
         )
     return counts
+
+
+def _part(manifest: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    if part not in manifest["splits"]:
+        raise UserError(f"the records have no part {part!r}, only {', '.join(manifest['splits'])}")
+    described: Mapping[str, Any] = manifest["splits"][part]
+    return described
 
 
 def class_weights(counts: Mapping[str, int]) -> list[float]:
@@ -62,20 +130,22 @@ def class_weights(counts: Mapping[str, int]) -> list[float]:
 
 
 def encoded_images(
-    records: Path, manifest: Mapping[str, Any], recipe: Recipe, split: str
+    records: Path, manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
 ) -> tf.data.Dataset:
-    """Returns a split's images of the recipe's classes, as stored, always in the same order.
+    """Returns the images of the recipe's classes, as stored, always in the same order.
+
+    Args:
+      parts: of the records: splits or folds.
 
     Returns:
       elements (image, class, id): scalar string, the bytes of a JPEG or PNG; scalar int32, the
       position in `recipe.classes`; scalar string.
     """
-    files = [str(records / shard["name"]) for shard in manifest["splits"][split]["shards"]]
-    positions = {
-        label: recipe.classes.index(recipe.task[label])
-        for label in manifest["splits"][split]["labels"]
-        if label in recipe.task
-    }
+    count = sum(class_counts(manifest, recipe, parts).values())
+    files = [
+        str(records / shard["name"]) for part in parts for shard in _part(manifest, part)["shards"]
+    ]
+    positions = {label: recipe.classes.index(name) for label, name in recipe.task.items()}
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
             list(positions), list(positions.values()), tf.string, tf.int32
@@ -90,31 +160,36 @@ def encoded_images(
     dataset = tf.data.TFRecordDataset(files, num_parallel_reads=tf.data.AUTOTUNE)
     dataset = dataset.map(parse, tf.data.AUTOTUNE)
     dataset = dataset.filter(lambda image, position, identity: position >= 0)
-    count = sum(class_counts(manifest, recipe, split).values())
     return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def inputs(
-    records: Path, manifest: Mapping[str, Any], recipe: Recipe, split: str, cache: Path
+def pixels(
+    records: Path, manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
 ) -> tf.data.Dataset:
-    """Decodes a split's images and returns them as the model takes them, to be read again and again.
-
-    A radiograph takes longer to decode than a small network to train on, so it is decoded once, and
-    kept: in memory up to a fixed size, on disk beyond it.
-
-    Args:
-      cache: a directory of this process alone.
+    """Decodes images and returns them as the model takes them.
 
     Returns:
       elements (pixels, class): float32 [height, width, 1] in 0..255; scalar int32.
     """
-    dataset = encoded_images(records, manifest, recipe, split)
-    dataset = dataset.map(
+    return encoded_images(records, manifest, recipe, parts).map(
         lambda image, position, identity: (to_input(image, recipe.input_size), position),
         tf.data.AUTOTUNE,
     )
-    size = len(dataset) * math.prod(recipe.input_size) * tf.float32.size
-    dataset = dataset.cache("" if size <= _KEPT_IN_MEMORY else str(cache / split))
+
+
+def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
+    """Runs through a dataset once and returns it to be read again and again.
+
+    A radiograph takes longer to decode than a small network to train on. What comes of it is kept
+    in memory up to a fixed size, on disk beyond it.
+
+    Args:
+      dataset: of known size; elements (values, class).
+      cache: a file, of this process alone.
+    """
+    values = dataset.element_spec[0]
+    size = len(dataset) * math.prod(values.shape) * values.dtype.size
+    dataset = dataset.cache("" if size <= _KEPT_IN_MEMORY else str(cache))
     # Filled here and in one go: Keras begins by taking one batch and dropping the iterator, and a
     # cache that is dropped before its end is begun anew.
     for _ in dataset:
@@ -123,9 +198,9 @@ def inputs(
 
 
 def weighted(images: tf.data.Dataset, weights: Sequence[float]) -> tf.data.Dataset:
-    """Returns (pixels, class, weight), weight a float32 scalar: that of the class."""
+    """Returns (values, class, weight), weight a float32 scalar: that of the class."""
     table = tf.constant(weights, tf.float32)
-    return images.map(lambda pixels, position: (pixels, position, table[position]))
+    return images.map(lambda values, position: (values, position, table[position]))
 
 
 def training_batches(
@@ -163,13 +238,13 @@ def validation_batches(images: tf.data.Dataset, count: int, batch: int) -> tf.da
     others' weights grow by as much as the mean over the batches falls.
 
     Args:
-      images: elements (pixels, class, weight), `count` of them.
+      images: elements (values, class, weight), `count` of them.
       batch: images a step over all replicas together.
     """
     whole = steps_per_epoch(count, batch) * batch
-    grown = images.map(lambda pixels, position, weight: (pixels, position, weight * whole / count))
+    grown = images.map(lambda values, position, weight: (values, position, weight * whole / count))
     fillers = images.repeat().take(whole - count)
-    fillers = fillers.map(lambda pixels, position, weight: (pixels, position, 0.0))
+    fillers = fillers.map(lambda values, position, weight: (values, position, 0.0))
     return grown.concatenate(fillers).batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from components.files import sha256_of, write_aside
 from components.progress import logger
-from training import architectures, data
+from training import architectures, data, features
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 
-HISTORY, TENSORBOARD = "history.csv", "tensorboard"
+HISTORY, TENSORBOARD, FEATURES = "history.csv", "tensorboard", "features"
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -56,6 +56,7 @@ def train(
     weights: str = architectures.IMAGENET,
     seed: int = 0,
     precision: str = AUTO,
+    division: str = data.HOLD_OUT,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
@@ -64,6 +65,9 @@ def train(
     the result depends on. Killed and begun again with the same arguments, training goes on after the
     last whole epoch and ends with the same weights.
 
+    A frozen base is run once an image, not once an epoch: its head trains on the kept features,
+    which lie below `checkpoints`, too (see `training.features`).
+
     Args:
       recipe: what to train.
       records: a directory of TFRecords with its manifest.
@@ -71,6 +75,7 @@ def train(
       weights: see `architectures.build`.
       seed: of initial weights, dropout and shuffling.
       precision: see `dtype_policy`.
+      division: which parts of the records are trained on; see `data.divisions`.
       strategy: how replicas share the work; by default a MirroredStrategy over every GPU, or over
         the CPU where there is none.
 
@@ -78,8 +83,9 @@ def train(
       UserError: the records are not whole, a class has no image, or the weights cannot be had.
     """
     manifest = data.read_manifest(records)
-    counts = data.class_counts(manifest, recipe, "train")
-    held_out = sum(data.class_counts(manifest, recipe, "validation").values())
+    parts = data.division(division)
+    counts = data.class_counts(manifest, recipe, parts.train)
+    held_out = sum(data.class_counts(manifest, recipe, parts.validation).values())
     class_weights = data.class_weights(counts)
     policy = dtype_policy(precision)
     strategy = strategy or tf.distribute.MirroredStrategy()
@@ -87,16 +93,18 @@ def train(
     batch, learning_rate = scaled(recipe, replicas)
     images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
 
-    key = _key(recipe, manifest["fingerprint"], weights, seed, policy, batch)
+    key = _key(recipe, manifest["fingerprint"], division, weights, seed, policy, batch)
     directory = checkpoints / f"{recipe.name}-{key}"
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, weights, seed)
-        _shorten_averages(model, steps * recipe.epochs)
-        model.compile(
+        # With a frozen base the head is all that trains.
+        trained = model.get_layer(architectures.HEAD) if recipe.frozen else model
+        _shorten_averages(trained, steps * recipe.epochs)
+        trained.compile(
             keras.optimizers.Adam(learning_rate), loss_of(recipe), weighted_metrics=["accuracy"]
         )
-        model.optimizer.build(model.trainable_variables)
-        state = _State(model, directory)
+        trained.optimizer.build(trained.trainable_variables)
+        state = _State(trained, directory)
         first_epoch = state.restore()
     logger.info(
         "%s: %d images (%s), %d parameters, %s; %s x%d, batch %d, %s",
@@ -114,17 +122,22 @@ def train(
         state_is = "is trained already, by" if first_epoch == recipe.epochs else "goes on after"
         logger.info("%s: %s epoch %d of %d", recipe.name, state_is, first_epoch, recipe.epochs)
 
-    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        cache = Path(scratch)
-        train, validation = (
-            data.weighted(data.inputs(records, manifest, recipe, split, cache), class_weights)
-            for split in ("train", "validation")
-        )
-        batches = data.training_batches(
-            train, images, batch, first_epoch=first_epoch, epochs=recipe.epochs, seed=seed
-        )
-        if first_epoch < recipe.epochs:
-            model.fit(
+    if first_epoch < recipe.epochs:
+        with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
+            train, validation = (
+                data.weighted(
+                    data.kept(_inputs(recipe, model, records, manifest, of, checkpoints), cache),
+                    class_weights,
+                )
+                for of, cache in (
+                    (parts.train, Path(scratch, "train")),
+                    (parts.validation, Path(scratch, "validation")),
+                )
+            )
+            batches = data.training_batches(
+                train, images, batch, first_epoch=first_epoch, epochs=recipe.epochs, seed=seed
+            )
+            trained.fit(
                 batches,
                 initial_epoch=first_epoch,
                 epochs=recipe.epochs,
@@ -147,6 +160,21 @@ def train(
         learning_rate=learning_rate,
         policy=policy,
     )
+
+
+def _inputs(
+    recipe: Recipe,
+    model: keras.Model,
+    records: Path,
+    manifest: Mapping[str, Any],
+    parts: Sequence[str],
+    checkpoints: Path,
+) -> tf.data.Dataset:
+    """Returns (values, class): what the part of the network that trains takes."""
+    if not recipe.frozen:
+        return data.pixels(records, manifest, recipe, parts)
+    base = model.get_layer(architectures.BASE)
+    return features.inputs(records, manifest, recipe, parts, base, checkpoints / FEATURES)
 
 
 def scaled(recipe: Recipe, replicas: int) -> tuple[int, float]:
@@ -266,7 +294,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
 def loss_of(recipe: Recipe) -> keras.losses.Loss:
     """Returns the loss that a recipe is trained with, on integer classes."""
-    if recipe.architecture == "dubey":  # a single sigmoid output
+    if recipe.head == "dubey":  # a single sigmoid output
         return keras.losses.BinaryCrossentropy()
     return keras.losses.SparseCategoricalCrossentropy()
 
@@ -289,7 +317,17 @@ def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
     return copy
 
 
-def _key(recipe: Recipe, fingerprint: str, weights: str, seed: int, policy: str, batch: int) -> str:
-    start = sha256_of(Path(weights)) if Path(weights).is_file() else weights
-    parts = (repr(recipe), fingerprint, start, seed, policy, batch, tf.__version__)
+def _key(
+    recipe: Recipe,
+    fingerprint: str,
+    division: str,
+    weights: str,
+    seed: int,
+    policy: str,
+    batch: int,
+) -> str:
+    """Names everything that the result depends on, weights by what is in them."""
+    named = weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained
+    start = weights if named else sha256_of(architectures.weights_file(weights))
+    parts = (repr(recipe), fingerprint, division, start, seed, policy, batch, tf.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -1,14 +1,30 @@
-"""What is trained and how: one frozen dataclass a published system. Adding a recipe is adding it here."""
+"""What is trained and how: one frozen dataclass a published system.
 
-import dataclasses
+Adding a recipe is adding it here.
+"""
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
 from components.errors import UserError
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
 from components.settings import DEFAULT, parse_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Figures as somebody published them, to be shown beside ours.
+
+    Attributes:
+      where: the version of the paper, or whose figures they are; empty where there is but one.
+      figures: fractions, by what they are of: `accuracy`, `validation accuracy`, or a class and
+        `precision`, `recall`, `specificity` or `f1`, e.g. `covid recall`.
+    """
+
+    where: str = ""
+    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,25 +36,37 @@ class Recipe:
       paper: authors, title, identifier.
       task: the class that each label belongs to; the order of first appearance is the order of the
         model's outputs. Images of other labels are left out.
-      architecture: a function of `training.architectures`, by name.
+      base: the network that turns pixels into features, of `training.architectures`.
+      head: the layers that turn features into probabilities, of `training.architectures`.
       input_size: (height, width) in pixels.
       pretrained: whether the paper starts from ImageNet weights.
+      frozen: whether only the head is trained.
       learning_rate: of Adam, for a global batch of `batch`.
       batch: images a step, over all replicas together.
       epochs: passes over the training split.
-      published: the paper's own figures, to be shown beside ours, as fractions.
+      protocol: how the paper divides its images; see `training.data.divisions`.
+      parameters: of the whole network, trained or not.
+      subset: how many images of each class the paper used; empty where that is not known.
+      published: the paper's own figures.
+      ours: what the paper leaves open, and what was chosen here.
     """
 
     name: str
     paper: str
     task: Mapping[str, str]
-    architecture: Literal["coronet", "dubey"]
+    base: Literal["dubey", "resnet50", "vgg16", "xception"]
+    head: Literal["coronet", "dubey", "linear"]
     input_size: tuple[int, int]
     pretrained: bool
+    frozen: bool
     learning_rate: float
     batch: int
     epochs: int
-    published: Mapping[str, float]
+    protocol: str
+    parameters: int
+    subset: Mapping[str, int] = field(default_factory=dict)
+    published: tuple[Published, ...]
+    ours: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -46,38 +74,169 @@ class Recipe:
         return tuple(dict.fromkeys(self.task.values()))
 
 
-_ALL = (
-    Recipe(
-        name="coronet-4class",
-        paper="Khan, Shah, Bhat: CoroNet: A deep neural network for detection and diagnosis of "
-        "COVID-19 from chest x-ray images (2020), doi:10.1016/j.cmpb.2020.105581",
-        task=MappingProxyType({label: label for label in (COVID, NORMAL, BACTERIAL, VIRAL)}),
-        architecture="coronet",
-        input_size=(150, 150),
-        pretrained=True,
-        learning_rate=1e-4,
-        batch=10,
-        epochs=80,
-        published=MappingProxyType(
-            {"accuracy": 0.896, "covid precision": 0.93, "covid recall": 0.982}
+PNEUMONIA, OTHER = "pneumonia", "other"
+
+_COVID_NET = Published(
+    where="COVID-Net CXR3-B (Wang, Lin, Wong 2020), three classes",
+    figures={
+        "accuracy": 0.933,
+        "normal recall": 0.95,
+        "normal precision": 0.905,
+        "pneumonia recall": 0.94,
+        "pneumonia precision": 0.913,
+        "covid recall": 0.91,
+        "covid precision": 0.989,
+    },
+)
+
+_CORONET = Recipe(
+    name="coronet-4class",
+    paper="Khan, Shah, Bhat: CoroNet: A deep neural network for detection and diagnosis of "
+    "COVID-19 from chest x-ray images (2020), doi:10.1016/j.cmpb.2020.105581",
+    task={label: label for label in (COVID, NORMAL, BACTERIAL, VIRAL)},
+    base="xception",
+    head="coronet",
+    input_size=(150, 150),
+    pretrained=True,
+    frozen=False,
+    learning_rate=1e-4,
+    batch=10,
+    epochs=80,
+    protocol="80/20",
+    parameters=33_969_964,
+    subset={COVID: 284, NORMAL: 310, BACTERIAL: 330, VIRAL: 327},
+    published=(
+        Published(
+            where="version 3",
+            figures={"accuracy": 0.896, "covid precision": 0.93, "covid recall": 0.982},
         ),
+        Published(
+            where="version 1",
+            figures={
+                "accuracy": 0.869,
+                "covid precision": 0.882,
+                "covid recall": 0.967,
+                "covid f1": 0.932,
+                "normal precision": 0.844,
+                "normal recall": 0.915,
+                "normal f1": 0.88,
+                "bacterial precision": 0.833,
+                "bacterial recall": 0.91,
+                "bacterial f1": 0.869,
+                "viral precision": 0.951,
+                "viral recall": 0.696,
+                "viral f1": 0.805,
+            },
+        ),
+        _COVID_NET,
+    ),
+)
+
+_SOARES = Recipe(
+    name="soares-vgg16",
+    paper="Soares, Soares: Automatic Detection of COVID-19 Cases on X-ray images Using "
+    "Convolutional Neural Networks (2020), arXiv:2007.05494",
+    task={COVID: COVID, NORMAL: NORMAL, BACTERIAL: OTHER, VIRAL: OTHER},
+    base="vgg16",
+    head="linear",
+    input_size=(237, 237),
+    pretrained=True,
+    frozen=True,
+    learning_rate=1e-3,
+    batch=15,
+    epochs=80,
+    protocol="70/10/20",
+    parameters=14_716_227,
+    subset={COVID: 175, NORMAL: 100, OTHER: 100},
+    published=(
+        Published(figures={"validation accuracy": 0.973, "accuracy": 0.973, "covid recall": 1.0}),
+    ),
+    ours="the head: global average pooling and one dense layer",
+)
+
+_ALL = (
+    _CORONET,
+    replace(
+        _CORONET,
+        name="coronet-3class",
+        task={COVID: COVID, NORMAL: NORMAL, BACTERIAL: PNEUMONIA, VIRAL: PNEUMONIA},
+        parameters=33_969_707,
+        subset={COVID: 284, NORMAL: 310, PNEUMONIA: 657},
+        published=(Published(figures={"accuracy": 0.95}), _COVID_NET),
+        ours="the numbers of images: those of the four classes",
+    ),
+    replace(
+        _CORONET,
+        name="coronet-2class",
+        task={COVID: COVID, BACTERIAL: PNEUMONIA, VIRAL: PNEUMONIA},
+        parameters=33_969_450,
+        subset={COVID: 284, PNEUMONIA: 657},
+        published=(Published(figures={"accuracy": 0.971, "covid recall": 1.0}),),
+        ours="the numbers of images: those of the four classes",
+    ),
+    Recipe(
+        name="resnet50-10fold",
+        paper="ResNet-50 with its last layers replaced, in 10-fold cross-validation: covid against "
+        "normal (2020)",
+        task={NORMAL: NORMAL, COVID: COVID},
+        base="resnet50",
+        head="linear",
+        input_size=(224, 224),
+        pretrained=True,
+        frozen=True,
+        learning_rate=1e-3,
+        batch=16,
+        epochs=30,
+        protocol="10-fold",
+        parameters=23_591_810,
+        subset={COVID: 74, NORMAL: 73},
+        published=(
+            Published(
+                figures={"accuracy": 0.9932, "covid recall": 1.0, "covid specificity": 0.9865}
+            ),
+        ),
+        ours="the new layers (global average pooling and one dense layer), that only they are "
+        "trained, Adam with a learning rate of 0.001, batches of 16",
     ),
     Recipe(
         name="cnn-dubey",
         paper="Dubey et al.: a small convolutional network with an upload page for COVID-19 on "
         "chest x-rays (covid against normal)",
-        task=MappingProxyType({NORMAL: NORMAL, COVID: COVID}),
-        architecture="dubey",
+        task={NORMAL: NORMAL, COVID: COVID},
+        base="dubey",
+        head="dubey",
         input_size=(224, 224),
         pretrained=False,
+        frozen=False,
         learning_rate=1e-3,
         batch=32,
         epochs=30,
-        published=MappingProxyType({"accuracy": 0.989}),
+        protocol="80/20",
+        parameters=5_631_169,
+        published=(Published(figures={"accuracy": 0.989}),),
+        ours="Adam with a learning rate of 0.001, batches of 32, 30 epochs",
     ),
+    replace(
+        _SOARES,
+        name="soares-xception",
+        base="xception",
+        parameters=20_867_627,
+        published=(Published(figures={"validation accuracy": 0.959}),),
+    ),
+    replace(
+        _SOARES,
+        name="soares-resnet",
+        base="resnet50",
+        parameters=23_593_859,
+        published=(Published(figures={"validation accuracy": 0.946}),),
+        ours=f"{_SOARES.ours}; of the ResNets, ResNet-50",
+    ),
+    _SOARES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
+# What a run trains when it is not told: a large network for all four labels, and a small one.
+CANDIDATES = ("coronet-4class", "cnn-dubey")
 
 
 def recipe_named(name: str) -> Recipe:
@@ -95,17 +254,17 @@ def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
     """Returns the recipe with another number of epochs.
 
     Args:
-      epochs: epochs by recipe, e.g. `cnn-dubey=5,default=2`; without a number for it, the recipe
-        keeps its own.
+      epochs: epochs by recipe, e.g. `cnn-dubey=5,default=2`, or one number for all; without a
+        number for it, the recipe keeps its own.
 
     Raises:
       UserError: the text cannot be read so, or names no recipe or less than one epoch.
     """
-    numbers = parse_numbers("epochs", epochs)
+    numbers = parse_numbers("epochs", f"{DEFAULT}={epochs}" if epochs.isdigit() else epochs)
     for name, number in numbers.items():
         if name != DEFAULT:
             recipe_named(name)
         if number < 1 or number % 1:
             raise UserError(f"epochs: {name}={number:g} in {epochs!r} is no number of epochs")
     number = numbers.get(recipe.name, numbers.get(DEFAULT, recipe.epochs))
-    return dataclasses.replace(recipe, epochs=int(number))
+    return replace(recipe, epochs=int(number))

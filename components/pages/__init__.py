@@ -1,11 +1,13 @@
 """The HTML pages that steps write: self-contained files, legible in light and dark, with no script."""
 
 import base64
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from PIL import Image
 
 
 def render(template: str, **values: Any) -> str:
@@ -26,9 +28,11 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def data_uri(image: bytes, media_type: str) -> str:
-    """Returns an image as a URI that holds it, so that a page needs no file beside it."""
-    return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
+def image_uri(image: Image.Image) -> str:
+    """Returns a picture, as JPEG, as a URI that holds it, so that a page needs no file beside it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _percent(value: float | None) -> str:
@@ -40,8 +44,8 @@ def _interval(rate: Mapping[str, float | None]) -> Markup:
     if rate["value"] is None:
         return Markup("–")
     low, high = rate["low"], rate["high"]
-    assert low is not None
-    assert high is not None
+    if low is None or high is None:
+        return Markup(f"<b>{100 * rate['value']:.1f}</b>")
     return Markup(
         f"<b>{100 * rate['value']:.1f}</b> <small>{100 * low:.0f}–{100 * high:.0f}</small>"
     )

@@ -35,21 +35,35 @@ _STYLE: Any = {
 }
 
 
-def history(table: pd.DataFrame) -> Markup:
-    """Returns loss and accuracy by epoch; `table` as `training.loop.Trained.history`."""
+def history(tables: Sequence[pd.DataFrame]) -> Markup:
+    """Returns loss and accuracy by epoch; of several trainings thin lines, and thick ones their mean.
+
+    Args:
+      tables: each as `training.loop.Trained.history`.
+    """
+    mean = pd.concat(tables).groupby("epoch", as_index=False).mean(numeric_only=True)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 3), layout="constrained")
         for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            marker = "o" if len(table) < 15 else None
-            axes.plot(table["epoch"], table[name], color=COLOURS[0], marker=marker, ms=3.5)
-            axes.plot(table["epoch"], table[f"val_{name}"], color=COLOURS[1], marker=marker, ms=3.5)
+            marker = "o" if len(mean) < 15 and len(tables) == 1 else None
+            for column, colour in ((name, COLOURS[0]), (f"val_{name}", COLOURS[1])):
+                for table in tables if len(tables) > 1 else ():
+                    axes.plot(table["epoch"], table[column], color=colour, lw=0.6, alpha=0.35)
+                axes.plot(
+                    mean["epoch"],
+                    mean[column],
+                    color=colour,
+                    marker=marker,
+                    ms=3.5,
+                    label="validation" if column.startswith("val_") else "training",
+                )
             axes.set(
                 title=name.capitalize(),
                 xlabel="epoch",
                 ylim=(0, 1.02 if name == "accuracy" else None),
             )
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.legend(["training", "validation"])
+            axes.legend()
         return _svg(figure)
 
 

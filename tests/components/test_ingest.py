@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from PIL import Image
 
 from components.errors import UserError
 from components.ingest import EXCLUDED, SCHEMA, ingest
+from training.recipes import recipe_named
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,36 @@ def test_an_unreadable_file_is_quarantined(copy: Path, tmp_path: Path) -> None:
     ingest(copy / "covid-chestxray-dataset", copy / "chest_xray", tmp_path / "out")
     table = pd.read_parquet(tmp_path / "out" / EXCLUDED).set_index("path")
     assert table.loc["images/phantom-0003.png", "kind"] == "unreadable"
+
+
+def test_the_papers_numbers_are_drawn_and_the_rest_is_counted(
+    covid_directory: Path, kermany_directory: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    recipe = replace(recipe_named("soares-vgg16"), subset={"covid": 13, "normal": 12, "other": 24})
+    output = tmp_path / "examples"
+    summary = ingest(covid_directory, kermany_directory, output, subset=recipe)
+    drawn = pd.read_parquet(output / "examples.parquet")
+    assert drawn["label"].map(recipe.task).value_counts().to_dict() == dict(recipe.subset)
+    assert set(drawn["id"]) < set(table["id"])
+    left = pd.read_parquet(output / "excluded.parquet")
+    assert (left["kind"] == "subset").sum() == len(table) - 49
+    assert summary["subset"] == "soares-vgg16"
+    again = ingest(covid_directory, kermany_directory, tmp_path / "again", subset=recipe)
+    assert again["fingerprint"] == summary["fingerprint"]
+    other = ingest(covid_directory, kermany_directory, tmp_path / "other", subset=recipe, seed=1)
+    assert other["fingerprint"] != summary["fingerprint"]
+
+
+def test_a_paper_without_numbers_is_an_error(
+    covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="cnn-dubey is not known"):
+        ingest(covid_directory, kermany_directory, tmp_path / "x", subset=recipe_named("cnn-dubey"))
+
+
+def test_a_random_split_is_said_to_leak(
+    covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    summary = ingest(covid_directory, kermany_directory, tmp_path / "examples", grouped=False)
+    assert summary["leakage"]["ours"] == summary["leakage"]["random"] > 0
+    assert summary["grouped"] is False

@@ -2,26 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
 from components.gate import gate
 from components.report import report
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)))
-    with sync_playwright() as playwright:
-        # A test of our own files needs no sandbox, which containers do not allow.
-        browser = playwright.chromium.launch(executable_path=executable, chromium_sandbox=False)
-        yield browser
-        browser.close()
+from tests.browser import opened, require_whole
 
 
 @pytest.fixture(scope="module")
@@ -38,29 +26,13 @@ def pages(
     }
 
 
-def opened(browser: Browser, file: Path, width: int, scheme: str = "light") -> Page:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("requestfailed", lambda request: problems.append(request.url))
-    page.goto(file.as_uri())
-    assert not problems
-    return page
-
-
 @pytest.mark.parametrize("name", ["report", "evaluation", "validation"])
 @pytest.mark.parametrize("width", [390, 1180])
 def test_a_page_fits_its_window_and_shows_all_pictures(
     browser: Browser, pages: dict[str, Path], name: str, width: int
 ) -> None:
     page = opened(browser, pages[name], width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for picture in page.query_selector_all("img"):
-        picture.scroll_into_view_if_needed()
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-    drawings = page.query_selector_all("svg")
-    assert drawings
-    assert all(drawing.bounding_box()["height"] > 40 for drawing in drawings)
+    require_whole(page, width)
     assert "Not a diagnostic device" in page.inner_text("footer")
     page.close()
 

@@ -111,3 +111,24 @@ def test_what_would_have_leaked_is_counted() -> None:
         "the twin of every test image is in the train folder"
     )
     assert 40 < leak.random <= leak.test[1]
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), folds=st.integers(2, 12))
+def test_folds_hold_every_image_once_and_no_patient_twice(seed: int, folds: int) -> None:
+    examples = examples_of(320, seed, patients=60)
+    examples["split"] = splits.assign(examples, seed, folds=folds)
+    names = {splits.fold_name(number + 1, folds) for number in range(folds)}
+    assert set(examples["split"]) == names
+    assert examples.groupby("patient")["split"].nunique().max() == 1
+    assert splits.leakage(examples, seed, folds=folds).ours == 0
+
+
+@pytest.mark.parametrize("folds", [0, 4])
+def test_a_random_split_leaks_and_is_counted(folds: int) -> None:
+    examples = examples_of(320, 0, patients=40)
+    examples["split"] = splits.assign(examples, 0, folds=folds, grouped=False)
+    leak = splits.leakage(examples, 0, folds=folds)
+    assert leak.ours == leak.random
+    assert leak.ours > 20
+    assert leak.test[0] == (320 if folds else 64)

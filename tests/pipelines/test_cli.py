@@ -7,8 +7,11 @@ from components.gate import GATE
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from pipelines import cli
 from tests.pipelines.cli import cxrflow
+from training.recipes import CANDIDATES, RECIPES
 
-COMMANDS = ("run", "predict", "serve", "stop", "compile", "sample-data")
+COMMANDS = (
+    "run", "recipes", "reproduce", "pretrain", "predict", "serve", "stop", "compile", "sample-data",
+)  # fmt: skip
 
 
 def test_help_lists_every_command() -> None:
@@ -25,7 +28,10 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--recipes", "vgg"], "there is no recipe 'vgg'; there are coronet-4class, cnn-dubey"),
+        (
+            ["--recipes", "vgg"],
+            "there is no recipe 'vgg'; there are coronet-4class, coronet-3class",
+        ),
         (["--gate", "covid"], "'covid' in 'covid' is not NAME=NUMBER"),
         (["--gate", "covd=0.9"], "no recipe has a class 'covd'"),
         (["--epochs", "cnn-dubey=0"], "no number of epochs"),
@@ -44,9 +50,10 @@ def test_an_error_is_one_line_that_says_what_to_do(
 
 
 def test_what_run_takes_by_default_is_what_the_steps_do() -> None:
-    """The command line repeats two defaults, for importing the steps would slow every command."""
+    """The command line repeats some defaults, for importing the steps would slow every command."""
     parameters = inspect.signature(cli.run).parameters
     assert parameters["gate"].default == GATE
+    assert parameters["recipes"].default == ",".join(CANDIDATES)
     assert parameters["views"].default == ",".join(FRONTAL_VIEWS)
 
 
@@ -72,3 +79,16 @@ def test_sample_data_never_overwrites(tmp_path: Path) -> None:
 
 def test_stopping_where_nothing_runs_is_no_error(tmp_path: Path) -> None:
     assert "no server runs" in cxrflow("stop", "--output", str(tmp_path))
+
+
+def test_recipes_are_listed_with_what_they_are() -> None:
+    text = cxrflow("recipes")
+    assert all(name in text for name in RECIPES)
+    assert "33,969,964" in text
+    assert "10.1016/j.cmpb.2020.105581" in text
+
+
+def test_recipes_of_two_protocols_are_not_reproduced_together(tmp_path: Path) -> None:
+    sources = ["--covid", str(tmp_path), "--kermany", str(tmp_path)]
+    error = cxrflow("reproduce", "cnn-dubey,soares-vgg16", *sources, fails=True)
+    assert "recipes of one protocol" in error

@@ -64,7 +64,7 @@ def test_a_resumed_training_sees_what_an_uninterrupted_one_would_have(seed: int)
 def test_only_images_of_the_recipes_labels_are_read(records: Path) -> None:
     recipe = recipe_named("cnn-dubey")
     manifest = data.read_manifest(records)
-    images = data.encoded_images(records, manifest, recipe, "test")
+    images = data.encoded_images(records, manifest, recipe, ("test",))
     found = [(position, identity) for _, position, identity in images.as_numpy_iterator()]
     labels = manifest["splits"]["test"]["labels"]
     assert len(found) == len(images) == labels["covid"] + labels["normal"]
@@ -83,5 +83,28 @@ def test_records_without_a_manifest_are_not_read(tmp_path: Path) -> None:
 def test_a_class_without_an_image_is_named(records: Path) -> None:
     manifest = json.loads((records / "manifest.json").read_text())
     manifest["splits"]["validation"]["labels"].pop("viral")
-    with pytest.raises(UserError, match="validation split has no image of class viral"):
-        data.class_counts(manifest, recipe_named("coronet-4class"), "validation")
+    with pytest.raises(UserError, match="validation has no image of class viral"):
+        data.class_counts(manifest, recipe_named("coronet-4class"), ("validation",))
+
+
+def test_a_protocol_tests_every_image_as_often_as_it_says() -> None:
+    assert data.divisions("80/20") == ("80/20",)
+    folds = [data.division(name) for name in data.divisions("4-fold")]
+    assert [fold.test for fold in folds] == [
+        (name,) for name in ("fold-01-of-04", "fold-02-of-04", "fold-03-of-04", "fold-04-of-04")
+    ]
+    assert all(len(fold.train) == 3 and not set(fold.train) & set(fold.test) for fold in folds)
+    assert data.division("80/20").train == ("train", "validation")
+    assert data.division("70/10/20").validation == ("validation",)
+
+
+@pytest.mark.parametrize("protocol", ["1-fold", "fold", "90/10", "100-fold"])
+def test_a_protocol_that_is_none_is_an_error(protocol: str) -> None:
+    with pytest.raises(UserError, match="none of"):
+        data.divisions(protocol)
+
+
+def test_a_part_that_the_records_lack_is_named(records: Path) -> None:
+    manifest = data.read_manifest(records)
+    with pytest.raises(UserError, match="no part 'fold-01-of-02', only test, train, validation"):
+        data.class_counts(manifest, recipe_named("cnn-dubey"), ("fold-01-of-02",))

@@ -24,10 +24,16 @@ def seeing(tiny_cnn, tmp_path_factory):
     """The signature of a model that answers with the pixels it sees, as training would see them."""
     recipe = dataclasses.replace(tiny_cnn, input_size=(24, 20))
     grey = keras.Input((*recipe.input_size, 1))
-    model = keras.Model(grey, keras.layers.Flatten()(grey))
+    same = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="last_convolution")
+    base = keras.Model(grey, same(grey), name="base")
+    features = keras.Input((*recipe.input_size, 1))
+    flat = keras.layers.Flatten()(features)
+    answer = keras.layers.Dense(flat.shape[-1], kernel_initializer="identity")(flat)
+    head = keras.Model(features, answer, name="head")
+    model = keras.Model(grey, head(base(grey)))
     directory = tmp_path_factory.mktemp("export") / "saved_model"
     export.export(model, recipe, directory)
-    return recipe, export.load(directory)
+    return recipe, export.load(directory).classify
 
 
 @pytest.mark.parametrize("kept", [0, 2**30], ids=["on disk", "in memory"])
@@ -37,9 +43,9 @@ def test_serving_sees_the_pixels_of_training_bit_for_bit(
     monkeypatch.setattr(data, "_KEPT_IN_MEMORY", kept)
     recipe, signature = seeing
     manifest = data.read_manifest(records)
-    images = data.encoded_images(records, manifest, recipe, "test")
+    images = data.encoded_images(records, manifest, recipe, ("test",))
     content = [image for image, _, _ in images.as_numpy_iterator()]
-    trained_on = data.inputs(records, manifest, recipe, "test", tmp_path)
+    trained_on = data.kept(data.pixels(records, manifest, recipe, ("test",)), tmp_path / "test")
     assert any(tmp_path.iterdir()) == (kept == 0)
     expected = np.stack([pixels.ravel() for pixels, _ in trained_on.as_numpy_iterator()])
     served = signature(image_bytes=tf.constant(content))["probabilities"].numpy()
@@ -68,10 +74,24 @@ def test_every_kind_of_image_is_read_in_one_request(seeing, picture) -> None:
 
 
 def test_a_trained_model_answers_with_named_probabilities(model: Path, picture) -> None:
-    signature = export.load(model / export.SAVED_MODEL)
+    signature = export.load(model / export.SAVED_MODEL).classify
     answer = signature(image_bytes=tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))]))
     assert answer["classes"].numpy().tolist() == [[b"normal", b"covid"]] * 2
     assert np.allclose(answer["probabilities"].numpy().sum(axis=1), 1)
+
+
+def test_it_explains_the_class_that_is_asked_for(model: Path, picture) -> None:
+    explain = export.load(model / export.SAVED_MODEL).explain
+    images = tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))] * 2)
+    answer = explain(image_bytes=images, positions=tf.constant([0, 0, 1, -1]))
+    assert answer["explained"].numpy().tolist()[:3] == [b"normal", b"normal", b"covid"]
+    probable = answer["probabilities"].numpy()[3].argmax()
+    assert answer["explained"].numpy()[3] == answer["classes"].numpy()[3][probable]
+    maps = answer["heat_maps"].numpy()
+    assert maps.shape == (4, 6, 6)
+    assert maps.min() >= 0
+    assert set(maps.max(axis=(1, 2)).round(6)) <= {0.0, 1.0}
+    assert not np.allclose(maps[0], maps[2]), "another class, another map"
 
 
 def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:

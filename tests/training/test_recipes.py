@@ -15,13 +15,44 @@ def test_an_unknown_recipe_is_an_error_that_names_the_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "expected"), [("", 30), ("default=2", 2), ("cnn-dubey=5,default=2", 5)]
+    ("epochs", "expected"), [("", 30), ("default=2", 2), ("cnn-dubey=5,default=2", 5), ("7", 7)]
 )
 def test_epochs_can_be_another_number(epochs: str, expected: int) -> None:
     assert with_epochs(RECIPES["cnn-dubey"], epochs).epochs == expected
 
 
-@pytest.mark.parametrize("epochs", ["5", "cnn-dubey=0", "default=1.5", "resnet=3", "default=-1"])
+@pytest.mark.parametrize("epochs", ["0", "cnn-dubey=0", "default=1.5", "resnet=3", "default=-1"])
 def test_what_is_no_number_of_epochs_is_an_error(epochs: str) -> None:
     with pytest.raises(UserError):
         with_epochs(RECIPES["cnn-dubey"], epochs)
+
+
+def test_every_system_of_the_papers_is_there() -> None:
+    assert set(RECIPES) == {
+        "coronet-4class", "coronet-3class", "coronet-2class", "resnet50-10fold", "cnn-dubey",
+        "soares-xception", "soares-resnet", "soares-vgg16",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
+def test_what_is_published_is_of_the_recipes_classes(recipe) -> None:
+    assert recipe.published
+    assert set(recipe.subset) <= set(recipe.classes)
+    for published in recipe.published:
+        assert all(0 < figure <= 1 for figure in published.figures.values())
+    own = recipe.published[0].figures
+    assert all(name.endswith("accuracy") or name.split()[0] in recipe.classes for name in own)
+
+
+def test_the_protocols_are_the_papers() -> None:
+    coronet, resnet = RECIPES["coronet-4class"], RECIPES["resnet50-10fold"]
+    assert (coronet.input_size, coronet.batch, coronet.epochs) == ((150, 150), 10, 80)
+    assert (coronet.learning_rate, coronet.frozen, coronet.protocol) == (1e-4, False, "80/20")
+    assert coronet.subset == {"covid": 284, "normal": 310, "bacterial": 330, "viral": 327}
+    assert (resnet.input_size, resnet.epochs, resnet.protocol) == ((224, 224), 30, "10-fold")
+    assert resnet.subset == {"covid": 74, "normal": 73}
+    for name in ("soares-xception", "soares-resnet", "soares-vgg16"):
+        soares = RECIPES[name]
+        assert (soares.input_size, soares.batch, soares.epochs) == ((237, 237), 15, 80)
+        assert (soares.learning_rate, soares.frozen, soares.pretrained) == (1e-3, True, True)
+        assert soares.subset == {"covid": 175, "normal": 100, "other": 100}

@@ -1,0 +1,208 @@
+"""Step `pretrain`: a base trained on chest X-rays, for where ImageNet's weights cannot be had.
+
+It learns normal, bacterial and viral on Kermany's images, and never sees an image, a patient or a
+near-duplicate that a later test split holds: `images.parquet` beside the weights says what it saw, and
+whoever starts from them checks it (`require_unseen`).
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from kfp import dsl
+
+from components import ingest, splits
+from components.errors import UserError
+from components.files import read_json, write_aside, write_json
+from components.labels import BACTERIAL, NORMAL, VIRAL
+from components.progress import logger
+from components.sources import kermany
+from components.splits import TRAIN, VALIDATION
+from components.step import training_step
+from components.write_records import write_records
+from training import architectures, data, loop
+from training.recipes import Recipe
+
+IMAGES = "images.parquet"
+
+_IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
+
+
+def pretrain(
+    recipe: Recipe,
+    examples: Path,
+    directories: Mapping[str, Path],
+    output: Path,
+    checkpoints: Path,
+    *,
+    seed: int = 0,
+    precision: str = "auto",
+) -> dict[str, Any]:
+    """Trains a recipe's base, with a head of its own, on what the recipe will not be tested on.
+
+    Args:
+      recipe: whose base, input size, batch and epochs are taken; its protocol says what it is tested
+        on.
+      examples: the output of `ingest`, made as for the recipe's own training.
+      directories: where each source's images are, by the source's name.
+      output: a directory to be made, to be given as `weights`. Written aside and renamed.
+      checkpoints, seed, precision: see `training.loop.train`.
+
+    Returns:
+      what `pretraining.json` says: the recipe, the base, numbers of images by class, the last epoch's
+      validation accuracy, the data's fingerprint, seed, and the time it took.
+
+    Raises:
+      UserError: the recipe is trained from scratch as published, or too few images are left.
+    """
+    if not recipe.pretrained:
+        raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
+    table = pd.read_parquet(examples / ingest.EXAMPLES)
+    chosen = _unrelated_to_tests(table, recipe, seed)
+    classes = [name for name in (NORMAL, BACTERIAL, VIRAL) if name in set(chosen["label"])]
+    if len(classes) < 2:
+        raise UserError(
+            f"pretrain: besides what {recipe.name} is tested on, {len(chosen)} images of "
+            f"{kermany.NAME} are left, of {len(classes)} classes; at least two are needed. Give more "
+            "images, or draw fewer for the recipe (--subset paper)."
+        )
+    teacher = replace(
+        recipe,
+        task={name: name for name in classes},
+        head="linear",
+        frozen=False,
+        learning_rate=1e-4,
+    )
+    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
+        made = Path(scratch, "examples")
+        made.mkdir()
+        chosen.to_parquet(made / ingest.EXAMPLES, index=False)
+        summary = read_json(examples / ingest.SUMMARY)
+        summary["fingerprint"] = ingest.fingerprint(chosen)
+        write_json(made / ingest.SUMMARY, summary)
+        records = Path(scratch, "records")
+        manifest = write_records(made, dict(directories), records)
+        trained = loop.train(
+            teacher,
+            records,
+            checkpoints,
+            weights=architectures.NONE,
+            seed=seed,
+            precision=precision,
+        )
+    counts = data.class_counts(manifest, teacher, (TRAIN,))
+    last = trained.history.iloc[-1]
+    told = {
+        "recipe": recipe.name,
+        "base": recipe.base,
+        "input_size": list(recipe.input_size),
+        "epochs": recipe.epochs,
+        "images": sum(counts.values()),
+        "classes": counts,
+        "validation_accuracy": float(last["val_accuracy"]),
+        "fingerprint": summary["fingerprint"],
+        "phantoms": summary["phantoms"],
+        "seed": seed,
+        "seconds": round(float(trained.history["seconds"].sum()), 1),
+    }
+    with write_aside(output) as aside:
+        aside.mkdir()
+        trained.model.get_layer(architectures.BASE).save_weights(aside / architectures.BASE_WEIGHTS)
+        chosen[_IDENTITY].to_parquet(aside / IMAGES, index=False)
+        write_json(aside / architectures.PRETRAINING, told)
+    logger.info(
+        "pretrained %s on %d images of %s: validation accuracy %.3f",
+        recipe.base,
+        told["images"],
+        ", ".join(classes),
+        told["validation_accuracy"],
+    )
+    return told
+
+
+def _unrelated_to_tests(table: pd.DataFrame, recipe: Recipe, seed: int) -> pd.DataFrame:
+    """Returns Kermany's examples that share no patient or picture with a test image.
+
+    Nine in ten are to be trained on, the rest is for validation.
+    """
+    tested = _tested(table, recipe, data.divisions(_protocol(table))).to_numpy()
+    group = splits.groups(table)
+    free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
+    chosen = table[free].reset_index(drop=True)
+    if len(chosen):
+        fold = splits.fold_of_each(chosen, group[free], 10, seed)
+        chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)
+    return chosen
+
+
+def _protocol(table: pd.DataFrame) -> str:
+    folds = sorted(name for name in set(table["split"]) if name.startswith("fold-"))
+    return f"{len(folds)}-fold" if folds else data.HOLD_OUT
+
+
+def _tested(table: pd.DataFrame, recipe: Recipe, names: tuple[str, ...]) -> pd.Series:
+    parts = {part for name in names for part in data.division(name).test}
+    return table["split"].isin(parts) & table["label"].isin(list(recipe.task))
+
+
+def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, division: str) -> None:
+    """Checks that a pretrained base has seen nothing that is related to what is tested on.
+
+    Args:
+      weights: the output of `pretrain`.
+      examples: the output of `ingest`.
+      recipe, division: what will be tested.
+
+    Raises:
+      UserError: it has, or there is nothing to check it against.
+    """
+    if examples is None:
+        raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
+    seen = pd.read_parquet(weights / IMAGES)
+    table = pd.read_parquet(examples / ingest.EXAMPLES)
+    tested = table.loc[_tested(table, recipe, (division,)), _IDENTITY]
+    both = pd.concat([seen, tested], ignore_index=True)
+    group = splits.groups(both)
+    common = np.isin(group[len(seen) :], group[: len(seen)])
+    if common.any():
+        raise UserError(
+            f"weights: {weights} was pretrained on relatives (the same patient or picture) of "
+            f"{common.sum()} of {len(tested)} images that {recipe.name} is tested on, e.g. "
+            f"{tested['id'][common].iloc[0]}. Pretrain with the same data, seed, split and subset as "
+            f"it will be used with: `cxrflow pretrain {recipe.name} …`."
+        )
+
+
+@training_step
+def pretrain_step(
+    examples: dsl.Input[dsl.Dataset],
+    covid_directory: str,
+    kermany_directory: str,
+    recipe: str,
+    epochs: str,
+    precision: str,
+    seed: int,
+    checkpoints: str,
+    base: dsl.Output[dsl.Model],
+) -> None:
+    """Trains a base on chest X-rays that will not be tested on. See `pretrain`."""
+    from pathlib import Path
+
+    from components.pretrain import pretrain
+    from components.sources import covid_chestxray, kermany
+    from training.recipes import recipe_named, with_epochs
+
+    told = pretrain(
+        with_epochs(recipe_named(recipe), epochs),
+        Path(examples.path),
+        {covid_chestxray.NAME: Path(covid_directory), kermany.NAME: Path(kermany_directory)},
+        Path(base.path),
+        Path(checkpoints),
+        seed=seed,
+        precision=precision,
+    )
+    base.metadata.update({key: told[key] for key in ("recipe", "base", "images", "fingerprint")})

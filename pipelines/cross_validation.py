@@ -1,0 +1,112 @@
+"""A published protocol, from the datasets to a page that compares: a hold-out split, or every fold."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.evaluate import evaluate_step
+from components.ingest import ingest_step
+from components.reproduce import reproduce_step
+from components.sources.covid_chestxray import FRONTAL_VIEWS
+from components.train import train_step
+from components.write_records import write_records_step
+from training.data import divisions
+from training.recipes import Recipe, recipe_named
+
+NAME = "cxrflow-cross-validation"
+
+
+def trials_of(recipes: list[Recipe], protocol: str) -> list[str]:
+    """Returns what a protocol trains: every recipe on every division, as `train_step` reads them."""
+    return [f"{recipe.name}@{division}" for recipe in recipes for division in divisions(protocol)]
+
+
+_EXAMPLE = recipe_named("resnet50-10fold")
+_TRIALS = trials_of([_EXAMPLE], _EXAMPLE.protocol)
+
+
+def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
+    """Returns the pipeline; the same wiring is compiled for a cluster and run by `kfp.local`.
+
+    Args:
+      trials_at_once: how many trainings run at the same time; 0: all of them.
+    """
+
+    @dsl.pipeline(  # type: ignore[untyped-decorator]
+        name=NAME,
+        description="Trains and tests published systems as their papers did, on every fold where "
+        "they cross-validate, and shows the figures beside the published ones.",
+    )
+    def pipeline(
+        covid_directory: str,
+        kermany_directory: str,
+        trials: list[str] = _TRIALS,
+        views: list[str] = list(FRONTAL_VIEWS),
+        folds: int = 10,
+        grouped: bool = True,
+        subset: str = "",
+        epochs: str = "",
+        weights: str = "imagenet",
+        precision: str = "auto",
+        seed: int = 0,
+        beam_options: list[str] = [],
+        checkpoints: str = "",
+    ) -> None:
+        """Runs a published protocol.
+
+        Args:
+          covid_directory: Path of the covid-chestxray-dataset, as every step sees it.
+          kermany_directory: Path of Kermany's chest X-rays, as every step sees it.
+          trials: What to train, each as recipe@division, e.g. resnet50-10fold@fold-01-of-10.
+          views: Projections to keep of the covid-chestxray-dataset.
+          folds: Number of folds; 0 for a hold-out split.
+          grouped: False splits at random, as the papers did, and leaks.
+          subset: Recipe whose paper's numbers of images are drawn; empty for all images.
+          epochs: Passes over the training images by recipe, where not as many as it says.
+          weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
+          precision: auto, float32, mixed_bfloat16 or mixed_float16.
+          seed: Of the split, the initial weights, dropout and shuffling.
+          beam_options: Options of the Beam runner; none: this machine, all cores.
+          checkpoints: Directory that outlives a step; features of frozen bases are kept there, too.
+        """
+        ingested = ingest_step(
+            covid_directory=covid_directory,
+            kermany_directory=kermany_directory,
+            views=views,
+            seed=seed,
+            beam_options=beam_options,
+            folds=folds,
+            grouped=grouped,
+            subset=subset,
+        ).set_display_name("Ingest both datasets, divide by patient")
+
+        recorded = write_records_step(
+            examples=ingested.outputs["examples"],
+            covid_directory=covid_directory,
+            kermany_directory=kermany_directory,
+            beam_options=beam_options,
+        ).set_display_name("Write TFRecords")
+
+        with dsl.ParallelFor(trials, name="trials", parallelism=trials_at_once) as trial:
+            trained = train_step(
+                examples=ingested.outputs["examples"],
+                records=recorded.outputs["records"],
+                recipe=trial,
+                epochs=epochs,
+                weights=weights,
+                precision=precision,
+                seed=seed,
+                checkpoints=checkpoints,
+            ).set_display_name("Train, holding out a part")
+
+            evaluated = evaluate_step(
+                model=trained.outputs["model"], records=recorded.outputs["records"]
+            ).set_display_name("Evaluate on what was held out")
+
+        reproduce_step(
+            examples=ingested.outputs["examples"],
+            models=dsl.Collected(trained.outputs["model"]),
+            evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+        ).set_display_name("Compare with the published figures")
+
+    return pipeline

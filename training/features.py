@@ -1,0 +1,126 @@
+"""What a frozen base makes of each image, computed once and kept for every epoch, fold and run.
+
+    <store>/<base>-<key>/<shard>.npy and <shard>.json
+
+The key names the base, its weights, the input size and the precision; a shard holds features, and
+the SHA-256 of the images that they are of. Shards are written aside and renamed, the features first,
+so that a list of images always has its features, and several runs may write at once.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.files import read_json, write_aside, write_json
+from components.progress import logger
+from training import data
+from training.preprocess import to_input
+from training.recipes import Recipe
+
+_IMAGES_PER_SHARD = 1024
+_BATCH = 32
+
+# Where an image's features are: the shard's file and the row in it.
+_Places = dict[str, tuple[Path, int]]
+
+
+def inputs(
+    records: Path,
+    manifest: Mapping[str, Any],
+    recipe: Recipe,
+    parts: Sequence[str],
+    base: keras.Model,
+    store: Path,
+) -> tf.data.Dataset:
+    """Returns the features of images; those that the store lacks are computed and kept there first.
+
+    Args:
+      records, manifest, recipe, parts: see `data.encoded_images`.
+      base: as in `architectures.build`, not trainable.
+      store: a directory that outlives the process.
+
+    Returns:
+      elements (features, class): float32, of the base's output shape; scalar int32.
+    """
+    home = store / f"{recipe.base}-{_key(base)}"
+    images = data.encoded_images(records, manifest, recipe, parts)
+    digests, positions = [], []
+    for content, position, _ in images.as_numpy_iterator():
+        digests.append(hashlib.sha256(content).hexdigest())
+        positions.append(position)
+    places = _places(home)
+    missing = [digest for digest in dict.fromkeys(digests) if digest not in places]
+    if missing:
+        logger.info(
+            "%s: features of %d images to compute, %d are there",
+            recipe.name,
+            len(missing),
+            len(set(digests)) - len(missing),
+        )
+        _compute(images, set(missing), recipe, base, home)
+        places = _places(home)
+
+    def features() -> Iterator[tuple[np.ndarray, int]]:
+        shards: dict[Path, np.ndarray] = {}
+        for digest, position in zip(digests, positions, strict=True):
+            file, row = places[digest]
+            if file not in shards:
+                shards[file] = np.load(file, mmap_mode="r")
+            yield shards[file][row], position
+
+    spec = (
+        tf.TensorSpec(base.output_shape[1:], tf.float32),
+        tf.TensorSpec((), tf.int32),
+    )
+    dataset = tf.data.Dataset.from_generator(features, output_signature=spec)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(digests)))
+
+
+def _compute(
+    images: tf.data.Dataset, missing: set[str], recipe: Recipe, base: keras.Model, home: Path
+) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+
+    def wanted(content: bytes) -> bool:
+        # Each is taken once, also where two files hold the same picture.
+        digest = hashlib.sha256(content).hexdigest()
+        found = digest in missing
+        missing.discard(digest)
+        if found:
+            digests.append(digest)
+        return found
+
+    digests: list[str] = []
+    images = images.map(lambda content, position, identity: content)
+    images = images.filter(lambda content: tf.numpy_function(wanted, [content], tf.bool))
+    images = images.map(lambda content: to_input(content, recipe.input_size), tf.data.AUTOTUNE)
+    for shard in images.batch(_BATCH).prefetch(2).window(_IMAGES_PER_SHARD // _BATCH):
+        features = base.predict(shard, verbose=0).astype(np.float32)
+        written, digests[: len(features)] = digests[: len(features)], []
+        name = hashlib.sha256("".join(written).encode()).hexdigest()[:16]
+        with write_aside(home / f"{name}.npy") as aside, aside.open("wb") as file:
+            np.save(file, features)
+        write_json(home / f"{name}.json", written)
+
+
+def _places(home: Path) -> _Places:
+    return {
+        digest: (index.with_suffix(".npy"), row)
+        for index in sorted(home.glob("*.json"))
+        for row, digest in enumerate(read_json(index))
+    }
+
+
+def _key(base: keras.Model) -> str:
+    """Names everything that features depend on besides the image."""
+    digest = hashlib.sha256()
+    of_model = (base.input_shape, base.output_shape, base.compute_dtype, tf.__version__)
+    digest.update(repr(of_model).encode())
+    for weight in base.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,68 @@
+"""Grad-CAM: where in an image the evidence for a class is.
+
+Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: "Grad-CAM: Visual Explanations from Deep Networks
+via Gradient-based Localization", arXiv:1610.02391.
+"""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.architectures import BASE, HEAD, LAST_CONVOLUTION
+from training.recipes import Recipe
+
+# From pixels [N, height, width, 1] and classes int32 [N] to maps [N, rows, columns] in 0..1.
+Explainer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def explainer(model: keras.Model, recipe: Recipe) -> Explainer:
+    """Returns a function that explains a batch of images, each for a class of its own.
+
+    Args:
+      model: as `architectures.build` makes it, in float32.
+      recipe: whose model it is: its base decides which layer is looked at.
+
+    Returns:
+      a function of TensorFlow operations, from pixels, float32 [N, height, width, 1] in 0..255, and
+      positions in `recipe.classes`, int32 [N], to maps, float32 [N, rows, columns] of the last
+      convolution's places: not negative, with a maximum of 1 where anything speaks for the class,
+      else 0 everywhere.
+    """
+    base, head = model.get_layer(BASE), model.get_layer(HEAD)
+    layer = base.get_layer(LAST_CONVOLUTION[recipe.base])
+    watched = keras.Model(base.inputs[0], [layer.output, base.outputs[0]])
+    hidden = keras.Model(head.inputs[0], head.layers[-1].input)
+    last = head.layers[-1]
+
+    def explain(pixels: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        pixels = tf.convert_to_tensor(pixels)
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)  # a frozen base would else not be recorded
+            activations, features = watched(pixels, training=False)
+            # The paper differentiates the score before the softmax, or the sigmoid.
+            scores = hidden(features, training=False) @ last.kernel + last.bias
+            if scores.shape[-1] == 1:
+                scores = tf.concat([-scores, scores], axis=-1)
+            score = tf.reduce_sum(tf.gather(scores, classes, axis=1, batch_dims=1))
+        gradients = tape.gradient(score, activations)
+        importance = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        maps = tf.nn.relu(tf.reduce_sum(importance * activations, axis=-1))
+        return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=(1, 2), keepdims=True))
+
+    return explain
+
+
+def fitted(heat_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns a map in an image's own size.
+
+    Args:
+      heat_map: float32 [rows, columns] in 0..1, as an explainer makes it.
+      size: (height, width) of the image in pixels.
+
+    Returns:
+      float32 [height, width] in 0..1, interpolated bilinearly.
+    """
+    resized = tf.image.resize(heat_map[..., np.newaxis], size)
+    return np.asarray(resized[..., 0])
