@@ -46,8 +46,9 @@ def train(
         given to hold it against.
     """
     manifest = data.read_manifest(records)
-    if recipe.pretrained and Path(weights).is_dir():
-        pretrain.require_unseen(Path(weights), examples, recipe, division)
+    base = architectures.pretrained_directory(recipe, weights)
+    if recipe.pretrained and base:
+        pretrain.require_unseen(base, examples, recipe, division)
     trained = loop.train(
         recipe,
         records,

@@ -31,8 +31,8 @@ def build(recipe: Recipe, weights: str, seed: int) -> keras.Model:
     Args:
       recipe: names the base, the head, the input size and the classes.
       weights: where a pretrained base begins: `imagenet` (Keras downloads them), `none` (random), the
-        path of a weights file of the base in Keras's format, or a directory that `pretrain` made.
-        Ignored by recipes that are not pretrained.
+        path of a weights file of the base in Keras's format, a directory that `pretrain` made, or
+        one of such directories named after their bases. Ignored by recipes that are not pretrained.
       seed: of the random initial weights and of dropout.
 
     Returns:
@@ -60,8 +60,9 @@ def starting_point(recipe: Recipe, weights: str) -> str:
         return "from scratch: NOT the transfer learning that the paper describes"
     if weights == IMAGENET:
         return "from ImageNet weights, as published"
-    if Path(weights).is_dir():
-        made = read_json(Path(weights, PRETRAINING))
+    made_here = pretrained_directory(recipe, weights)
+    if made_here:
+        made = read_json(made_here / PRETRAINING)
         return f"from a base pretrained on {made['images']} chest X-rays, NOT on ImageNet"
     return f"from the weights in {Path(weights).name}"
 
@@ -107,7 +108,7 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
         )
         base = keras.Model(made.inputs[0], made.outputs[0], name=BASE)
         if weights not in (IMAGENET, NONE):
-            made.load_weights(weights_file(weights))
+            made.load_weights(weights_file(recipe, weights))
     except UserError:
         raise
     except Exception as error:
@@ -120,17 +121,22 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
     return base
 
 
-def weights_file(weights: str) -> Path:
-    """Returns the file that holds a base's weights.
+def pretrained_directory(recipe: Recipe, weights: str) -> Path | None:
+    """Returns what `pretrain` made for a recipe's base, where `weights` is that; see `build`."""
+    for directory in (Path(weights, recipe.base), Path(weights)):
+        if (directory / PRETRAINING).is_file():
+            return directory
+    return None
 
-    Args:
-      weights: the path of a file, or of a directory that `pretrain` made.
+
+def weights_file(recipe: Recipe, weights: str) -> Path:
+    """Returns the file that holds a base's weights; `weights` is a path, see `build`.
 
     Raises:
       UserError: there is none.
     """
-    path = Path(weights)
-    file = path / BASE_WEIGHTS if path.is_dir() else path
+    directory = pretrained_directory(recipe, weights)
+    file = directory / BASE_WEIGHTS if directory else Path(weights)
     if not file.is_file():
         raise UserError(
             f"weights: there is no file {file}. Give the path of a weights file, a directory that "

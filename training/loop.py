@@ -328,6 +328,6 @@ def _key(
 ) -> str:
     """Names everything that the result depends on, weights by what is in them."""
     named = weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained
-    start = weights if named else sha256_of(architectures.weights_file(weights))
+    start = weights if named else sha256_of(architectures.weights_file(recipe, weights))
     parts = (repr(recipe), fingerprint, division, start, seed, policy, batch, tf.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
