@@ -7,7 +7,10 @@ that others use has slow minutes; each figure is the median of its turns.
 import dataclasses
 import logging
 import os
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,20 +22,19 @@ import tensorflow as tf
 from rich.console import Console
 
 from components import phantoms
-from components.files import read_json, write_json
+from components.files import write_json
 from components.images import inspect
 from components.ingest import SCHEMA, ingest
 from components.labels import NORMAL
 from components.open_images import open_images
 from components.sources import Row
 from components.write_records import write_records
-from training import architectures, data, loop
+from training import architectures, data, gradcam, loop
 from training.precision import dtype_policy
 from training.recipes import Recipe, recipe_named
 
-PATIENTS = 60
-# For training, as if there were so many times as many.
-TIMES = 3
+# Of each label: about 850 images to train on.
+PATIENTS = 200
 # The width that phantoms are enlarged to for ingest: about the mean of Kermany's originals.
 SIDE = 1400
 # So many that starting Beam's workers is under a tenth of the time.
@@ -56,10 +58,18 @@ def main() -> None:
         console.print(f"ingest: opening {OPENED} images, three ways")
         console.print(*opening(home), sep="\n")
         records = make_records(home)
-        for name, epochs, turns in (("cnn-dubey", 5, 3), ("coronet-4class", 2, 1)):
+        for name, epochs, turns in (("cnn-dubey", 4, 3), ("coronet-4class", 2, 1)):
             recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
             console.print(f"{name}: training, ours and bare Keras in turns")
             console.print(*training(recipe, records, home, turns), sep="\n")
+        console.print("soares-vgg16: 80 epochs on features that are computed once")
+        console.print(*frozen(records, home), sep="\n")
+        console.print("bfloat16 and float32, where the processor has both")
+        console.print(*precisions(records, home), sep="\n")
+        console.print("memory of a training, with four times the images")
+        console.print(memory(records, home))
+        console.print("Grad-CAM: a batch, and one call an image")
+        console.print(*explaining(), sep="\n")
 
 
 def opening(home: Path) -> list[str]:
@@ -102,24 +112,20 @@ def make_records(home: Path) -> Path:
     write_records(
         home / "examples", {"covid-chestxray": covid, "kermany": kermany}, home / "records"
     )
-    manifest = read_json(home / "records" / data.MANIFEST)
-    for split in manifest["splits"].values():
-        split["shards"] *= TIMES
-        split["labels"] = {label: TIMES * count for label, count in split["labels"].items()}
-    write_json(home / "records" / data.MANIFEST, manifest)
     return home / "records"
 
 
 def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]:
     """Returns the input's speed against the step it feeds, and `train` against bare `keras.fit`."""
     manifest = data.read_manifest(records)
-    counts = data.class_counts(manifest, recipe, "train")
+    counts = data.class_counts(manifest, recipe, ("train",))
     images, policy = sum(counts.values()), dtype_policy()
     steps = data.steps_per_epoch(images, recipe.batch)
     cache = Path(tempfile.mkdtemp(dir=home))
     weighted = {
         split: data.weighted(
-            data.inputs(records, manifest, recipe, split, cache), data.class_weights(counts)
+            data.kept(data.pixels(records, manifest, recipe, (split,)), cache / split),
+            data.class_weights(counts),
         )
         for split in ("train", "validation")
     }
@@ -178,6 +184,156 @@ def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]
             f"{recipe.name}: train, to bare keras.fit in memory", epoch, baseline, images, "0.95"
         ),
     ]
+
+
+def frozen(records: Path, home: Path) -> list[str]:
+    """Returns what it saves to run a frozen base once an image rather than every epoch."""
+    recipe = recipe_named("soares-vgg16")
+    manifest = data.read_manifest(records)
+    counts = data.class_counts(manifest, recipe, ("train",))
+    images = sum(counts.values())
+    weighted = data.weighted(
+        data.kept(data.pixels(records, manifest, recipe, ("train",)), home / "frozen"),
+        data.class_weights(counts),
+    )
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype_policy())
+    model = architectures.build(recipe, "none", 0)
+    keras.config.set_dtype_policy(before)
+    model.compile(keras.optimizers.Adam(recipe.learning_rate), loop.loss_of(recipe))
+    seconds = EpochSeconds()
+    model.fit(weighted.batch(recipe.batch), epochs=2, verbose=0, callbacks=[seconds])
+    through_base = seconds.all[1] * recipe.epochs
+
+    def train(recipe: Recipe) -> float:
+        began = time.monotonic()
+        trained = loop.train(recipe, records, home / "features", weights="none")
+        heads.append(float(trained.history["seconds"].sum()))
+        return time.monotonic() - began
+
+    heads: list[float] = []
+    first = train(recipe)
+    # Another learning rate: the checkpoint of the first is then of no use, its features are.
+    again = train(dataclasses.replace(recipe, learning_rate=2e-3))
+    shown = images * recipe.epochs
+    return [
+        compared(
+            "80 epochs on kept features, computing them included, to the base run every epoch "
+            "(80 times the second of two epochs, without validation)",
+            first, through_base, shown, "20",
+        ),
+        compared(
+            "a whole training whose features are there, to its head's epochs alone",
+            again, heads[-1], shown, "nearly 1",
+        ),
+    ]  # fmt: skip
+
+
+def precisions(records: Path, home: Path) -> list[str]:
+    """Returns bfloat16 against float32: speed, and accuracy over three seeds."""
+    if dtype_policy() != "mixed_bfloat16":
+        return ["        this processor has no bfloat16 instructions"]
+    lines = []
+    for name, epochs, seeds in (("cnn-dubey", 6, 3), ("coronet-4class", 2, 1)):
+        recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
+        seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        accuracy: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        for seed in range(seeds):
+            for key, policy in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):
+                trained = loop.train(
+                    recipe, records, Path(tempfile.mkdtemp(dir=home)),
+                    weights="none", seed=seed, precision=policy,
+                )  # fmt: skip
+                seconds[key].append(float(trained.history["seconds"][1:].median()))
+                accuracy[key].append(float(trained.history["val_accuracy"].iloc[-1]))
+        manifest = data.read_manifest(records)
+        images = sum(data.class_counts(manifest, recipe, ("train",)).values())
+        lines.append(
+            compared(
+                f"{name}: training in bfloat16, to float32",
+                statistics.median(seconds["bfloat16"]),
+                statistics.median(seconds["float32"]),
+                images,
+                "> 1",
+            )
+        )
+        if seeds > 1:
+            shown = (
+                f"{key} {', '.join(f'{value:.3f}' for value in values)}"
+                for key, values in accuracy.items()
+            )
+            lines.append(f"        validation accuracy by seed: {'; '.join(shown)}")
+    return lines
+
+
+MEMORY = """
+import resource, sys, tempfile
+from dataclasses import replace
+from pathlib import Path
+from training import data, loop
+from training.recipes import recipe_named
+data._KEPT_IN_MEMORY = 2**24
+recipe = replace(recipe_named("cnn-dubey"), epochs=2)
+loop.train(recipe, Path(sys.argv[1]), Path(tempfile.mkdtemp(dir=sys.argv[2])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def memory(records: Path, home: Path) -> str:
+    """Returns a training's peak memory with four times the images, to that with them once.
+
+    With 16 MB of decoded images kept in memory instead of 1 GB, so that both sets are beyond it.
+    """
+    fourfold = home / "fourfold"
+    fourfold.mkdir()
+    manifest = data.read_manifest(records)
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            shutil.copy(records / shard["name"], fourfold)
+        split["shards"] *= 4
+        split["labels"] = {label: 4 * count for label, count in split["labels"].items()}
+    write_json(fourfold / data.MANIFEST, manifest)
+    once, four = (
+        float(
+            subprocess.check_output(
+                [sys.executable, "-c", MEMORY, str(directory), str(home)],
+                text=True,
+                stderr=subprocess.DEVNULL,
+            ).splitlines()[-1]
+        )
+        for directory in (records, fourfold)
+    )
+    return (
+        f"[bold]{four / once:6.2f}[/]  {four:,.0f} MB at most, to {once:,.0f} MB (wanted: about 1)"
+    )
+
+
+def explaining() -> list[str]:
+    """Returns Grad-CAM's speed in a batch, against a call an image as tutorials write it."""
+    lines = []
+    for name in ("cnn-dubey", "coronet-4class", "soares-vgg16"):
+        recipe = recipe_named(name)
+        model = architectures.build(recipe, "none", 0)
+        random = np.random.default_rng(0)
+        images = random.uniform(0, 255, (32, *recipe.input_size, 1)).astype(np.float32)
+        classes = np.zeros(32, np.int32)
+        explain = tf.function(gradcam.explainer(model, recipe))
+        eager = gradcam.explainer(model, recipe)
+        explain(images, classes)
+
+        def batch(explain=explain, images=images, classes=classes) -> None:
+            explain(images, classes)
+
+        def singly(explain=eager, images=images, classes=classes) -> None:
+            for i in range(8):
+                explain(images[i : i + 1], classes[i : i + 1])
+
+        together, alone = in_turns(3, batch, singly)
+        lines.append(
+            compared(f"{name}: Grad-CAM in a batch of 32, to one eager call an image",
+                     together, 4 * alone, 32, "5")
+        )  # fmt: skip
+    return lines
 
 
 class EpochSeconds(keras.callbacks.Callback):

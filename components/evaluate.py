@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from components import pages
+from components.divisions import division
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
 from components.pages import heat_maps, plots
@@ -48,7 +49,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     card = read_json(model / export.CARD)
     recipe = recipe_named(card["recipe"]["name"])
     manifest = data.read_manifest(records)
-    tested = data.division(card["division"]).test
+    tested = division(card["division"]).test
     images = data.encoded_images(records, manifest, recipe, tested)
     exported = export.load(model / export.SAVED_MODEL)
     predictions = _predict(exported, images, recipe)

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from kfp import dsl
 
-from components import ingest, splits
+from components import divisions, ingest, splits
+from components.divisions import HOLD_OUT, TRAIN, VALIDATION
 from components.errors import UserError
 from components.files import read_json, write_aside, write_json
 from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.progress import logger
 from components.sources import kermany
-from components.splits import TRAIN, VALIDATION
 from components.step import training_step
 from components.write_records import write_records
 from training import architectures, data, loop
@@ -129,7 +129,7 @@ def _unrelated_to_tests(table: pd.DataFrame, recipe: Recipe, seed: int) -> pd.Da
 
     Nine in ten are to be trained on, the rest is for validation.
     """
-    tested = _tested(table, recipe, data.divisions(_protocol(table))).to_numpy()
+    tested = _tested(table, recipe, divisions.divisions(_protocol(table))).to_numpy()
     group = splits.groups(table)
     free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
     chosen = table[free].reset_index(drop=True)
@@ -141,11 +141,11 @@ def _unrelated_to_tests(table: pd.DataFrame, recipe: Recipe, seed: int) -> pd.Da
 
 def _protocol(table: pd.DataFrame) -> str:
     folds = sorted(name for name in set(table["split"]) if name.startswith("fold-"))
-    return f"{len(folds)}-fold" if folds else data.HOLD_OUT
+    return f"{len(folds)}-fold" if folds else HOLD_OUT
 
 
 def _tested(table: pd.DataFrame, recipe: Recipe, names: tuple[str, ...]) -> pd.Series:
-    parts = {part for name in names for part in data.division(name).test}
+    parts = {part for name in names for part in divisions.division(name).test}
     return table["split"].isin(parts) & table["label"].isin(list(recipe.task))
 
 

@@ -13,10 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from components.divisions import TEST, TRAIN, VALIDATION, fold_name
 from components.errors import UserError
-
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-SPLITS = (TRAIN, VALIDATION, TEST)
 
 # Of 256 bits; in a wide gap between pairs of one picture and any others: see docs/data.md.
 NEAR_DUPLICATE_BITS = 32
@@ -108,11 +106,6 @@ def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, grouped: bool =
     split = _names(fold_of_each(ordered, group if grouped else None, parts, seed), folds)
     split.index = pd.Index(ordered["id"])
     return pd.Series(split.loc[examples["id"]].to_numpy(), index=examples.index, name="split")
-
-
-def fold_name(number: int, folds: int) -> str:
-    """Returns the name of a part in cross-validation, e.g. `fold-03-of-10`; counted from 1."""
-    return f"fold-{number:02d}-of-{folds:02d}"
 
 
 @dataclass(frozen=True, kw_only=True)

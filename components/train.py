@@ -7,7 +7,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components import pretrain
+from components import divisions, pretrain
 from components.files import write_aside, write_json
 from components.progress import logger
 from components.step import training_step
@@ -24,7 +24,7 @@ def train(
     weights: str = architectures.IMAGENET,
     seed: int = 0,
     precision: str = "auto",
-    division: str = data.HOLD_OUT,
+    division: str = divisions.HOLD_OUT,
     examples: Path | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and exports it.
@@ -58,7 +58,7 @@ def train(
         precision=precision,
         division=division,
     )
-    parts = data.division(division)
+    parts = divisions.division(division)
     card = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
@@ -108,8 +108,8 @@ def train_step(
     """Trains one recipe, or recipe@division, on every GPU there is and exports it. See `train`."""
     from pathlib import Path
 
+    from components.divisions import HOLD_OUT
     from components.train import train
-    from training.data import HOLD_OUT
     from training.recipes import recipe_named, with_epochs
 
     name, _, division = recipe.partition("@")

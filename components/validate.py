@@ -16,11 +16,11 @@ from typing import Any
 from kfp import dsl
 
 from components import ingest, pages
+from components.divisions import SPLITS
 from components.errors import UserError
 from components.files import read_json, write_aside, write_text
 from components.pages import plots
 from components.progress import logger
-from components.splits import SPLITS
 from components.step import data_step
 
 ANOMALIES, PAGE = "anomalies.json", "validation.html"

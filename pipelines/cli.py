@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -123,7 +123,6 @@ def run(
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
     from components import gate as gates
     from pipelines import local
-    from pipelines.training_pipeline import training_pipeline
     from serving import NAME
     from serving import local as servers
     from training.recipes import recipe_named, with_epochs
@@ -134,8 +133,7 @@ def run(
     gates.parse(gate)
     home = output.resolve()
     done = local.run(
-        # One candidate after the other, for each uses all of the machine.
-        lambda: training_pipeline(recipes_at_once=1),
+        _training,
         {
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
@@ -172,23 +170,21 @@ def run(
 @app.command("recipes")
 def list_recipes() -> None:
     """List the published systems that can be trained."""
+    from itertools import groupby
+
     from training.recipes import RECIPES
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("recipe", "classes", "architecture", "parameters", "protocol", "paper"):
-        table.add_column(heading, overflow="fold", ratio=2 if heading == "paper" else None)
-    for recipe in RECIPES.values():
-        height, width = recipe.input_size
-        trained = "head trained" if recipe.frozen else "all trained"
-        table.add_row(
-            recipe.name,
-            ", ".join(recipe.classes),
-            f"{recipe.base} at {height} × {width}, {trained}",
-            f"{recipe.parameters:,}",
-            recipe.protocol,
-            recipe.paper,
-        )
-    _console.print(table)
+    for paper, recipes in groupby(RECIPES.values(), key=lambda recipe: recipe.paper):
+        _console.print(f"\n{escape(paper)}", highlight=False, style="dim")
+        for recipe in recipes:
+            height, width = recipe.input_size
+            trained = "its head trained" if recipe.frozen else "all trained"
+            _print_rows([(f"{recipe.name:<17}", ", ".join(recipe.classes))])
+            _console.print(
+                f"{'':<19}{recipe.base} at {height} × {width}, {recipe.parameters:,} parameters, "
+                f"{trained}; {recipe.epochs} epochs, {recipe.protocol}",
+                highlight=False,
+            )
 
 
 @app.command()
@@ -209,11 +205,9 @@ def reproduce(
     """Run a paper's protocol and show our figures beside the published ones."""
     import shutil
 
+    from components.divisions import folds_of
     from components.files import write_aside
-    from components.reproduce import RESULTS
     from pipelines import local
-    from pipelines.cross_validation import cross_validation_pipeline, trials_of
-    from training.data import folds_of
     from training.recipes import recipe_named, with_epochs
 
     recipes = [with_epochs(recipe_named(name), epochs) for name in _split(recipe)]
@@ -223,11 +217,11 @@ def reproduce(
     protocol = f"{folds}-fold" if folds else protocols.pop()
     home = output.resolve()
     done = local.run(
-        lambda: cross_validation_pipeline(trials_at_once=1),
+        _cross_validation,
         {
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
-            "trials": trials_of(recipes, protocol),
+            "trials": [trial for one in recipes for trial in one.trials(protocol)],
             "views": _split(views),
             "folds": folds_of(protocol),
             "grouped": split == "patient",
@@ -248,9 +242,7 @@ def reproduce(
     with write_aside(page) as aside:
         shutil.copyfile(next(done.directory.glob("*/reproduce-step/page")), aside)
     with write_aside(figures) as aside:
-        shutil.copyfile(
-            next(done.directory.glob(f"*/reproduce-step/reproduction/{RESULTS}")), aside
-        )
+        shutil.copyfile(next(done.directory.glob("*/reproduce-step/reproduction/*.json")), aside)
     _console.print()
     _print_rows(
         [
@@ -284,16 +276,15 @@ def pretrain(
     """
     import shutil
 
+    from components.divisions import folds_of
     from components.files import write_aside
     from pipelines import local
-    from pipelines.pretraining import pretraining_pipeline
-    from training.data import folds_of
     from training.recipes import recipe_named, with_epochs
 
     chosen = with_epochs(recipe_named(recipe), epochs)
     home = output.resolve()
     done = local.run(
-        pretraining_pipeline,
+        _pretraining,
         {
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
@@ -411,6 +402,28 @@ def sample_data(
             ("kermany", str(directory / phantoms.KERMANY_DIRECTORY)),
         ]
     )
+
+
+# The pipelines are imported once `local.run` has begun, so that what their packages print goes to its
+# log. Trainings go one after the other, for each uses all of the machine.
+
+
+def _training() -> Any:
+    from pipelines.training_pipeline import training_pipeline
+
+    return training_pipeline(recipes_at_once=1)
+
+
+def _cross_validation() -> Any:
+    from pipelines.cross_validation import cross_validation_pipeline
+
+    return cross_validation_pipeline(trials_at_once=1)
+
+
+def _pretraining() -> Any:
+    from pipelines.pretraining import pretraining_pipeline
+
+    return pretraining_pipeline()
 
 
 def _absolute(weights: str) -> str:

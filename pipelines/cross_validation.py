@@ -10,19 +10,12 @@ from components.reproduce import reproduce_step
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.write_records import write_records_step
-from training.data import divisions
-from training.recipes import Recipe, recipe_named
+from training.recipes import recipe_named
 
 NAME = "cxrflow-cross-validation"
 
 
-def trials_of(recipes: list[Recipe], protocol: str) -> list[str]:
-    """Returns what a protocol trains: every recipe on every division, as `train_step` reads them."""
-    return [f"{recipe.name}@{division}" for recipe in recipes for division in divisions(protocol)]
-
-
 _EXAMPLE = recipe_named("resnet50-10fold")
-_TRIALS = trials_of([_EXAMPLE], _EXAMPLE.protocol)
 
 
 def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
@@ -40,7 +33,7 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
     def pipeline(
         covid_directory: str,
         kermany_directory: str,
-        trials: list[str] = _TRIALS,
+        trials: list[str] = list(_EXAMPLE.trials(_EXAMPLE.protocol)),
         views: list[str] = list(FRONTAL_VIEWS),
         folds: int = 10,
         grouped: bool = True,

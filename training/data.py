@@ -1,9 +1,7 @@
 """From TFRecord shards to batches."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.files import read_json
-from components.splits import TEST, TRAIN, VALIDATION, fold_name
 from training.preprocess import to_input
 from training.recipes import Recipe
 
@@ -22,58 +19,6 @@ MANIFEST = "manifest.json"
 _SHUFFLE_WINDOW = 1024
 _KEPT_IN_MEMORY = 2**30  # bytes of a split's decoded images
 _FEATURES = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label", "id")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Division:
-    """Which parts of the records are trained on, watched meanwhile, and tested on."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-# How the main job judges candidates, and the default everywhere.
-HOLD_OUT = "70/10/20"
-
-
-def divisions(protocol: str) -> tuple[str, ...]:
-    """Returns the divisions that a protocol trains and tests on, one after the other.
-
-    Args:
-      protocol: `70/10/20` (train, validation, test), `80/20` (without validation: the curves are
-        then those of the test split, which decides nothing, for the last epoch is taken), or
-        `<N>-fold`.
-
-    Raises:
-      UserError: it is none of these.
-    """
-    folds = folds_of(protocol)
-    if folds:
-        return tuple(fold_name(number + 1, folds) for number in range(folds))
-    return (protocol,)
-
-
-def folds_of(protocol: str) -> int:
-    """Returns the number of folds of a protocol, 0 where it holds out one split; see `divisions`."""
-    match = re.fullmatch(r"(\d+)-fold", protocol)
-    if match and 2 <= int(match[1]) <= 99:
-        return int(match[1])
-    if protocol not in (HOLD_OUT, "80/20"):
-        raise UserError(f"protocol: {protocol!r} is none of {HOLD_OUT}, 80/20 and <N>-fold")
-    return 0
-
-
-def division(name: str) -> Division:
-    """Returns a division by the name that `divisions` gave it."""
-    match = re.fullmatch(r"fold-(\d+)-of-(\d+)", name)
-    if match:
-        folds = [fold_name(number + 1, int(match[2])) for number in range(int(match[2]))]
-        rest = tuple(fold for fold in folds if fold != name)
-        return Division(train=rest, validation=(name,), test=(name,))
-    if name == "80/20":
-        return Division(train=(TRAIN, VALIDATION), validation=(TEST,), test=(TEST,))
-    return Division(train=(TRAIN,), validation=(VALIDATION,), test=(TEST,))
 
 
 def read_manifest(records: Path) -> dict[str, Any]:

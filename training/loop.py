@@ -13,6 +13,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
+from components import divisions
 from components.files import sha256_of, write_aside
 from components.progress import logger
 from training import architectures, data, features
@@ -56,7 +57,7 @@ def train(
     weights: str = architectures.IMAGENET,
     seed: int = 0,
     precision: str = AUTO,
-    division: str = data.HOLD_OUT,
+    division: str = divisions.HOLD_OUT,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
@@ -75,7 +76,7 @@ def train(
       weights: see `architectures.build`.
       seed: of initial weights, dropout and shuffling.
       precision: see `dtype_policy`.
-      division: which parts of the records are trained on; see `data.divisions`.
+      division: which parts of the records are trained on; see `components.divisions`.
       strategy: how replicas share the work; by default a MirroredStrategy over every GPU, or over
         the CPU where there is none.
 
@@ -83,7 +84,7 @@ def train(
       UserError: the records are not whole, a class has no image, or the weights cannot be had.
     """
     manifest = data.read_manifest(records)
-    parts = data.division(division)
+    parts = divisions.division(division)
     counts = data.class_counts(manifest, recipe, parts.train)
     held_out = sum(data.class_counts(manifest, recipe, parts.validation).values())
     class_weights = data.class_weights(counts)

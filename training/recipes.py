@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+from components.divisions import divisions
 from components.errors import UserError
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
 from components.settings import DEFAULT, parse_numbers
@@ -44,7 +45,7 @@ class Recipe:
       learning_rate: of Adam, for a global batch of `batch`.
       batch: images a step, over all replicas together.
       epochs: passes over the training split.
-      protocol: how the paper divides its images; see `training.data.divisions`.
+      protocol: how the paper divides its images; see `components.divisions`.
       parameters: of the whole network, trained or not.
       subset: how many images of each class the paper used; empty where that is not known.
       published: the paper's own figures.
@@ -72,6 +73,10 @@ class Recipe:
     def classes(self) -> tuple[str, ...]:
         """The classes in the order of the model's outputs."""
         return tuple(dict.fromkeys(self.task.values()))
+
+    def trials(self, protocol: str) -> tuple[str, ...]:
+        """Returns what a protocol trains, as step `train` reads it: `<recipe>@<division>`."""
+        return tuple(f"{self.name}@{division}" for division in divisions(protocol))
 
 
 PNEUMONIA, OTHER = "pneumonia", "other"

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser
 
+from components.divisions import divisions
 from components.evaluate import evaluate
 from components.ingest import ingest
 from components.reproduce import reproduce
 from components.train import train
 from components.write_records import write_records
 from tests.browser import opened, require_whole
-from training.data import divisions
 from training.recipes import RECIPES, recipe_named
 
 FOLDS = 3

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components import splits
+from components.divisions import fold_name
 from components.errors import UserError
 from components.labels import LABELS
 
@@ -118,7 +119,7 @@ def test_what_would_have_leaked_is_counted() -> None:
 def test_folds_hold_every_image_once_and_no_patient_twice(seed: int, folds: int) -> None:
     examples = examples_of(320, seed, patients=60)
     examples["split"] = splits.assign(examples, seed, folds=folds)
-    names = {splits.fold_name(number + 1, folds) for number in range(folds)}
+    names = {fold_name(number + 1, folds) for number in range(folds)}
     assert set(examples["split"]) == names
     assert examples.groupby("patient")["split"].nunique().max() == 1
     assert splits.leakage(examples, seed, folds=folds).ours == 0

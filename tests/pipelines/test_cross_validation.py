@@ -2,7 +2,6 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.cross_validation import trials_of
 from tests.pipelines.cli import cxrflow
 from training.recipes import recipe_named
 
@@ -19,16 +18,13 @@ def test_folds_are_trained_in_parallel_and_collected(tmp_path: Path) -> None:
     names = {task["taskInfo"]["name"] for task in tasks.values()}
     assert "Compare with the published figures" in names
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert parameters["trials"]["defaultValue"] == trials_of(
-        [recipe_named("resnet50-10fold")], "10-fold"
+    assert parameters["trials"]["defaultValue"] == list(
+        recipe_named("resnet50-10fold").trials("10-fold")
     )
     assert all(value.get("description") for value in parameters.values())
 
 
 def test_a_trial_is_a_recipe_on_a_division() -> None:
-    recipes = [recipe_named("soares-vgg16"), recipe_named("soares-xception")]
-    assert trials_of(recipes, "70/10/20") == ["soares-vgg16@70/10/20", "soares-xception@70/10/20"]
-    assert trials_of(recipes[:1], "2-fold") == [
-        "soares-vgg16@fold-01-of-02",
-        "soares-vgg16@fold-02-of-02",
-    ]
+    recipe = recipe_named("soares-vgg16")
+    assert recipe.trials("70/10/20") == ("soares-vgg16@70/10/20",)
+    assert recipe.trials("2-fold") == ("soares-vgg16@fold-01-of-02", "soares-vgg16@fold-02-of-02")

@@ -87,23 +87,6 @@ def test_a_class_without_an_image_is_named(records: Path) -> None:
         data.class_counts(manifest, recipe_named("coronet-4class"), ("validation",))
 
 
-def test_a_protocol_tests_every_image_as_often_as_it_says() -> None:
-    assert data.divisions("80/20") == ("80/20",)
-    folds = [data.division(name) for name in data.divisions("4-fold")]
-    assert [fold.test for fold in folds] == [
-        (name,) for name in ("fold-01-of-04", "fold-02-of-04", "fold-03-of-04", "fold-04-of-04")
-    ]
-    assert all(len(fold.train) == 3 and not set(fold.train) & set(fold.test) for fold in folds)
-    assert data.division("80/20").train == ("train", "validation")
-    assert data.division("70/10/20").validation == ("validation",)
-
-
-@pytest.mark.parametrize("protocol", ["1-fold", "fold", "90/10", "100-fold"])
-def test_a_protocol_that_is_none_is_an_error(protocol: str) -> None:
-    with pytest.raises(UserError, match="none of"):
-        data.divisions(protocol)
-
-
 def test_a_part_that_the_records_lack_is_named(records: Path) -> None:
     manifest = data.read_manifest(records)
     with pytest.raises(UserError, match="no part 'fold-01-of-02', only test, train, validation"):
