@@ -39,6 +39,7 @@ def pretrain(
     output: Path,
     checkpoints: Path,
     *,
+    size: int = 0,
     seed: int = 0,
     precision: str = "auto",
 ) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def pretrain(
       examples: the output of `ingest`, made as for the recipe's own training.
       directories: where each source's images are, by the source's name.
       output: a directory to be made, to be given as `weights`. Written aside and renamed.
+      size: side of the images in pixels, 0 for the recipe's: convolutions fit any, and a smaller one
+        is quicker to pretrain.
       checkpoints, seed, precision: see `training.loop.train`.
 
     Returns:
@@ -72,7 +75,9 @@ def pretrain(
         )
     teacher = replace(
         recipe,
+        name=f"pretrain-{recipe.base}",
         task={name: name for name in classes},
+        input_size=(size, size) if size else recipe.input_size,
         head="linear",
         frozen=False,
         learning_rate=1e-4,
@@ -99,7 +104,7 @@ def pretrain(
     told = {
         "recipe": recipe.name,
         "base": recipe.base,
-        "input_size": list(recipe.input_size),
+        "input_size": list(teacher.input_size),
         "epochs": recipe.epochs,
         "images": sum(counts.values()),
         "classes": counts,
@@ -184,6 +189,7 @@ def pretrain_step(
     kermany_directory: str,
     recipe: str,
     epochs: str,
+    size: int,
     precision: str,
     seed: int,
     checkpoints: str,
@@ -202,6 +208,7 @@ def pretrain_step(
         {covid_chestxray.NAME: Path(covid_directory), kermany.NAME: Path(kermany_directory)},
         Path(base.path),
         Path(checkpoints),
+        size=size,
         seed=seed,
         precision=precision,
     )

@@ -265,6 +265,9 @@ def pretrain(
     split: Split = "patient",
     subset: Subset = "all",
     epochs: Epochs = "",
+    size: Annotated[
+        int, typer.Option(min=0, help="Side of the images in pixels. Default: the recipe's.")
+    ] = 0,
     precision: ChosenPrecision = "auto",
     seed: Seed = 0,
     views: Views = FRONTAL,
@@ -294,6 +297,7 @@ def pretrain(
             "grouped": split == "patient",
             "subset": chosen.name if subset == "paper" else "",
             "epochs": epochs,
+            "size": size,
             "precision": precision,
             "seed": seed,
             "checkpoints": str(home / "checkpoints"),

@@ -14,8 +14,8 @@ from training.recipes import recipe_named
 
 NAME = "cxrflow-cross-validation"
 
-
-_EXAMPLE = recipe_named("resnet50-10fold")
+# What a cluster runs unless it is told otherwise.
+_DEFAULT = recipe_named("resnet50-10fold")
 
 
 def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
@@ -33,7 +33,7 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
     def pipeline(
         covid_directory: str,
         kermany_directory: str,
-        trials: list[str] = list(_EXAMPLE.trials(_EXAMPLE.protocol)),
+        trials: list[str] = list(_DEFAULT.trials(_DEFAULT.protocol)),
         views: list[str] = list(FRONTAL_VIEWS),
         folds: int = 10,
         grouped: bool = True,
