@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def run(
     with log.open("w", encoding="utf-8") as file, console.status("starting") as status:
         listener = _Listener(file, console, status, verbose)
         try:
-            with _errors_to(file), contextlib.redirect_stdout(listener):
+            with _temporary_files(), _errors_to(file), contextlib.redirect_stdout(listener):
                 _run(pipeline, arguments, directory)
         except Exception as error:
             raise UserError(
@@ -78,6 +79,21 @@ def _run(pipeline: Callable[[], Any], arguments: Mapping[str, Any], directory: P
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(directory), raise_on_error=True)
     pipeline()(**arguments)
+
+
+@contextlib.contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Keeps what KFP and Beam leave over in one place, and removes it."""
+    before = tempfile.tempdir, os.environ.pop("TMPDIR", None)
+    with tempfile.TemporaryDirectory(prefix="cxrflow-", dir=before[1]) as scratch:
+        tempfile.tempdir = os.environ["TMPDIR"] = scratch
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before[0]
+            del os.environ["TMPDIR"]
+            if before[1]:
+                os.environ["TMPDIR"] = before[1]
 
 
 @contextlib.contextmanager

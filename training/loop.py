@@ -77,8 +77,8 @@ def train(
       seed: of initial weights, dropout and shuffling.
       precision: see `dtype_policy`.
       division: which parts of the records are trained on; see `components.divisions`.
-      strategy: how replicas share the work; by default a MirroredStrategy over every GPU, or over
-        the CPU where there is none.
+      strategy: how replicas share the work; by default a MirroredStrategy over every GPU, and
+        TensorFlow's own where there is but one device, a GPU or the CPU.
 
     Raises:
       UserError: the records are not whole, a class has no image, or the weights cannot be had.
@@ -89,7 +89,7 @@ def train(
     held_out = sum(data.class_counts(manifest, recipe, parts.validation).values())
     class_weights = data.class_weights(counts)
     policy = dtype_policy(precision)
-    strategy = strategy or tf.distribute.MirroredStrategy()
+    strategy = strategy or _strategy()
     replicas = strategy.num_replicas_in_sync
     batch, learning_rate = scaled(recipe, replicas)
     images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
@@ -161,6 +161,13 @@ def train(
         learning_rate=learning_rate,
         policy=policy,
     )
+
+
+def _strategy() -> tf.distribute.Strategy:
+    if len(tf.config.list_physical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    # Of a single device it would make nothing but every iterator dearer, a third of a second an epoch.
+    return tf.distribute.get_strategy()
 
 
 def _inputs(

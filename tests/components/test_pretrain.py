@@ -23,7 +23,7 @@ def small():
 @pytest.fixture(scope="module")
 def base(small, examples: Path, directories, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("pretrain")
-    pretrain(small, examples, directories, home / "base", home / "checkpoints")
+    pretrain(small, examples, directories, home / "base", home / "checkpoints", size=48)
     return home / "base"
 
 
@@ -42,6 +42,7 @@ def test_it_says_what_it_learnt_on(base: Path) -> None:
     assert set(told["classes"]) == {"normal", "bacterial", "viral"}
     assert told["images"] == sum(told["classes"].values())
     assert told["phantoms"]
+    assert told["input_size"] == [48, 48], "convolutions fit any size"
 
 
 def test_a_training_starts_from_it_and_says_so(
