@@ -24,9 +24,10 @@ from rich.console import Console
 from components import phantoms
 from components.files import write_json
 from components.images import inspect
-from components.ingest import SCHEMA, ingest
+from components.ingest import ingest
 from components.labels import NORMAL
 from components.open_images import open_images
+from components.schema import SCHEMA
 from components.sources import Row
 from components.write_records import write_records
 from training import architectures, data, gradcam, loop

@@ -21,38 +21,17 @@ from components.files import write_aside, write_json
 from components.labels import LABELS
 from components.open_images import open_images
 from components.progress import logger
+from components.schema import (
+    EXAMPLES,
+    EXCLUDED,
+    EXCLUDED_SCHEMA,
+    SCHEMA,
+    SUMMARY,
+    fingerprint,
+)
 from components.sources import covid_chestxray, kermany
 from components.step import data_step
 from training.recipes import Recipe
-
-EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
-
-# One row an image. `id` is `<source>/<path>`; the rest is described at `Row` and `images.Facts`.
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("sha256", pa.string()),
-        ("source", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("finding", pa.string()),
-        ("patient", pa.string()),
-        ("view", pa.string()),
-        ("sex", pa.string()),
-        ("age", pa.float32()),
-        ("offset", pa.float32()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("mode", pa.string()),
-        ("perceptual_hash", pa.string()),
-        ("folder_split", pa.string()),
-        ("split", pa.string()),
-    ]
-)
-# One row an image that is not used: `kind` groups the reasons, `reason` is a sentence.
-EXCLUDED_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("source", "path", "kind", "reason", "finding")]
-)
 
 
 def ingest(
@@ -211,19 +190,6 @@ def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dic
         "seed": seed,
         "fingerprint": fingerprint(examples),
     }
-
-
-def fingerprint(examples: pd.DataFrame) -> str:
-    """Returns 64 hexadecimal digits that follow from images, labels, patients and splits alone.
-
-    Args:
-      examples: with the columns `id`, `sha256`, `label`, `patient` and `split`, sorted by `id`.
-    """
-    digest = hashlib.sha256()
-    identity = examples[["id", "sha256", "label", "patient", "split"]]
-    for values in identity.itertuples(index=False, name=None):
-        digest.update("\0".join(values).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _write_parquet(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:

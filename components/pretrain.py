@@ -5,8 +5,6 @@ near-duplicate that a later test split holds: `images.parquet` beside the weight
 whoever starts from them checks it (`require_unseen`).
 """
 
-import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,15 @@ import numpy as np
 import pandas as pd
 from kfp import dsl
 
-from components import divisions, ingest, splits
+from components import divisions, splits
 from components.divisions import HOLD_OUT, TRAIN, VALIDATION
 from components.errors import UserError
 from components.files import read_json, write_aside, write_json
 from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.progress import logger
+from components.schema import EXAMPLES, SUMMARY, fingerprint
 from components.sources import kermany
-from components.step import training_step
-from components.write_records import write_records
+from components.step import data_step, training_step
 from training import architectures, data, loop
 from training.recipes import Recipe
 
@@ -32,10 +30,52 @@ IMAGES = "images.parquet"
 _IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
 
 
+def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd.DataFrame:
+    """Chooses Kermany's examples that share no patient or picture with what a recipe is tested on.
+
+    Args:
+      recipe: its task says which labels are tested on.
+      examples: the output of `ingest`, made as for the recipe's own training.
+      output: a directory to be made, with `examples.parquet` and `summary.json` as `ingest` writes
+        them; nine in ten examples are to be trained on, the rest is for validation. Written aside and
+        renamed.
+      seed: of that.
+
+    Returns:
+      the chosen examples, as in `examples.parquet`.
+
+    Raises:
+      UserError: the recipe is trained from scratch as published, or too few images are left.
+    """
+    if not recipe.pretrained:
+        raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
+    table = pd.read_parquet(examples / EXAMPLES)
+    tested = _tested(table, recipe, divisions.divisions(_protocol(table))).to_numpy()
+    group = splits.groups(table)
+    free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
+    chosen = table[free].reset_index(drop=True)
+    if chosen["label"].nunique() < 2:
+        raise UserError(
+            f"pretrain: besides what {recipe.name} is tested on, {len(chosen)} images of "
+            f"{kermany.NAME} are left, of {chosen['label'].nunique()} classes; at least two are "
+            "needed. Give more images, or draw fewer for the recipe (--subset paper)."
+        )
+    fold = splits.fold_of_each(chosen, group[free], 10, seed)
+    chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)
+    summary = read_json(examples / SUMMARY)
+    with write_aside(output) as aside:
+        aside.mkdir()
+        chosen.to_parquet(aside / EXAMPLES, index=False)
+        of_data = fingerprint(chosen)
+        write_json(aside / SUMMARY, {**summary, "fingerprint": of_data})
+    logger.info("%d images to pretrain on, unrelated to those tested on", len(chosen))
+    return chosen
+
+
 def pretrain(
     recipe: Recipe,
-    examples: Path,
-    directories: Mapping[str, Path],
+    chosen: Path,
+    records: Path,
     output: Path,
     checkpoints: Path,
     *,
@@ -43,13 +83,12 @@ def pretrain(
     seed: int = 0,
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Trains a recipe's base, with a head of its own, on what the recipe will not be tested on.
+    """Trains a recipe's base, with a head of its own.
 
     Args:
-      recipe: whose base, input size, batch and epochs are taken; its protocol says what it is tested
-        on.
-      examples: the output of `ingest`, made as for the recipe's own training.
-      directories: where each source's images are, by the source's name.
+      recipe: whose base, input size, batch and epochs are taken.
+      chosen: the output of `choose`.
+      records: the TFRecords of `chosen`.
       output: a directory to be made, to be given as `weights`. Written aside and renamed.
       size: side of the images in pixels, 0 for the recipe's: convolutions fit any, and a smaller one
         is quicker to pretrain.
@@ -58,49 +97,27 @@ def pretrain(
     Returns:
       what `pretraining.json` says: the recipe, the base, numbers of images by class, the last epoch's
       validation accuracy, the data's fingerprint, seed, and the time it took.
-
-    Raises:
-      UserError: the recipe is trained from scratch as published, or too few images are left.
     """
-    if not recipe.pretrained:
-        raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
-    table = pd.read_parquet(examples / ingest.EXAMPLES)
-    chosen = _unrelated_to_tests(table, recipe, seed)
-    classes = [name for name in (NORMAL, BACTERIAL, VIRAL) if name in set(chosen["label"])]
-    if len(classes) < 2:
-        raise UserError(
-            f"pretrain: besides what {recipe.name} is tested on, {len(chosen)} images of "
-            f"{kermany.NAME} are left, of {len(classes)} classes; at least two are needed. Give more "
-            "images, or draw fewer for the recipe (--subset paper)."
-        )
+    manifest = data.read_manifest(records)
+    labels = manifest["splits"][TRAIN]["labels"]
     teacher = replace(
         recipe,
         name=f"pretrain-{recipe.base}",
-        task={name: name for name in classes},
+        task={name: name for name in (NORMAL, BACTERIAL, VIRAL) if name in labels},
         input_size=(size, size) if size else recipe.input_size,
         head="linear",
         frozen=False,
         learning_rate=1e-4,
     )
-    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        made = Path(scratch, "examples")
-        made.mkdir()
-        chosen.to_parquet(made / ingest.EXAMPLES, index=False)
-        summary = read_json(examples / ingest.SUMMARY)
-        summary["fingerprint"] = ingest.fingerprint(chosen)
-        write_json(made / ingest.SUMMARY, summary)
-        records = Path(scratch, "records")
-        manifest = write_records(made, dict(directories), records)
-        trained = loop.train(
-            teacher,
-            records,
-            checkpoints,
-            weights=architectures.NONE,
-            seed=seed,
-            precision=precision,
-        )
+    trained = loop.train(
+        teacher,
+        records,
+        checkpoints,
+        weights=architectures.NONE,
+        seed=seed,
+        precision=precision,
+    )
     counts = data.class_counts(manifest, teacher, (TRAIN,))
-    last = trained.history.iloc[-1]
     told = {
         "recipe": recipe.name,
         "base": recipe.base,
@@ -108,40 +125,26 @@ def pretrain(
         "epochs": recipe.epochs,
         "images": sum(counts.values()),
         "classes": counts,
-        "validation_accuracy": float(last["val_accuracy"]),
-        "fingerprint": summary["fingerprint"],
-        "phantoms": summary["phantoms"],
+        "validation_accuracy": float(trained.history["val_accuracy"].iloc[-1]),
+        "fingerprint": manifest["fingerprint"],
+        "phantoms": manifest["phantoms"],
         "seed": seed,
         "seconds": round(float(trained.history["seconds"].sum()), 1),
     }
+    seen = pd.read_parquet(chosen / EXAMPLES, columns=_IDENTITY)
     with write_aside(output) as aside:
         aside.mkdir()
         trained.model.get_layer(architectures.BASE).save_weights(aside / architectures.BASE_WEIGHTS)
-        chosen[_IDENTITY].to_parquet(aside / IMAGES, index=False)
+        seen.to_parquet(aside / IMAGES, index=False)
         write_json(aside / architectures.PRETRAINING, told)
     logger.info(
         "pretrained %s on %d images of %s: validation accuracy %.3f",
         recipe.base,
         told["images"],
-        ", ".join(classes),
+        ", ".join(counts),
         told["validation_accuracy"],
     )
     return told
-
-
-def _unrelated_to_tests(table: pd.DataFrame, recipe: Recipe, seed: int) -> pd.DataFrame:
-    """Returns Kermany's examples that share no patient or picture with a test image.
-
-    Nine in ten are to be trained on, the rest is for validation.
-    """
-    tested = _tested(table, recipe, divisions.divisions(_protocol(table))).to_numpy()
-    group = splits.groups(table)
-    free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
-    chosen = table[free].reset_index(drop=True)
-    if len(chosen):
-        fold = splits.fold_of_each(chosen, group[free], 10, seed)
-        chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)
-    return chosen
 
 
 def _protocol(table: pd.DataFrame) -> str:
@@ -168,7 +171,7 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
     if examples is None:
         raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
     seen = pd.read_parquet(weights / IMAGES)
-    table = pd.read_parquet(examples / ingest.EXAMPLES)
+    table = pd.read_parquet(examples / EXAMPLES)
     tested = table.loc[_tested(table, recipe, (division,)), _IDENTITY]
     both = pd.concat([seen, tested], ignore_index=True)
     group = splits.groups(both)
@@ -182,11 +185,26 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
         )
 
 
+@data_step
+def choose_step(
+    examples: dsl.Input[dsl.Dataset],
+    recipe: str,
+    seed: int,
+    chosen: dsl.Output[dsl.Dataset],
+) -> None:
+    """Chooses images that a recipe will not be tested on. See `choose`."""
+    from pathlib import Path
+
+    from components.pretrain import choose
+    from training.recipes import recipe_named
+
+    choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)
+
+
 @training_step
 def pretrain_step(
-    examples: dsl.Input[dsl.Dataset],
-    covid_directory: str,
-    kermany_directory: str,
+    chosen: dsl.Input[dsl.Dataset],
+    records: dsl.Input[dsl.Dataset],
     recipe: str,
     epochs: str,
     size: int,
@@ -195,17 +213,16 @@ def pretrain_step(
     checkpoints: str,
     base: dsl.Output[dsl.Model],
 ) -> None:
-    """Trains a base on chest X-rays that will not be tested on. See `pretrain`."""
+    """Trains a base on chest X-rays. See `pretrain`."""
     from pathlib import Path
 
     from components.pretrain import pretrain
-    from components.sources import covid_chestxray, kermany
     from training.recipes import recipe_named, with_epochs
 
     told = pretrain(
         with_epochs(recipe_named(recipe), epochs),
-        Path(examples.path),
-        {covid_chestxray.NAME: Path(covid_directory), kermany.NAME: Path(kermany_directory)},
+        Path(chosen.path),
+        Path(records.path),
         Path(base.path),
         Path(checkpoints),
         size=size,

@@ -7,10 +7,11 @@ from typing import Any
 
 from kfp import dsl
 
-from components import ingest, pages
+from components import pages
 from components.files import read_json, write_text
 from components.labels import LABELS
 from components.pages import plots
+from components.schema import SUMMARY
 from components.step import data_step
 from components.validate import ANOMALIES
 from training import metrics
@@ -28,7 +29,7 @@ def report(
       decision: the output of `gate`.
       output: the page, HTML.
     """
-    summary = read_json(examples / ingest.SUMMARY)
+    summary = read_json(examples / SUMMARY)
     decided = read_json(decision)
     page = pages.render(
         "report.html",

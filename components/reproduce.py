@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 from kfp import dsl
 
-from components import evaluate, ingest, pages
+from components import evaluate, pages
 from components.files import read_json, write_aside, write_json, write_text
 from components.labels import LABELS
 from components.pages import heat_maps, plots
 from components.progress import logger
+from components.schema import EXAMPLES, SUMMARY
 from components.step import training_step
 from training import export, loop, metrics
 from training.recipes import Recipe, recipe_named
@@ -41,8 +42,8 @@ def reproduce(
       is the sum of the folds'), the same of each fold, and `compared`: every published figure with
       ours.
     """
-    summary = read_json(examples / ingest.SUMMARY)
-    table = pd.read_parquet(examples / ingest.EXAMPLES, columns=["label", "patient"])
+    summary = read_json(examples / SUMMARY)
+    table = pd.read_parquet(examples / EXAMPLES, columns=["label", "patient"])
     cards = [read_json(model / export.CARD) for model in models]
     names = list(dict.fromkeys(card["recipe"]["name"] for card in cards))
     results, shown = [], []

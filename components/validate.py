@@ -15,12 +15,13 @@ from typing import Any
 
 from kfp import dsl
 
-from components import ingest, pages
+from components import pages
 from components.divisions import SPLITS
 from components.errors import UserError
 from components.files import read_json, write_aside, write_text
 from components.pages import plots
 from components.progress import logger
+from components.schema import EXAMPLES, SUMMARY
 from components.step import data_step
 
 ANOMALIES, PAGE = "anomalies.json", "validation.html"
@@ -66,13 +67,13 @@ def validate(examples: Path, output: Path) -> list[dict[str, Any]]:
     with write_aside(output) as aside:
         aside.mkdir()
         _run_tfdv(
-            examples / ingest.EXAMPLES,
+            examples / EXAMPLES,
             _VALIDATION / "schema.pbtxt",
             _VALIDATION / "warnings.pbtxt",
             aside,
         )
         found = list(read_json(aside / ANOMALIES))
-        summary = read_json(examples / ingest.SUMMARY)
+        summary = read_json(examples / SUMMARY)
         statistics = {
             split: read_json(aside / split / "FeatureStats.json")["datasets"][0]["features"]
             for split in SPLITS

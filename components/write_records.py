@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from kfp import dsl
 
-from components import ingest
 from components.beam_options import pipeline_options
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
 from components.images import for_tensorflow, to_png
 from components.progress import logger
+from components.schema import EXAMPLES, SUMMARY
 from components.step import data_step
 from training import preprocess
 
@@ -57,7 +57,7 @@ def write_records(
     Raises:
       UserError: an image that was there at ingest is gone.
     """
-    rows = pq.read_table(examples / ingest.EXAMPLES, columns=_COLUMNS).to_pandas()
+    rows = pq.read_table(examples / EXAMPLES, columns=_COLUMNS).to_pandas()
     shards = list(_shards(rows))
     roots = {name: str(path) for name, path in directories.items()}
     output.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def write_records(
             | "Spread over workers" >> beam.Reshuffle()
             | "Write shard" >> beam.Map(_write_shard, roots, str(output))
         )
-    summary = read_json(examples / ingest.SUMMARY)
+    summary = read_json(examples / SUMMARY)
     manifest = {
         "fingerprint": summary["fingerprint"],
         "phantoms": summary["phantoms"],

@@ -5,7 +5,8 @@ from typing import Any
 from kfp import dsl
 
 from components.ingest import ingest_step
-from components.pretrain import pretrain_step
+from components.pretrain import choose_step, pretrain_step
+from components.write_records import write_records_step
 
 NAME = "cxrflow-pretraining"
 
@@ -42,10 +43,20 @@ def pretraining_pipeline() -> Any:
             subset=subset,
         ).set_display_name("Ingest both datasets, divide by patient")
 
-        pretrain_step(
-            examples=ingested.outputs["examples"],
+        chosen = choose_step(
+            examples=ingested.outputs["examples"], recipe=recipe, seed=seed
+        ).set_display_name("Choose what will not be tested on")
+
+        recorded = write_records_step(
+            examples=chosen.outputs["chosen"],
             covid_directory=covid_directory,
             kermany_directory=kermany_directory,
+            beam_options=[],
+        ).set_display_name("Write TFRecords")
+
+        pretrain_step(
+            chosen=chosen.outputs["chosen"],
+            records=recorded.outputs["records"],
             recipe=recipe,
             epochs=epochs,
             size=size,

@@ -9,8 +9,9 @@ import pytest
 from components import splits
 from components.errors import UserError
 from components.ingest import ingest
-from components.pretrain import pretrain, require_unseen
+from components.pretrain import choose, pretrain, require_unseen
 from components.train import train
+from components.write_records import write_records
 from training import architectures
 from training.recipes import recipe_named
 
@@ -23,7 +24,9 @@ def small():
 @pytest.fixture(scope="module")
 def base(small, examples: Path, directories, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("pretrain")
-    pretrain(small, examples, directories, home / "base", home / "checkpoints", size=48)
+    choose(small, examples, home / "chosen")
+    write_records(home / "chosen", directories, home / "records")
+    pretrain(small, home / "chosen", home / "records", home / "base", home / "checkpoints", size=48)
     return home / "base"
 
 
@@ -71,14 +74,14 @@ def test_a_base_is_not_taken_unchecked(small, base: Path, records: Path, tmp_pat
 
 
 def test_where_everything_is_tested_little_is_left_and_that_is_said(
-    small, covid_directory: Path, kermany_directory: Path, directories, tmp_path: Path
+    small, covid_directory: Path, kermany_directory: Path, tmp_path: Path
 ) -> None:
     ingest(covid_directory, kermany_directory, tmp_path / "examples", folds=4)
     with pytest.raises(UserError, match="0 images of kermany are left"):
-        pretrain(small, tmp_path / "examples", directories, tmp_path / "base", tmp_path)
-    assert not (tmp_path / "base").exists()
+        choose(small, tmp_path / "examples", tmp_path / "chosen")
+    assert not (tmp_path / "chosen").exists()
 
 
-def test_a_recipe_from_scratch_has_nothing_to_pretrain(examples, directories, tmp_path) -> None:
+def test_a_recipe_from_scratch_has_nothing_to_pretrain(examples: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="from scratch, as published"):
-        pretrain(recipe_named("cnn-dubey"), examples, directories, tmp_path / "b", tmp_path)
+        choose(recipe_named("cnn-dubey"), examples, tmp_path / "chosen")

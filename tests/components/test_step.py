@@ -1,0 +1,41 @@
+import subprocess
+import sys
+
+import pytest
+
+BLOCKING = """
+import importlib, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ImportError(name + " is not in this image")
+
+sys.meta_path.insert(0, Blocked())
+for module in {modules}:
+    importlib.import_module(module)
+"""
+
+
+@pytest.mark.parametrize(
+    ("modules", "blocked"),
+    [
+        (
+            [
+                "components.train",
+                "components.evaluate",
+                "components.reproduce",
+                "components.pretrain",
+            ],
+            ["apache_beam", "kserve", "tensorflow_data_validation"],
+        ),
+        (["serving.server"], ["apache_beam", "matplotlib", "sklearn", "scipy", "kfp"]),
+    ],
+    ids=["training", "serving"],
+)
+def test_a_step_needs_no_package_that_its_image_lacks(
+    modules: list[str], blocked: list[str]
+) -> None:
+    code = BLOCKING.format(modules=modules, blocked=blocked)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
