@@ -34,8 +34,8 @@ from training import architectures, data, gradcam, loop
 from training.precision import dtype_policy
 from training.recipes import Recipe, recipe_named
 
-# Of each label: about 850 images to train on.
-PATIENTS = 200
+# Of each label: about 500 images to train on.
+PATIENTS = 120
 # The width that phantoms are enlarged to for ingest: about the mean of Kermany's originals.
 SIDE = 1400
 # So many that starting Beam's workers is under a tenth of the time.
