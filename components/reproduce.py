@@ -75,6 +75,11 @@ def reproduce(
         labels=LABELS,
         summary=summary,
         results=list(zip(results, shown, strict=True)),
+        common=[
+            difference
+            for difference in results[0]["differences"]
+            if all(difference in result["differences"] for result in results)
+        ],
         versions=cards[0]["versions"],
         colour_bar=heat_maps.colour_bar(),
     )
