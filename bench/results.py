@@ -55,10 +55,11 @@ RUNS = (
     Run(recipes=SOARES),
     Run(recipes="cnn-dubey", bases=None),
     Run(recipes="resnet50-10fold", bases="bases-for-folds"),
-    Run(recipes="coronet-4class", epochs=4),
-    Run(recipes="coronet-3class", epochs=3),
-    Run(recipes="coronet-2class", epochs=3),
-    Run(recipes="coronet-4class", epochs=4, bases=None),
+    Run(recipes="coronet-4class", epochs=3),
+    Run(recipes="coronet-3class", epochs=2),
+    Run(recipes="coronet-2class", epochs=2),
+    Run(recipes="soares-xception", bases=None),
+    Run(recipes="coronet-4class", epochs=3, bases=None),
 )
 
 
@@ -162,21 +163,20 @@ def _row(run: Run, data: dict[str, Any], result: dict[str, Any]) -> str:
 
 def _pretraining(told: list[tuple[Run, dict[str, Any]]]) -> str:
     """Returns what pretraining buys: each recipe that was run both ways, with the same budget."""
-    rows = []
-    for run, one in told:
-        twins = [
-            other
-            for twin, other in told
-            if twin.recipes == run.recipes and twin.options == run.options and not twin.bases
-        ]
-        if run.bases and twins:
-            for with_base, without in zip(one["recipes"], twins[0]["recipes"], strict=True):
-                ours, theirs = (
-                    _rate(which["metrics"]["accuracy"]) for which in (with_base, without)
-                )
-                rows.append(
-                    f"| `{with_base['recipe']}` | {with_base['epochs']} | {ours} | {theirs} |"
-                )
+    def of(pretrained: bool) -> dict[str, dict[str, Any]]:
+        return {
+            result["recipe"]: result
+            for run, one in told
+            for result in one["recipes"]
+            if bool(run.bases) == pretrained
+        }
+
+    rows = [
+        f"| `{name}` | {ours['epochs']} | {_rate(ours['metrics']['accuracy'])} | "
+        f"{_rate(of(False)[name]['metrics']['accuracy'])} |"
+        for name, ours in of(True).items()
+        if name in of(False)
+    ]
     if not rows:
         return ""
     table = "\n".join(rows)
