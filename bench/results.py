@@ -163,6 +163,7 @@ def _row(run: Run, data: dict[str, Any], result: dict[str, Any]) -> str:
 
 def _pretraining(told: list[tuple[Run, dict[str, Any]]]) -> str:
     """Returns what pretraining buys: each recipe that was run both ways, with the same budget."""
+
     def of(pretrained: bool) -> dict[str, dict[str, Any]]:
         return {
             result["recipe"]: result
