@@ -168,13 +168,13 @@ def _differences(
     if summary["grouped"]:
         said.append(
             "No patient and no picture is on both sides of the split; the paper split at random, "
-            f"which here would put a relative of {leak['random']} of {leak['test'][1]} test images "
-            "into training."
+            f"which here would put a relative of {leak['random']} of {leak['test'][1]} test images, of "
+            "all labels, into training."
         )
     else:
         said.append(
-            f"Split at random, as in the paper: {leak['ours']} of {leak['test'][0]} test images have "
-            "their patient or picture in training, so the figures are too good."
+            f"Split at random, as in the paper: {leak['ours']} of {leak['test'][0]} test images, of all "
+            "labels, have their patient or picture in training, so the figures are too good."
         )
     counts = members["label"].map(recipe.task).value_counts()
     used = ", ".join(f"{counts[name]} {name}" for name in recipe.classes)
