@@ -209,7 +209,7 @@ def _row(run: Run, data: dict[str, Any], result: dict[str, Any]) -> str:
         ", ".join(
             f"{name} {_percent(published[name])}"
             for name in ("accuracy", "covid recall", "validation accuracy")
-            if name in published
+            if published.get(name) is not None
         ),
         f"{result['seconds'] / 60:.1f}",
     ]
