@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from components import splits
+from components.examples import EXAMPLES
 from components.ingest import ingest
-from components.schema import EXAMPLES
 
 FARTHEST = 64
 

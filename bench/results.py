@@ -231,7 +231,7 @@ def _pretraining(told: list[tuple[Run, dict[str, Any]]]) -> str:
         f"| `{name}` | {ours['epochs']} | {_rate(ours['metrics']['accuracy'])} | "
         f"{_rate(of(False)[name]['metrics']['accuracy'])} |"
         for name, ours in of(True).items()
-        if name in of(False)
+        if name in of(False) and of(False)[name]["epochs"] == ours["epochs"]
     ]
     if not rows:
         return ""

@@ -22,7 +22,7 @@ from components.step import training_step
 from training import data, export, loop, metrics
 from training.recipes import Recipe, recipe_named
 
-PREDICTIONS, EXAMPLES, PAGE = "predictions.parquet", "examples.json", "evaluation.html"
+PREDICTIONS, GALLERY, PAGE = "predictions.parquet", "gallery.json", "evaluation.html"
 
 _BATCH = 16
 _EXAMPLES_PER_CLASS = 6
@@ -36,7 +36,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       model: the output of `train`.
       records: the TFRecords.
       output: a directory to be made, with `metrics.json`; `predictions.parquet`, a row an image:
-        `id`, `truth`, `predicted` and a probability for each class; `examples.json`, some test images
+        `id`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test images
         with their heat maps; and `evaluation.html`. Written aside and renamed.
 
     Returns:
@@ -65,7 +65,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         "phantoms": card["phantoms"] or manifest["phantoms"],
     }
     curves = roc_curves(predictions, recipe.classes)
-    examples = _examples(predictions, images, recipe, exported)
+    gallery = _gallery(predictions, images, recipe, exported)
     page = pages.render(
         "evaluation.html",
         version=version("cxrflow"),
@@ -75,13 +75,13 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         metrics=figures,
         history=plots.history([pd.read_csv(model / loop.HISTORY)]),
         roc=plots.roc({name: (x, y) for name, (x, y, _) in curves.items()}),
-        examples=examples,
+        gallery=gallery,
         colour_bar=heat_maps.colour_bar(),
     )
     with write_aside(output) as aside:
         write_json(aside / metrics.FILE, figures)
         predictions.to_parquet(aside / PREDICTIONS, index=False)
-        write_json(aside / EXAMPLES, examples)
+        write_json(aside / GALLERY, gallery)
         write_text(aside / PAGE, page)
     logger.info(
         "%s: on %d test images accuracy %s, recall %s",
@@ -117,7 +117,7 @@ def _predict(exported: export.Exported, images: tf.data.Dataset, recipe: Recipe)
     return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
 
 
-def _examples(
+def _gallery(
     predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe, exported: export.Exported
 ) -> list[dict[str, Any]]:
     """Returns, for each class, the surest mistakes and the surest hits, half of each where there are.

@@ -17,11 +17,7 @@ from kfp import dsl
 
 from components import phantoms, splits
 from components.errors import UserError
-from components.files import write_aside, write_json
-from components.labels import LABELS
-from components.open_images import open_images
-from components.progress import logger
-from components.schema import (
+from components.examples import (
     EXAMPLES,
     EXCLUDED,
     EXCLUDED_SCHEMA,
@@ -29,6 +25,10 @@ from components.schema import (
     SUMMARY,
     fingerprint,
 )
+from components.files import write_aside, write_json
+from components.labels import LABELS
+from components.open_images import open_images
+from components.progress import logger
 from components.sources import covid_chestxray, kermany
 from components.step import data_step
 from training.recipes import Recipe

@@ -16,10 +16,10 @@ from kfp import dsl
 from components import divisions, splits
 from components.divisions import HOLD_OUT, TRAIN, VALIDATION
 from components.errors import UserError
+from components.examples import EXAMPLES, SUMMARY, fingerprint
 from components.files import read_json, write_aside, write_json
 from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.progress import logger
-from components.schema import EXAMPLES, SUMMARY, fingerprint
 from components.sources import kermany
 from components.step import data_step, training_step
 from training import architectures, data, loop
@@ -66,8 +66,7 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
     with write_aside(output) as aside:
         aside.mkdir()
         chosen.to_parquet(aside / EXAMPLES, index=False)
-        of_data = fingerprint(chosen)
-        write_json(aside / SUMMARY, {**summary, "fingerprint": of_data})
+        write_json(aside / SUMMARY, {**summary, "fingerprint": fingerprint(chosen)})
     logger.info("%d images to pretrain on, unrelated to those tested on", len(chosen))
     return chosen
 

@@ -8,10 +8,10 @@ from typing import Any
 from kfp import dsl
 
 from components import pages
+from components.examples import SUMMARY
 from components.files import read_json, write_text
 from components.labels import LABELS
 from components.pages import plots
-from components.schema import SUMMARY
 from components.step import data_step
 from components.validate import ANOMALIES
 from training import metrics

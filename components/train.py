@@ -97,7 +97,7 @@ def train(
 def train_step(
     examples: dsl.Input[dsl.Dataset],
     records: dsl.Input[dsl.Dataset],
-    recipe: str,
+    trial: str,
     epochs: str,
     weights: str,
     precision: str,
@@ -105,14 +105,14 @@ def train_step(
     checkpoints: str,
     model: dsl.Output[dsl.Model],
 ) -> None:
-    """Trains one recipe, or recipe@division, on every GPU there is and exports it. See `train`."""
+    """Trains a recipe, or recipe@division (see `Recipe.trials`), on every GPU there is. See `train`."""
     from pathlib import Path
 
     from components.divisions import HOLD_OUT
     from components.train import train
     from training.recipes import recipe_named, with_epochs
 
-    name, _, division = recipe.partition("@")
+    name, _, division = trial.partition("@")
     card = train(
         with_epochs(recipe_named(name), epochs),
         Path(records.path),

@@ -18,10 +18,10 @@ from kfp import dsl
 from components import pages
 from components.divisions import SPLITS
 from components.errors import UserError
+from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_text
 from components.pages import plots
 from components.progress import logger
-from components.schema import EXAMPLES, SUMMARY
 from components.step import data_step
 
 ANOMALIES, PAGE = "anomalies.json", "validation.html"

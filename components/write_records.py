@@ -17,10 +17,10 @@ from kfp import dsl
 
 from components.beam_options import pipeline_options
 from components.errors import UserError
+from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, sha256_of, write_aside, write_json
 from components.images import for_tensorflow, to_png
 from components.progress import logger
-from components.schema import EXAMPLES, SUMMARY
 from components.step import data_step
 from training import preprocess
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from components.errors import UserError
 
@@ -214,6 +213,8 @@ def reproduce(
     protocols = {one.protocol for one in recipes}
     if not recipes or (len(protocols) > 1 and not folds):
         raise UserError(f"reproduce: name recipes of one protocol, not of {len(protocols)}")
+    if subset == "paper" and len({tuple(one.subset.items()) for one in recipes}) > 1:
+        raise UserError("reproduce: the papers had other numbers of images; name one with --subset")
     protocol = f"{folds}-fold" if folds else protocols.pop()
     home = output.resolve()
     done = local.run(
@@ -331,14 +332,10 @@ def predict(
                 "`cxrflow run` or `cxrflow serve`."
             )
         url = server.url
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("image", "label", "probabilities"):
-        table.add_column(heading, overflow="fold")
     for image, answer in zip(images, client.predict(images, url), strict=True):
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
-        table.add_row(escape(str(image)), answer["label"], shares)
-    _console.print(table)
+        _print_rows([(str(image), shares)])
 
 
 @app.command()
@@ -441,4 +438,4 @@ def _split(text: str) -> list[str]:
 def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        _console.print(f"[bold]{name:<{width}}[/]  {escape(value)}", highlight=False)
+        _console.print(f"[bold]{escape(name):<{width}}[/]  {escape(value)}", highlight=False)

@@ -74,9 +74,7 @@ def layer_table(model: keras.Model, recipe: Recipe) -> list[dict[str, Any]]:
       rows of `layer`, `output` (its shape, without the batch) and `parameters`.
     """
     base, head = model.get_layer(BASE), model.get_layer(HEAD)
-    parts = [*_shown(base), *_shown(head)]
-    if recipe.base != "dubey":
-        parts = [base, *_shown(head)]
+    parts = [*(_shown(base) if recipe.base == "dubey" else [base]), *_shown(head)]
     return [
         {
             "layer": recipe.base if part is base else type(part).__name__,

@@ -166,7 +166,7 @@ def train(
 def _strategy() -> tf.distribute.Strategy:
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
-    # Of a single device it would make nothing but every iterator dearer, a third of a second an epoch.
+    # Of a single device it would make nothing but every iterator dearer.
     return tf.distribute.get_strategy()
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from components.errors import UserError
+from components.examples import EXCLUDED, SCHEMA
 from components.ingest import ingest
-from components.schema import EXCLUDED, SCHEMA
 from training.recipes import recipe_named
 
 

@@ -36,6 +36,6 @@ def test_a_base_is_pretrained_and_used(
     weights = ("--weights", str(tmp_path / "bases"))
     said = cxrflow("reproduce", "soares-vgg16", *sources, *options, *weights)
     page = (tmp_path / "soares-vgg16.html").read_text()
-    assert "Not ImageNet" in page
+    assert "Other weights" in page
     assert f"from a base pretrained on {told['images']} chest X-rays" in page
     assert list((tmp_path / "checkpoints" / "features").glob("vgg16-*/*.npy"))

@@ -92,3 +92,11 @@ def test_recipes_of_two_protocols_are_not_reproduced_together(tmp_path: Path) ->
     sources = ["--covid", str(tmp_path), "--kermany", str(tmp_path)]
     error = cxrflow("reproduce", "cnn-dubey,soares-vgg16", *sources, fails=True)
     assert "recipes of one protocol" in error
+
+
+def test_recipes_of_two_subsets_are_not_drawn_together(tmp_path: Path) -> None:
+    sources = ["--covid", str(tmp_path), "--kermany", str(tmp_path)]
+    error = cxrflow(
+        "reproduce", "coronet-4class,coronet-3class", *sources, "--subset", "paper", fails=True
+    )
+    assert "other numbers of images" in error

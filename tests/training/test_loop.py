@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training import loop
+from training import data, loop
 from training.recipes import recipe_named
 
 
@@ -126,13 +126,30 @@ def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -
     np.testing.assert_allclose(curve("two"), curve("one"), rtol=1e-4)
 
 
-def test_another_seed_and_another_dataset_start_anew(records: Path, tiny_cnn) -> None:
+def test_another_seed_dataset_or_division_starts_anew(records: Path, tiny_cnn) -> None:
     keys = {
-        loop._key(tiny_cnn, fingerprint, "70/10/20", "none", seed, "float32", 8)
+        loop._key(tiny_cnn, fingerprint, division, "none", seed, "float32", 8)
         for fingerprint in ("a", "b")
+        for division in ("70/10/20", "80/20")
         for seed in (0, 1)
     }
-    assert len(keys) == 4
+    assert len(keys) == 8
+
+
+def test_it_reads_what_its_division_trains_on_and_no_more(
+    records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    pixels = data.pixels
+
+    def spy(records: Path, manifest, recipe, parts):
+        reads.append(tuple(parts))
+        return pixels(records, manifest, recipe, parts)
+
+    monkeypatch.setattr(data, "pixels", spy)
+    for division in ("80/20", "70/10/20"):
+        loop.train(tiny_cnn, records, tmp_path, precision="float32", division=division)
+    assert reads == [("train", "validation"), ("test",), ("train",), ("validation",)]
 
 
 def test_trained_again_it_is_taken_from_its_checkpoint(records, tiny_cnn, tmp_path) -> None:

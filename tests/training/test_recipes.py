@@ -34,7 +34,7 @@ def test_every_system_of_the_papers_is_there() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_what_is_published_is_of_the_recipes_classes(recipe) -> None:
     assert recipe.published
     assert set(recipe.subset) <= set(recipe.classes)
