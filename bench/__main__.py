@@ -24,8 +24,8 @@ from rich.console import Console
 
 from components import phantoms
 from components.examples import SCHEMA
+from components.facts import inspect
 from components.files import write_json
-from components.images import inspect
 from components.ingest import ingest
 from components.labels import NORMAL
 from components.open_images import open_images

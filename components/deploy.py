@@ -7,9 +7,8 @@ from kfp import dsl
 from components.progress import logger
 from components.step import serving_step
 from serving import local, store
+from serving.version import DECISION
 from training import export
-
-DECISION = "decision.json"
 
 
 def deploy(model: Path, decision: Path, models: Path, name: str, server: Path | None) -> Path:
@@ -20,14 +19,14 @@ def deploy(model: Path, decision: Path, models: Path, name: str, server: Path | 
       decision: the output of `gate`, kept beside the model: why it was deployed.
       models: the model store.
       name: of the model there.
-      server: where a local server keeps its state and log (see `serving.local`), or None to start
-        none.
+      server: where a local server keeps its state and log (see `serving.local`), or None for none.
+        One that runs goes on and takes the new version in.
 
     Returns:
       the published version's directory.
 
     Raises:
-      UserError: the server does not start; the version is published all the same.
+      UserError: the server does not start or refuses the version, which is published all the same.
     """
     version = store.publish(
         {
@@ -40,7 +39,7 @@ def deploy(model: Path, decision: Path, models: Path, name: str, server: Path | 
     )
     logger.info("published version %s of %s: %s", version.name, name, version)
     if server:
-        logger.info("ready at %s", local.start(version, server).url)
+        logger.info("ready at %s", local.serve(version, server).url)
     return version
 
 

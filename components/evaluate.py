@@ -1,6 +1,7 @@
 """Step `evaluate`: how a candidate does on the test split, asked as its users will ask it."""
 
 import io
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def roc_curves(
 def _predict(exported: export.Exported, images: tf.data.Dataset, recipe: Recipe) -> pd.DataFrame:
     parts = []
     for content, position, identity in images.batch(_BATCH).prefetch(1):
-        probabilities = exported.classify(image_bytes=content)["probabilities"].numpy()
+        probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
         part = pd.DataFrame(probabilities, columns=list(recipe.classes))
         part.insert(0, "id", [value.decode() for value in identity.numpy()])
         part.insert(1, "truth", [recipe.classes[i] for i in position.numpy()])
@@ -144,11 +145,10 @@ def _gallery(
     ordered = [contents[identity] for identity in chosen["id"]]
     maps = np.concatenate(
         [
-            exported.explain(
-                image_bytes=tf.constant(ordered[i : i + _BATCH]),
-                positions=tf.fill([len(ordered[i : i + _BATCH])], -1),
-            )["heat_maps"].numpy()
-            for i in range(0, len(ordered), _BATCH)
+            exported.explain(pixels=tf.stack(pixels), positions=tf.fill([len(pixels)], -1))[
+                "heat_maps"
+            ].numpy()
+            for pixels in _batches(exported.preprocess, ordered)
         ]
     )
     rows: list[dict[str, Any]] = []
@@ -164,6 +164,14 @@ def _gallery(
                 }
             )
     return rows
+
+
+def _batches(preprocess: Callable[..., Any], contents: list[bytes]) -> Iterator[list[tf.Tensor]]:
+    for i in range(0, len(contents), _BATCH):
+        yield [
+            preprocess(image_bytes=tf.constant(content))["pixels"]
+            for content in contents[i : i + _BATCH]
+        ]
 
 
 def _in_words(rate: dict[str, float | None]) -> str:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.beam_options import pipeline_options
-from components.images import BadImage, inspect
+from components.facts import inspect
+from components.images import BadImage
 from components.sources import Row
 
 # An element of the pipeline: so many images that Beam's own work for it does not show, so few that

@@ -315,7 +315,7 @@ def pretrain(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.")],
+    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP or DICOM files.")],
     url: Annotated[
         str, typer.Option(help="Of the endpoint. Default: the server that `run` started.")
     ] = "",
@@ -336,18 +336,21 @@ def predict(
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
         _print_rows([(str(image), shares)])
+        if answer["suspect"]:
+            _console.print(f"  [yellow]doubtful:[/] {escape('; '.join(answer['reasons']))}")
 
 
 @app.command()
 def serve(
     model_dir: Annotated[Path, typer.Argument(help="A version of the model store, or its parent.")],
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of HTTP.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Of gRPC.")] = 8081,
 ) -> None:
-    """Serve a model in the foreground (KServe, V1 protocol), until interrupted."""
+    """Serve a model in the foreground, with a page to drop X-rays onto, until interrupted."""
     from serving import NAME, server
 
-    _console.print(f"serving {model_dir} at http://localhost:{port}/v1/models/{NAME}")
-    server.main(model_dir, NAME, port)
+    _console.print(f"serving {model_dir} at http://localhost:{port}")
+    server.main(model_dir, NAME, port, grpc_port)
 
 
 @app.command()

@@ -1,5 +1,6 @@
-"""The model store, the KServe server, and its local use."""
+"""The model store, the KServe server and its page, and its local use."""
 
-# The model's name at an endpoint, and the port that KServe's servers listen on.
+# The model's name at an endpoint, and the ports that KServe's servers listen on.
 NAME = "cxrflow"
 PORT = 8080
+GRPC_PORT = 8081

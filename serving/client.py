@@ -17,12 +17,13 @@ def predict(images: Sequence[Path], url: str, name: str = NAME) -> list[dict[str
     """Sends image files to a KServe endpoint (V1 protocol) and returns its predictions, in order.
 
     Args:
-      images: files of JPEG, PNG or WebP.
+      images: files of JPEG, PNG, WebP or DICOM.
       url: of the server, e.g. `http://localhost:8080`.
       name: of the model there.
 
     Returns:
-      for each image `label` and `probabilities`, by class, in 0..1.
+      for each image `label`, `probabilities`, by class, in 0..1, `suspect`, whether it does not look
+      like a frontal chest X-ray, and `reasons` for that.
 
     Raises:
       UserError: a file cannot be read, the server is not there or refuses.

@@ -12,7 +12,7 @@ import tenacity
 
 from components.errors import UserError
 from components.files import read_json, write_json
-from serving import NAME, PORT
+from serving import GRPC_PORT, NAME, PORT
 
 _SECONDS_TO_START = 180
 _SECONDS_TO_STOP = 30
@@ -24,36 +24,56 @@ class Server:
 
     Attributes:
       url: where it answers, without a trailing slash.
-      model: the directory that it serves.
+      grpc: where it answers gRPC, as host:port.
+      model: the directory of the model's versions, of which it serves the newest.
       log: the file that it writes to.
       pid: its process.
       started: when that process began, in seconds since the epoch: a pid alone may be another's.
     """
 
     url: str
+    grpc: str
     model: str
     log: str
     pid: int
     started: float
 
 
-def start(model: Path, home: Path) -> Server:
-    """Starts a server of a model, waits until it is ready, and then stops the one before it.
+def serve(version: Path, home: Path) -> Server:
+    """Has a version served: by the server that runs, or by one that is started.
+
+    A server follows the versions of one model. It is replaced only where it follows another, once the
+    new one is ready.
 
     Args:
-      model: a version of the model store.
+      version: of the model store, and the newest of its model.
       home: where `server.json`, which says what runs, and the server's log are kept.
 
     Raises:
-      UserError: the server ended or was not ready in time; the one before goes on.
+      UserError: the server ended or was not ready in time, or it refuses the version; what was served
+        before goes on being served.
     """
     before = running(home)
-    port = _free_port()
+    if before and before.model == str(version.parent):
+        _wait_until_served(before, version.name)
+        return before
+    server = _started(version.parent, home)
+    write_json(_state(home), asdict(server))
+    if before:
+        _terminate(before)
+        Path(before.log).unlink(missing_ok=True)
+    return server
+
+
+def _started(model: Path, home: Path) -> Server:
+    port = _free_port(PORT)
+    grpc_port = _free_port(GRPC_PORT)
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"server-{port}.log"  # of its own: the one before writes, too, until it is stopped
+    command = [sys.executable, "-m", "serving.server", f"--model-dir={model}"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", f"--model-dir={model}", f"--port={port}"],
+            [*command, f"--port={port}", f"--grpc-port={grpc_port}"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -69,18 +89,14 @@ def start(model: Path, home: Path) -> Server:
             f"serve: the server of {model} did not start: {lines[-1] if lines else error} (its log "
             f"is {log})"
         ) from error
-    server = Server(
+    return Server(
         url=url,
+        grpc=f"localhost:{grpc_port}",
         model=str(model),
         log=str(log),
         pid=process.pid,
         started=psutil.Process(process.pid).create_time(),
     )
-    write_json(_state(home), asdict(server))
-    if before:
-        _terminate(before)
-        Path(before.log).unlink(missing_ok=True)
-    return server
 
 
 def running(home: Path) -> Server | None:
@@ -116,6 +132,27 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     httpx.get(f"{url}/v1/models/{NAME}", timeout=5).raise_for_status()
 
 
+@tenacity.retry(
+    wait=tenacity.wait_fixed(0.3),
+    stop=tenacity.stop_after_delay(_SECONDS_TO_START),
+    retry=tenacity.retry_if_exception_type(httpx.HTTPError)
+    | tenacity.retry_if_result(lambda x: not x),
+    retry_error_callback=lambda state: _raise_not_served(),
+)
+def _wait_until_served(server: Server, version: str) -> bool:
+    about = httpx.get(f"{server.url}/model", timeout=5).raise_for_status().json()
+    refused = about["refused"]
+    if refused and refused["version"] == version:
+        raise UserError(
+            f"serve: {refused['reason']}; version {about['version']} goes on being served at {server.url}"
+        )
+    return bool(about["version"] == version)
+
+
+def _raise_not_served() -> None:
+    raise UserError(f"serve: the server did not take the version in {_SECONDS_TO_START} seconds")
+
+
 def _raise_not_ready() -> None:
     raise _NotReadyError(f"not ready after {_SECONDS_TO_START} seconds")
 
@@ -139,8 +176,8 @@ def _process(server: Server) -> psutil.Process | None:
         return None
 
 
-def _free_port() -> int:
-    for port in (PORT, 0):
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
         with socket.socket() as probe:
             # As servers do: a port whose last connections are still closing counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

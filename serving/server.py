@@ -1,128 +1,124 @@
-"""The KServe model server of an exported model.
+"""The model server: KServe's protocols over HTTP and gRPC, and a page.
 
-    python -m serving.server --model-dir DIRECTORY [--name NAME] [--port PORT]
+    python -m serving.server --model-dir DIRECTORY [--name NAME] [--port PORT] [--grpc-port PORT]
 
-answers V1 predictions, `{"instances": [{"image_bytes": {"b64": "..."}}]}`, with
-`{"predictions": [{"label": ..., "probabilities": {class: 0..1}}]}`; KServe adds health, readiness,
-metrics and the rest.
+`serving.limits` says what it bears.
 """
 
 import asyncio
-import base64
-import binascii
+import logging
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import tensorflow as tf
+import grpc
 import typer
-from kserve import InferRequest, Model, ModelServer
-from kserve.errors import InvalidInput, ModelNotReady
+import uvicorn
+from kserve import ModelRepository
+from kserve.errors import InvalidInput, ModelNotFound
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
+from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from components.errors import UserError
-from components.images import BadImage, for_tensorflow, to_png
-from serving import NAME, PORT, store
-from training import export
-
-
-class ChestXrayModel(Model):  # type: ignore[misc]
-    """Classifies images of chest X-rays; ready once the model has answered a first, blank image."""
-
-    def __init__(self, name: str, directory: Path) -> None:
-        super().__init__(name)
-        self._directory = directory
-        self._classify: Any = None
-
-    def load(self) -> bool:
-        """Loads the model and compiles it by asking it once, so that no user waits for that.
-
-        Raises:
-          UserError: there is no model in the directory.
-        """
-        self._classify = export.load(store.saved_model(self._directory)).classify
-        blank = tf.io.encode_png(tf.zeros((8, 8, 1), tf.uint8)).numpy()
-        self._probabilities([blank])
-        self.ready = True
-        return self.ready
-
-    async def predict(
-        self,
-        payload: dict[str, Any] | InferRequest,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """Returns the predictions of a V1 request; see the module.
-
-        Raises:
-          InvalidInput: an instance is not as it must be, or its image cannot be read.
-          ModelNotReady: `load` has not ended.
-        """
-        if not self.ready:
-            raise ModelNotReady(self.name)
-        # In a thread: the event loop must go on answering probes meanwhile (kserve#3950).
-        return await asyncio.to_thread(self._predict, payload)
-
-    def _predict(self, payload: dict[str, Any] | InferRequest) -> dict[str, Any]:
-        instances = payload.get("instances") if isinstance(payload, dict) else None
-        if not isinstance(instances, list) or not instances:
-            raise InvalidInput(
-                'send JSON (Content-Type: application/json) of the V1 protocol: {"instances": '
-                '[{"image_bytes": {"b64": "<base64 of the file>"}}]}'
-            )
-        images = [_image(i, instance) for i, instance in enumerate(instances)]
-        names, probabilities = self._probabilities(images)
-        return {
-            "predictions": [
-                {
-                    "label": names[row.argmax()],
-                    "probabilities": dict(zip(names, map(float, row), strict=True)),
-                }
-                for row in probabilities
-            ]
-        }
-
-    def _probabilities(self, images: list[bytes]) -> tuple[list[str], Any]:
-        try:
-            answer = self._classify(image_bytes=tf.constant(images))
-        except tf.errors.InvalidArgumentError:
-            # TensorFlow cannot read one of them: a rare kind, which Pillow reads, or a damaged one.
-            whole = [_readable(i, to_png, content) for i, content in enumerate(images)]
-            answer = self._classify(image_bytes=tf.constant(whole))
-        names = [name.decode() for name in answer["classes"][0].numpy()]
-        return names, answer["probabilities"].numpy()
-
-
-def _image(position: int, instance: Any) -> bytes:
-    try:
-        encoded = instance["image_bytes"]["b64"]
-        content = base64.b64decode(encoded, validate=True)
-    except (KeyError, TypeError, binascii.Error) as error:
-        raise InvalidInput(
-            f'instances[{position}] is not {{"image_bytes": {{"b64": "<base64 of the file>"}}}}'
-        ) from error
-    return _readable(position, for_tensorflow, content)
-
-
-def _readable(position: int, read: Any, content: bytes) -> bytes:
-    try:
-        return bytes(read(content))
-    except BadImage as error:
-        raise InvalidInput(f"instances[{position}] is {error.kind}: {error}") from error
+from serving import GRPC_PORT, NAME, PORT
+from serving.guard import Guard, protocol
+from serving.limits import Limits
+from serving.model import Busy, ChestXrayModel
+from serving.rest import application
 
 
 def main(
     model_dir: Annotated[Path, typer.Option()],
     name: Annotated[str, typer.Option()] = NAME,
     port: Annotated[int, typer.Option()] = PORT,
+    grpc_port: Annotated[int, typer.Option()] = GRPC_PORT,
 ) -> None:
-    """Serves a model until it is told to stop.
+    """Serves a model until it is told to stop, and then finishes what it has accepted.
+
+    Args:
+      model_dir: a version of the model store, or the directory of all of a model's versions: then
+        each new one is loaded beside the one that is served, and takes its place.
+      name: of the model at the endpoint.
+      port, grpc_port: to listen on.
 
     Raises:
-      UserError: there is no model in the directory.
+      UserError: there is no model in the directory, or it is damaged.
     """
-    model = ChestXrayModel(name, model_dir)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("kserve").addFilter(_no_refusal)
+    limits = Limits()
+    model = ChestXrayModel(name, model_dir, limits)
     model.load()
-    ModelServer(http_port=port, enable_grpc=False).start([model])
+    asyncio.run(_serve(model, limits, port, grpc_port))
+
+
+async def _serve(model: ChestXrayModel, limits: Limits, port: int, grpc_port: int) -> None:
+    repository = ModelRepository()
+    repository.update(model)
+    dataplane = DataPlane(repository)
+    rest = uvicorn.Server(
+        uvicorn.Config(
+            Guard(application(model, dataplane), limits),
+            host="0.0.0.0",
+            port=port,
+            http=protocol(limits),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=limits.grace_seconds,
+        )
+    )
+    remote_calls = _grpc_server(dataplane, repository, limits, grpc_port)
+    await remote_calls.start()
+    following = asyncio.create_task(model.follow())
+    # uvicorn stops on these by itself, and raises them again once it has stopped.
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    await rest.serve()
+    following.cancel()
+    await remote_calls.stop(limits.grace_seconds)
+
+
+def _grpc_server(
+    dataplane: DataPlane, repository: ModelRepository, limits: Limits, port: int
+) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        interceptors=[ExceptionToStatusInterceptor()],
+        maximum_concurrent_rpcs=limits.queue,
+        options=[("grpc.max_receive_message_length", limits.body_bytes), ("grpc.so_reuseport", 0)],
+    )
+    grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        _Servicer(dataplane, ModelRepositoryExtension(repository)), server
+    )
+    try:
+        server.add_insecure_port(f"0.0.0.0:{port}")
+    except RuntimeError as error:
+        raise UserError(f"serve: port {port} is in use; name another with --grpc-port") from error
+    return server
+
+
+class _Servicer(InferenceServicer):  # type: ignore[misc]
+    """KServe's, without the calls by which any client could take the model away."""
+
+    async def RepositoryModelLoad(self, request: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "one model is served, and only that")
+
+    RepositoryModelUnload = RepositoryModelLoad
+
+
+def _no_refusal(record: logging.LogRecord) -> bool:
+    """Keeps refused requests, which are counted, out of the log: whoever sends them could fill it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, InvalidInput | ModelNotFound | Busy)
 
 
 if __name__ == "__main__":

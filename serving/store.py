@@ -1,17 +1,20 @@
 """The model store: `<store>/<name>/<version>/`, versions counted from 1 and never changed once there.
 
 A version is a SavedModel as TensorFlow Serving expects it, with the model's card, its metrics and the
-decision that let it pass beside it. The link `latest` names the version to serve and is moved last.
+decision that let it pass beside it, and a manifest of checksums. The link `latest` names the version
+to serve and is moved last.
 """
 
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from components.errors import UserError
-from components.files import write_aside
+from components.files import read_json, sha256_of, write_aside, write_json
 
 LATEST = "latest"
+MANIFEST = "manifest.json"
 
 
 def publish(files: dict[str, Path], store: Path, name: str) -> Path:
@@ -39,8 +42,15 @@ def publish(files: dict[str, Path], store: Path, name: str) -> Path:
                 shutil.copytree(source, incoming / target, dirs_exist_ok=True)
             else:
                 shutil.copyfile(source, incoming / target)
+        checksums = {
+            str(file.relative_to(incoming)): sha256_of(file)
+            for file in sorted(incoming.rglob("*"))
+            if file.is_file()
+        }
         version = home / str(_newest(home) + 1)
         while True:
+            manifest = {"model": name, "version": version.name, "files": checksums}
+            write_json(incoming / MANIFEST, manifest)
             try:
                 incoming.rename(version)
                 break
@@ -57,16 +67,37 @@ def _newest(home: Path) -> int:
     return max((int(entry.name) for entry in home.iterdir() if entry.name.isdigit()), default=0)
 
 
-def saved_model(directory: Path) -> Path:
-    """Returns where the SavedModel is in a version of the store, a model's home, or `train`'s output.
+def version_in(directory: Path) -> Path:
+    """Returns the version that a directory is, or whose `latest` it has.
 
     Raises:
-      UserError: `directory` is none of these.
+      UserError: `directory` is neither.
     """
-    for candidate in (directory, directory / LATEST, directory / "saved_model"):
-        if (candidate / "saved_model.pb").is_file():
-            return candidate
+    for candidate in (directory, directory / LATEST):
+        if (candidate / MANIFEST).is_file():
+            return candidate.resolve()
     raise UserError(
-        f"{directory} holds no model: looked for saved_model.pb in it, in {LATEST}/ and in "
-        "saved_model/. Name a version of the model store, as `cxrflow run` prints it."
+        f"{directory} holds no published model: looked for {MANIFEST} in it and in {LATEST}/. Name a "
+        "version of the model store, as `cxrflow run` prints it, or the directory of all versions."
     )
+
+
+def verified(version: Path) -> dict[str, Any]:
+    """Returns a version's manifest: `model`, `version` and `files`, checksums by name.
+
+    Raises:
+      UserError: a file is not what was published, or not there.
+    """
+    try:
+        manifest: dict[str, Any] = read_json(version / MANIFEST)
+        checksums = manifest["files"].items()
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{version}: {MANIFEST} is damaged; publish the model again") from error
+    for name, checksum in checksums:
+        file = version / name
+        if not file.is_file() or sha256_of(file) != checksum:
+            state = "damaged" if file.is_file() else "missing"
+            raise UserError(
+                f"{version}: {name} is {state}; serve another version, or publish this model again"
+            )
+    return manifest

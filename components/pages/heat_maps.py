@@ -1,37 +1,46 @@
 """Heat maps over radiographs, and the scale that says what their colours mean."""
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
 from training.gradcam import fitted
 
-# Of even lightness steps, and legible to colour-blind eyes.
-_COLOURS = matplotlib.colormaps["inferno"]
+# Inferno, as matplotlib has it, at nine even steps: of even steps in lightness, and legible to
+# colour-blind eyes.
+_STOPS = (
+    "#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#fcffa4",
+)  # fmt: skip
+_COLOURS = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in _STOPS])
 _OPACITY = 0.6
 
 
-def overlay(picture: Image.Image, heat_map: np.ndarray) -> Image.Image:
-    """Returns a picture with a heat map over it: clear where the map is 0, covered where it is 1.
+def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """Returns a heat map to lie over a picture: clear where the map is 0, opaque where it is 1.
 
     Args:
-      picture: grey.
       heat_map: float32 [rows, columns] in 0..1.
+      size: (width, height) in pixels.
 
     Returns:
-      RGB, of the picture's size.
+      RGBA, of that size.
     """
-    heat = fitted(heat_map, (picture.height, picture.width))[..., np.newaxis]
-    grey = np.asarray(picture.convert("RGB"), np.float32)
-    colour = _COLOURS(heat[..., 0])[..., :3] * 255
-    mixed = grey + _OPACITY * heat * (colour - grey)
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    heat = fitted(heat_map, size[::-1])
+    steps = np.linspace(0, 1, len(_STOPS))
+    channels = [np.interp(heat, steps, _COLOURS[:, channel]) for channel in range(3)]
+    return Image.fromarray(np.stack([*channels, 255 * heat], axis=-1).round().astype(np.uint8))
+
+
+def overlay(picture: Image.Image, heat_map: np.ndarray) -> Image.Image:
+    """Returns a grey picture with a heat map over it, half transparent, as RGB of its size."""
+    above = layer(heat_map, picture.size)
+    above.putalpha(above.getchannel("A").point(lambda alpha: round(_OPACITY * alpha)))
+    return Image.alpha_composite(picture.convert("RGBA"), above).convert("RGB")
 
 
 def colour_bar() -> Markup:
     """Returns the scale of `overlay`, as HTML."""
-    stops = ", ".join(matplotlib.colors.to_hex(_COLOURS(step / 8)) for step in range(9))
+    stops = ", ".join(_STOPS)
     return Markup(
         '<span class="colour-bar"><span>nothing speaks for the class</span>'
         f'<span class="bar" style="background: linear-gradient(to right, {stops})"></span>'

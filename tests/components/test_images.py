@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.images import MAX_PIXELS, BadImage, Facts, for_tensorflow, inspect, to_png
+from components.facts import Facts, inspect
+from components.images import MAX_PIXELS, BadImage, for_tensorflow, to_png
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

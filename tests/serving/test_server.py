@@ -3,46 +3,20 @@
 import base64
 import io
 import json
+import shutil
 import threading
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from PIL import Image
 
 from components.deploy import deploy
 from components.errors import UserError
 from serving import client, local
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = tmp_path_factory.mktemp("server")
-    yield directory
-    local.stop(directory)
-
-
-@pytest.fixture(scope="module")
-def decision(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("gate") / "decision"
-    file.write_text(json.dumps({"winner": "cnn-dubey"}))
-    return file
-
-
-@pytest.fixture(scope="module")
-def version(model: Path, decision: Path, home: Path) -> Path:
-    return deploy(model, decision, home / "store", "cxrflow", home)
-
-
-@pytest.fixture
-def url(version: Path, home: Path) -> str:
-    server = local.running(home)
-    assert server
-    return server.url
 
 
 def test_what_is_deployed_can_be_explained(version: Path, model: Path) -> None:
@@ -114,6 +88,8 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     "body",
     [
+        [],
+        {},
         {"instances": []},
         {"instances": [{"image": "x"}]},
         {"instances": [{"image_bytes": {"b64": "not base64!"}}]},
@@ -151,37 +127,70 @@ def test_probes_are_answered_while_it_predicts(url: str) -> None:
     assert probes >= 3
 
 
-def test_metrics_and_readiness_are_kserves(url: str) -> None:
-    assert httpx.get(f"{url}/v2/health/ready").status_code == 200
-    assert "request_predict_seconds" in httpx.get(f"{url}/metrics").text
-
-
-def test_a_new_version_replaces_the_server_once_it_is_ready(
+def test_a_new_version_is_swapped_in_without_a_failed_request(
     url: str, model: Path, decision: Path, home: Path
 ) -> None:
     before = local.running(home)
-    version = deploy(model, decision, home / "store", "cxrflow", home)
-    after = local.running(home)
-    assert before
-    assert after
-    assert after.model == str(version)
-    assert after.url != url
-    assert not psutil.pid_exists(before.pid) or psutil.Process(before.pid).status() == "zombie"
-    assert httpx.get(f"{after.url}/v1/models/cxrflow").json()["ready"]
+    content = base64.b64encode(encoded(Image.linear_gradient("L"), "PNG")).decode()
+    body = {"instances": [{"image_bytes": {"b64": content}}]}
+    versions: list[str] = []
+    swapped = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=60) as asking:
+            while not (swapped.is_set() and versions[-1:] == [version.name]):
+                answer = asking.post(f"{url}/v1/models/cxrflow:predict", json=body)
+                versions.append(answer.raise_for_status().json()["model_version"])
+
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask)
+        while not versions and not asked.done():
+            pass
+        version = deploy(model, decision, home / "store", "cxrflow", home)
+        swapped.set()
+        asked.result()
+    assert versions == sorted(versions, key=int)
+    assert versions[0] != versions[-1] == version.name
+    assert local.running(home) == before
+    assert httpx.get(f"{url}/model").json()["refused"] is None
 
 
-def test_a_model_that_cannot_be_served_leaves_the_one_before(home: Path, tmp_path: Path) -> None:
+def test_a_damaged_version_is_refused_and_the_one_before_goes_on(
+    url: str, version: Path, home: Path
+) -> None:
+    served = httpx.get(f"{url}/model").json()["version"]
+    damaged = version.parent / "99"
+    shutil.copytree(version, damaged)
+    (damaged / "variables" / "variables.index").write_bytes(b"noise")
+    latest = version.parent / "latest"
+    before = latest.readlink()
+    latest.unlink()
+    latest.symlink_to("99")
+    with pytest.raises(UserError, match=r"variables.index is damaged.*goes on being served"):
+        local.serve(damaged, home)
+    latest.unlink()
+    latest.symlink_to(before)
+    shutil.rmtree(damaged)
+    assert httpx.get(f"{url}/model").json()["version"] == served
+
+
+def test_what_is_no_model_does_not_start_and_leaves_the_server_before(
+    url: str, home: Path, tmp_path: Path
+) -> None:
     before = local.running(home)
-    with pytest.raises(UserError, match=r"did not start: .*holds no model"):
-        local.start(tmp_path, home)
+    with pytest.raises(UserError, match=r"did not start: .*holds no published model"):
+        local.serve(tmp_path / "store" / "cxrflow" / "1", home)
     assert local.running(home) == before
 
 
-def test_stopped_it_is_gone_and_a_client_says_so(home: Path, tmp_path: Path) -> None:
-    server = local.stop(home)
-    assert server
-    assert local.running(home) is None
-    assert local.stop(home) is None
+def test_stopped_it_is_gone_and_a_client_says_so(
+    version: Path, decision: Path, tmp_path: Path
+) -> None:
+    started = local.serve(version, tmp_path / "server")
+    server = local.stop(tmp_path / "server")
+    assert server == started
+    assert local.running(tmp_path / "server") is None
+    assert local.stop(tmp_path / "server") is None
     image = tmp_path / "image.png"
     Image.linear_gradient("L").save(image)
     with pytest.raises(UserError, match="no answer from"):

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from components.errors import UserError
 from training import data, export
 from training.preprocess import to_input
 
@@ -33,7 +34,7 @@ def seeing(tiny_cnn, tmp_path_factory):
     model = keras.Model(grey, head(base(grey)))
     directory = tmp_path_factory.mktemp("export") / "saved_model"
     export.export(model, recipe, directory)
-    return recipe, export.load(directory).classify
+    return recipe, export.load(directory).predict
 
 
 @pytest.mark.parametrize("kept", [0, 2**30], ids=["on disk", "in memory"])
@@ -74,16 +75,16 @@ def test_every_kind_of_image_is_read_in_one_request(seeing, picture) -> None:
 
 
 def test_a_trained_model_answers_with_named_probabilities(model: Path, picture) -> None:
-    signature = export.load(model / export.SAVED_MODEL).classify
-    answer = signature(image_bytes=tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))]))
+    predict = export.load(model / export.SAVED_MODEL).predict
+    answer = predict(image_bytes=tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))]))
     assert answer["classes"].numpy().tolist() == [[b"normal", b"covid"]] * 2
     assert np.allclose(answer["probabilities"].numpy().sum(axis=1), 1)
 
 
 def test_it_explains_the_class_that_is_asked_for(model: Path, picture) -> None:
-    explain = export.load(model / export.SAVED_MODEL).explain
-    images = tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))] * 2)
-    answer = explain(image_bytes=images, positions=tf.constant([0, 0, 1, -1]))
+    exported = export.load(model / export.SAVED_MODEL)
+    one, two = pixels(exported, picture(50, 50)), pixels(exported, picture(9, 9))
+    answer = exported.explain(pixels=tf.stack([one, two] * 2), positions=tf.constant([0, 0, 1, -1]))
     assert answer["explained"].numpy().tolist()[:3] == [b"normal", b"normal", b"covid"]
     probable = answer["probabilities"].numpy()[3].argmax()
     assert answer["explained"].numpy()[3] == answer["classes"].numpy()[3][probable]
@@ -92,6 +93,26 @@ def test_it_explains_the_class_that_is_asked_for(model: Path, picture) -> None:
     assert maps.min() >= 0
     assert set(maps.max(axis=(1, 2)).round(6)) <= {0.0, 1.0}
     assert not np.allclose(maps[0], maps[2]), "another class, another map"
+
+
+def pixels(exported: export.Exported, picture: np.ndarray) -> tf.Tensor:
+    return exported.preprocess(image_bytes=tf.constant(encoded(picture)))["pixels"]
+
+
+def test_its_two_halves_answer_as_the_whole(model: Path, picture) -> None:
+    exported = export.load(model / export.SAVED_MODEL)
+    pictures = [picture(50, 50), picture(1200, 900)]
+    whole = exported.predict(image_bytes=tf.constant([encoded(one) for one in pictures]))
+    halves = exported.classify(pixels=tf.stack([pixels(exported, one) for one in pictures]))
+    assert np.array_equal(whole["probabilities"], halves["probabilities"])
+
+
+def test_a_model_of_another_release_is_refused(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.answer = tf.function(lambda x: {"y": x}, [tf.TensorSpec([], tf.float32, "x")])
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
+    with pytest.raises(UserError, match="no signature 'preprocess'"):
+        export.load(tmp_path)
 
 
 def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:

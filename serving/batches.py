@@ -1,0 +1,72 @@
+"""Single questions answered in batches: what waits while the model works is its next batch.
+
+Nobody waits for a batch to fill: a lone question is answered at once, and the more there are the
+larger the batches get.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class Batches(Generic[Question, Answer]):
+    """A thread that answers questions, in the order in which they come."""
+
+    def __init__(
+        self, answer: Callable[[Sequence[Question]], Sequence[Answer]], largest: int
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+          answer: answers all questions of a batch, in their order. What it raises, each of them gets.
+          largest: number of questions in a batch.
+        """
+        self._answer = answer
+        self._largest = largest
+        self._waiting: queue.SimpleQueue[tuple[Question, Future[Answer]] | None]
+        self._waiting = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def ask(self, question: Question) -> "Future[Answer]":
+        """Returns the answer to be; cancelled before its turn, it costs nothing."""
+        future: Future[Answer] = Future()
+        self._waiting.put((question, future))
+        return future
+
+    def close(self) -> None:
+        """Lets the thread end once it has answered what was asked before."""
+        self._waiting.put(None)
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, ended = [first], False
+            while len(batch) < self._largest and not ended:
+                try:
+                    following = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    ended = True
+                else:
+                    batch.append(following)
+            self._answer_all([one for one in batch if one[1].set_running_or_notify_cancel()])
+            if ended:
+                return
+
+    def _answer_all(self, batch: list[tuple[Question, "Future[Answer]"]]) -> None:
+        if not batch:
+            return
+        try:
+            answers = self._answer([question for question, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                future.set_result(answer)

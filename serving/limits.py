@@ -1,0 +1,39 @@
+"""What the server bears, so that no client can knock it over."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Limits(BaseSettings):
+    """Limits of the server, each set by an environment variable, e.g. `CXRFLOW_BODY_MB=64`.
+
+    Attributes:
+      body_mb: of one request, in MB.
+      bodies_mb: of all requests that are being read or answered, in MB; more are turned away.
+      pixels: of one image.
+      instances: images of one request.
+      queue: images that wait or are worked on; more are turned away.
+      connections: at the same time.
+      header_seconds: to send a request's header.
+      body_seconds: to send a request's body.
+      answer_seconds: until a request that is not answered is given up.
+      grace_seconds: to finish what was accepted once the server is told to stop.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CXRFLOW_", frozen=True)
+
+    body_mb: float = Field(default=32, gt=0)
+    bodies_mb: float = Field(default=256, gt=0)
+    pixels: int = Field(default=40_000_000, gt=0)
+    instances: int = Field(default=64, gt=0)
+    queue: int = Field(default=128, gt=0)
+    connections: int = Field(default=512, gt=0)
+    header_seconds: float = Field(default=10, gt=0)
+    body_seconds: float = Field(default=30, gt=0)
+    answer_seconds: float = Field(default=60, gt=0)
+    grace_seconds: int = Field(default=30, gt=0)
+
+    @property
+    def body_bytes(self) -> int:
+        """Returns the largest request's size in bytes."""
+        return int(self.body_mb * 1e6)

@@ -1,0 +1,11 @@
+"""What Prometheus is told besides KServe's own histograms of latency (`request_predict_seconds` etc.)."""
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("cxrflow_requests", "Answered requests, by HTTP status.", ["status"])
+BATCH_SIZE = Histogram(
+    "cxrflow_batch_size", "Images in a batch of the model.", ["verb"], buckets=(1, 2, 4, 8, 16)
+)
+PREDICTIONS = Counter("cxrflow_predictions", "Predicted images, by class.", ["class"])
+DOUBTED = Counter("cxrflow_doubted", "Predicted images that do not look like chest radiographs.")
+REJECTED = Counter("cxrflow_rejected", "Requests that were turned away, by reason.", ["reason"])

@@ -1,0 +1,239 @@
+"""The model as KServe's servers ask it, over REST and gRPC alike."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve import InferRequest, InferResponse, Model
+from kserve.errors import InvalidInput
+
+from components.errors import UserError
+from components.images import BadImage, to_png
+from components.pages import heat_maps
+from serving import metrics, protocol, radiograph, store
+from serving.limits import Limits
+from serving.protocol import Answer
+from serving.version import Explanation, Version
+
+logger = logging.getLogger("cxrflow.serving")
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class Busy(GrpcException):
+    """As many images wait as may: the client shall come again."""
+
+    status_code = StatusCode.UNAVAILABLE
+    details = "the server is busy; try again in a second"
+
+
+class ChestXrayModel(Model):  # type: ignore[misc]
+    """Classifies and explains images of chest X-rays with the newest version of a model."""
+
+    def __init__(self, name: str, directory: Path, limits: Limits) -> None:
+        """Makes a model that is not loaded yet.
+
+        Args:
+          name: at the endpoint.
+          directory: a version of the model store, or the directory of all of a model's versions, of
+            which `latest` is then followed.
+          limits: of a request and of the queue.
+        """
+        super().__init__(name)
+        self._directory = directory
+        self._limits = limits
+        self._images = 0
+        self._version: Version
+        self._refused: dict[str, str] | None = None
+        # Decoding lets go of Python's lock.
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
+
+    def load(self) -> bool:
+        """Loads the version to serve.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        self._version = Version(store.version_in(self._directory))
+        self.ready = True
+        return self.ready
+
+    async def follow(self) -> None:
+        """Serves each version that `latest` comes to name, and goes on with the one before until then."""
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            try:
+                newest = store.version_in(self._directory)
+            except UserError:
+                continue  # the store is away; what is loaded is not
+            if newest in (
+                self._version.directory,
+                Path((self._refused or {}).get("directory", "")),
+            ):
+                continue
+            try:
+                version = await asyncio.to_thread(Version, newest)
+            except UserError as error:
+                logger.error("version %s is refused: %s", newest.name, error)
+                self._refused = {
+                    "version": newest.name,
+                    "reason": str(error),
+                    "directory": str(newest),
+                }
+                continue
+            before, self._version = self._version, version
+            self._refused = None
+            before.retire()
+            logger.info("version %s is served", version.about["version"])
+
+    def about(self) -> dict[str, Any]:
+        """Returns what clients may know of the version that is served; see `Version.about`.
+
+        Besides, `refused`: a newer version that could not be loaded, with the reason, or None.
+        """
+        refused = self._refused
+        return {
+            **self._version.about,
+            "refused": refused and {"version": refused["version"], "reason": refused["reason"]},
+        }
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Returns the inputs of V2's metadata."""
+        return protocol.inputs()
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Returns the outputs of V2's metadata."""
+        return protocol.outputs(self._version.classes)
+
+    async def predict(
+        self,
+        payload: list[str] | InferRequest,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> dict[str, Any] | InferResponse:
+        """Returns the predictions of a V1 or V2 request; see `serving.protocol`.
+
+        Args:
+          payload: of V2, or of V1 the base64 of each image.
+          headers, response_headers: unused.
+
+        Raises:
+          InvalidInput: the request, or an image in it, is not as it must be.
+          Busy: too many images wait.
+        """
+        v2 = isinstance(payload, InferRequest)
+        images = protocol.images_of_v2(payload) if v2 else payload
+        with self._version as version:
+            answers = await self._answers(version, images, self._predicted)
+            name, number = self.name, version.about["version"]
+            if v2:
+                return protocol.v2_response(answers, version.classes, name, number, payload)
+            return dict(protocol.v1_response(answers, version.classes, name, number))
+
+    async def explain(
+        self, payload: list[str], headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Returns what `predict` does and, for each image, what speaks for its label.
+
+        Args:
+          payload: the base64 of each image.
+          headers: unused.
+
+        Raises:
+          InvalidInput, Busy: as `predict`.
+        """
+        with self._version as version:
+            answers = await self._answers(version, payload, self._explained)
+            number = version.about["version"]
+            return dict(protocol.v1_response(answers, version.classes, self.name, number))
+
+    async def _answers(
+        self, version: Version, images: Sequence[str | bytes], answered: Any
+    ) -> list[Answer]:
+        limits = self._limits
+        if len(images) > limits.instances:
+            metrics.REJECTED.labels("too many images").inc()
+            raise InvalidInput(f"{len(images)} images in a request, more than {limits.instances}")
+        if self._images + len(images) > limits.queue:
+            metrics.REJECTED.labels("busy").inc()
+            raise Busy
+        self._images += len(images)
+        try:
+            read = await self._read_all(version, images)
+            answers = await asyncio.gather(*(answered(version, one) for one in read))
+        finally:
+            self._images -= len(images)
+        for answer in answers:
+            label = version.classes[int(answer.probabilities.argmax())]
+            metrics.PREDICTIONS.labels(label).inc()
+            if answer.doubts:
+                metrics.DOUBTED.inc()
+        return list(answers)
+
+    async def _read_all(self, version: Version, images: Sequence[str | bytes]) -> list["_Read"]:
+        reading = [
+            self._in_decoders(_read, version, image, self._limits.pixels) for image in images
+        ]
+        outcomes = await asyncio.gather(*reading, return_exceptions=True)
+        for position, outcome in enumerate(outcomes):
+            if isinstance(outcome, BadImage):
+                metrics.REJECTED.labels(outcome.kind).inc()
+                raise InvalidInput(f"instances[{position}] is {outcome.kind}: {outcome}")
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [outcome for outcome in outcomes if isinstance(outcome, _Read)]
+
+    async def _predicted(self, version: Version, image: "_Read") -> Answer:
+        probabilities = await asyncio.wrap_future(version.classify.ask(image.pixels))
+        return Answer(probabilities=probabilities, doubts=image.doubts)
+
+    async def _explained(self, version: Version, image: "_Read") -> Answer:
+        made = await asyncio.wrap_future(version.explain.ask(image.pixels))
+        explanation = await self._in_decoders(_drawn, version, image.content, made)
+        return Answer(
+            probabilities=made.probabilities, doubts=image.doubts, explanation=explanation
+        )
+
+    def _in_decoders(self, work: Any, *arguments: Any) -> Any:
+        return asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """An image's file, the pixels that the network is shown of it, and what is doubtful."""
+
+    content: bytes
+    pixels: np.ndarray
+    doubts: tuple[str, ...]
+
+
+def _read(version: Version, image: str | bytes, max_pixels: int) -> _Read:
+    made = radiograph.read(image, max_pixels)
+    content = made.content
+    try:
+        pixels = version.preprocess(content)
+    except tf.errors.InvalidArgumentError:
+        # A rare kind, which Pillow reads, or a damaged file.
+        content = to_png(content)
+        pixels = version.preprocess(content)
+    doubts = (*made.doubts, *radiograph.doubts_about_pixels(pixels))
+    return _Read(content=content, pixels=pixels, doubts=doubts)
+
+
+def _drawn(version: Version, content: bytes, made: Explanation) -> dict[str, Any]:
+    picture = radiograph.shown(content)
+    return {
+        "label": version.classes[int(made.probabilities.argmax())],
+        "map": [[round(float(value), 4) for value in row] for row in made.heat_map],
+        "picture": {"b64": radiograph.png(picture)},
+        "overlay": {"b64": radiograph.png(heat_maps.layer(made.heat_map, picture.size))},
+    }

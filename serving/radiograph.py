@@ -1,0 +1,105 @@
+"""What a client sent: read by content, and doubted where it does not look like a chest radiograph."""
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from components.images import FORMATS, BadImage, for_tensorflow, grey, opened
+from serving import dicom
+
+# Beyond nearly all frontal radiographs of both datasets: a test counts those that would be doubted.
+_WIDTH_TO_HEIGHT = (0.6, 1.8)
+_MEAN_SATURATION = 12.0  # of 255; a coloured mark on a radiograph stays below
+_LEAST_DEVIATION = 12.0  # of the grey values, of 255
+_SHOWN_SIDE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Radiograph:
+    """An image as TensorFlow reads it, and what is doubtful about it.
+
+    Attributes:
+      content: the bytes of an upright JPEG or PNG.
+      doubts: sentences; none where it looks like a frontal chest radiograph.
+    """
+
+    content: bytes
+    doubts: tuple[str, ...]
+
+
+def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
+    """Reads what a client sent of one image.
+
+    Args:
+      encoded: a file of JPEG, PNG, WebP or DICOM; text is its base64.
+      max_pixels: that it may have.
+
+    Raises:
+      BadImage: `kind` is `not base64`, or as `components.images.opened` and `serving.dicom.to_png`
+        have it.
+    """
+    if isinstance(encoded, str):
+        try:
+            content = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise BadImage("not base64", "the text cannot be decoded") from None
+    else:
+        content = encoded
+    if dicom.is_dicom(content):
+        content = dicom.to_png(content, max_pixels)
+    try:
+        with opened(content, max_pixels) as image:
+            doubts = [*_doubts_about_shape(*image.size), *_doubts_about_colour(image)]
+    except BadImage as error:
+        if error.kind == "not an image":
+            raise BadImage(error.kind, f"none of {', '.join(FORMATS)}, DICOM") from None
+        raise
+    return Radiograph(content=for_tensorflow(content), doubts=tuple(doubts))
+
+
+def _doubts_about_shape(width: int, height: int) -> list[str]:
+    if _WIDTH_TO_HEIGHT[0] <= width / height <= _WIDTH_TO_HEIGHT[1]:
+        return []
+    return [f"its shape, {width} x {height}, is not a frontal chest radiograph's"]
+
+
+def _doubts_about_colour(image: Image.Image) -> list[str]:
+    if image.mode in ("1", "L", "LA") or image.mode.startswith("I"):
+        return []
+    image.draft("RGB", (64, 64))
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGB")
+    small = image.reduce(max(1, min(image.size) // 64))
+    colours = np.asarray(small.convert("RGB"), np.int16)
+    saturation = float((colours.max(axis=-1) - colours.min(axis=-1)).mean())
+    return [] if saturation <= _MEAN_SATURATION else ["it is in colour"]
+
+
+def doubts_about_pixels(pixels: np.ndarray) -> list[str]:
+    """Returns what is doubtful about float32 pixels in 0..255, of any shape."""
+    return [] if float(pixels.std()) >= _LEAST_DEVIATION else ["it is nearly blank"]
+
+
+def shown(content: bytes) -> Image.Image:
+    """Returns the picture in grey, upright, its longer side at most 512 pixels.
+
+    Raises:
+      BadImage: see `components.images.opened`.
+    """
+    with opened(content) as image:
+        if image.format == "JPEG":
+            image.draft("L", (_SHOWN_SIDE, _SHOWN_SIDE))
+        picture = grey(ImageOps.exif_transpose(image))
+        picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+        return picture
+
+
+def png(picture: Image.Image) -> str:
+    """Returns a picture as the base64 of a PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=1)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,129 @@
+"""The HTTP endpoints: KServe's V1 and V2, metrics, and the page."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from kserve.errors import (
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    model_not_ready_handler,
+)
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.rest.server import metrics_handler
+from kserve.protocol.rest.v1_endpoints import V1Endpoints
+from kserve.protocol.rest.v2_endpoints import V2Endpoints
+from starlette.staticfiles import StaticFiles
+
+from serving import metrics
+from serving.model import Busy, ChestXrayModel
+from serving.protocol import JSON_LENGTH, V1Request, V2Request, images_of_v1, v2_request
+
+PAGE = Path(__file__).with_name("page")
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": description}
+    for status, description in (
+        (400, "the request, or an image in it, is not as it must be"),
+        (404, "there is no such model"),
+        (408, "the body did not come in time"),
+        (413, "the body is too large"),
+        (503, "busy, or not ready; see Retry-After"),
+    )
+}
+
+
+def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
+    """Returns the application of a model that is loaded and registered in a data plane."""
+    app = FastAPI(title="cxrflow", docs_url=None, redoc_url=None)
+    v1, v2 = V1Endpoints(dataplane), V2Endpoints(dataplane)
+
+    # Not KServe's own: it would send a request's headers back with an explanation, takes every tensor
+    # of bytes for text, and lets any client unload the model.
+    @app.post("/v1/models/{model_name}:predict", **_takes(V1Request))
+    async def predict(model_name: str, request: Request) -> Response:
+        images = images_of_v1(await request.body())
+        answer, _ = await dataplane.infer(model_name, images)
+        return _json(answer)
+
+    @app.post("/v1/models/{model_name}:explain", **_takes(V1Request))
+    async def explain(model_name: str, request: Request) -> Response:
+        images = images_of_v1(await request.body())
+        answer, _ = await dataplane.explain(model_name, images)
+        return _json(answer)
+
+    @app.post("/v2/models/{model_name}/infer", **_takes(V2Request))
+    async def infer(model_name: str, request: Request) -> Response:
+        wanted = v2_request(await request.body(), request.headers.get(JSON_LENGTH), model_name)
+        answer, _ = await dataplane.infer(model_name, wanted)
+        content, json_length = answer.to_rest()
+        if json_length is None:
+            return _json(content)
+        return Response(
+            content, headers={JSON_LENGTH: str(json_length)}, media_type="application/octet-stream"
+        )
+
+    @app.get("/v2/models/{model_name}", responses=_ERRORS)
+    async def metadata(model_name: str) -> dict[str, Any]:
+        known = await dataplane.model_metadata(model_name)
+        about = model.about()
+        for tensor in known["outputs"]:
+            if tensor["name"] == "probabilities":
+                tensor["parameters"] = {"classes": about["classes"]}
+        return {**known, "platform": "tensorflow_savedmodel", "versions": [about["version"]]}
+
+    app.get("/v1/models")(v1.models)
+    app.get("/v1/models/{model_name}", responses=_ERRORS)(v1.model_ready)
+    app.get("/v2")(v2.metadata)
+    app.get("/v2/health/live")(v2.live)
+    app.get("/v2/health/ready")(v2.ready)
+    app.get("/v2/models")(v2.models)
+    app.get("/v2/models/{model_name}/ready", responses=_ERRORS)(v2.model_ready)
+    app.get("/metrics", include_in_schema=False)(metrics_handler)
+
+    @app.get("/model")
+    async def about() -> dict[str, Any]:
+        """Returns what is known of the version that is served."""
+        return model.about()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=PAGE))
+
+    app.add_exception_handler(InvalidInput, _invalid)
+    app.add_exception_handler(ModelNotFound, _not_found)
+    app.add_exception_handler(ModelNotReady, model_not_ready_handler)
+    app.add_exception_handler(Busy, _busy)
+    return app
+
+
+def _takes(body: type[V1Request] | type[V2Request]) -> dict[str, Any]:
+    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {
+        "responses": _ERRORS,
+        "openapi_extra": {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
+        },
+    }
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    metrics.REJECTED.labels("invalid request").inc()
+    return _json({"error": str(error)}, 400)
+
+
+async def _not_found(_: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 404)
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    return _json({"error": Busy.details}, 503, {"Retry-After": "1"})

@@ -1,0 +1,138 @@
+"""A published version of the model, loaded: what it answers, and what is known of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from components.errors import UserError
+from components.files import read_json
+from serving import store
+from serving.batches import Batches
+from training import export
+
+DECISION = "decision.json"
+
+# More images at once gain nothing on CPUs and would keep the first waiting.
+LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """An answer with its reason.
+
+    Attributes:
+      probabilities: float32 [classes].
+      heat_map: float32 [rows, columns] in 0..1, of what speaks for the most probable class.
+    """
+
+    probabilities: np.ndarray
+    heat_map: np.ndarray
+
+
+class Version:
+    """Answers images in batches; it has answered a first, blank one once it is made.
+
+    Attributes:
+      directory: of the model store.
+      about: what clients may know: `name`, `version`, `recipe`, `classes`, `starting_point`,
+        `phantoms`, `fingerprint` of the data, and `recall`, rows of `class` and `recall` with its
+        interval on the pipeline's test split.
+      classes: in the order of the probabilities.
+      classify: from float32 [height, width, 1] in 0..255 to float32 [classes].
+      explain: from the same to an `Explanation`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Loads a version.
+
+        Raises:
+          UserError: it is damaged, or of another release.
+        """
+        self.directory = directory
+        self.about = _about(directory)
+        self.classes: tuple[str, ...] = tuple(self.about["classes"])
+        try:
+            self._exported = export.load(directory)
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise UserError(f"{directory}: TensorFlow cannot load it: {error}") from error
+        blank = tf.io.encode_png(tf.zeros((8, 8, 1), tf.uint8)).numpy()
+        # Compiled here, so that no client waits for that.
+        pixels = self.preprocess(blank)
+        names = self._exported.classify(pixels=pixels[np.newaxis])["classes"].numpy()[0]
+        if tuple(name.decode() for name in names) != self.classes:
+            raise UserError(f"{directory}: the model tells other classes than its card says")
+        self.classify = Batches(self._classify, LARGEST_BATCH)
+        self.explain = Batches(self._explain, LARGEST_BATCH)
+        self._users, self._retired = 0, False
+
+    def preprocess(self, content: bytes) -> np.ndarray:
+        """Returns float32 [height, width, 1] in 0..255: what the network is shown of a file.
+
+        Raises:
+          tf.errors.InvalidArgumentError: it is no JPEG or PNG that TensorFlow can read.
+        """
+        pixels = self._exported.preprocess(image_bytes=tf.constant(content))["pixels"]
+        return np.asarray(pixels)
+
+    def _classify(self, pixels: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        answer = self._exported.classify(pixels=tf.constant(np.stack(pixels)))
+        return list(answer["probabilities"].numpy())
+
+    def _explain(self, pixels: Sequence[np.ndarray]) -> Sequence[Explanation]:
+        answer = self._exported.explain(
+            pixels=tf.constant(np.stack(pixels)), positions=tf.fill([len(pixels)], -1)
+        )
+        rows = zip(answer["probabilities"].numpy(), answer["heat_maps"].numpy(), strict=True)
+        return [Explanation(probabilities=row, heat_map=heat_map) for row, heat_map in rows]
+
+    # Both are called in the event loop's thread alone.
+
+    def __enter__(self) -> "Version":
+        self._users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        self._close_if_unused()
+
+    def retire(self) -> None:
+        """Ends its threads once nobody uses it."""
+        self._retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._retired and not self._users:
+            self.classify.close()
+            self.explain.close()
+
+
+def _about(directory: Path) -> dict[str, Any]:
+    manifest = store.verified(directory)
+    try:
+        card = read_json(directory / export.CARD)
+        decision = read_json(directory / DECISION)
+        (winner,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
+        if winner["recipe"] != card["recipe"]["name"]:
+            raise UserError(
+                f"{directory}: the model is of recipe {card['recipe']['name']!r}, and the decision is "
+                f"for {winner['recipe']!r}"
+            )
+        return {
+            "name": manifest["model"],
+            "version": manifest["version"],
+            "recipe": card["recipe"]["name"],
+            "classes": card["recipe"]["classes"],
+            "starting_point": card["starting_point"],
+            "phantoms": card["phantoms"],
+            "fingerprint": card["fingerprint"],
+            "recall": [{"class": row["class"], **row["recall"]} for row in winner["checks"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{directory}: the model's card or the gate's decision is missing or incomplete ({error!r})"
+            "; publish a model that the pipeline made"
+        ) from error
