@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
+from bench.serving import serving
 from components import phantoms
 from components.examples import SCHEMA
 from components.facts import inspect
@@ -72,6 +73,8 @@ def main() -> None:
         console.print(memory(records, home))
         console.print("Grad-CAM: a batch, and one call an image")
         console.print(*explaining(), sep="\n")
+        console.print("coronet-4class: the server, and the bare model")
+        console.print(*serving(home), sep="\n")
 
 
 def opening(home: Path) -> list[str]:
@@ -272,7 +275,7 @@ def precisions(records: Path, home: Path) -> list[str]:
 
 
 MEMORY = """
-import resource, sys, tempfile
+import sys, tempfile
 from dataclasses import replace
 from pathlib import Path
 from training import data, loop
@@ -280,7 +283,9 @@ from training.recipes import recipe_named
 data._KEPT_IN_MEMORY = 2**24
 recipe = replace(recipe_named("cnn-dubey"), epochs=2)
 loop.train(recipe, Path(sys.argv[1]), Path(tempfile.mkdtemp(dir=sys.argv[2])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# Not getrusage's, which a process inherits from the one that starts it.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
 """
 
 

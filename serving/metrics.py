@@ -4,7 +4,7 @@ from prometheus_client import Counter, Histogram
 
 REQUESTS = Counter("cxrflow_requests", "Answered requests, by HTTP status.", ["status"])
 BATCH_SIZE = Histogram(
-    "cxrflow_batch_size", "Images in a batch of the model.", ["verb"], buckets=(1, 2, 4, 8, 16)
+    "cxrflow_batch_size", "Images in a batch of the model.", ["verb"], buckets=(1, 2, 4, 8, 16, 32)
 )
 PREDICTIONS = Counter("cxrflow_predictions", "Predicted images, by class.", ["class"])
 DOUBTED = Counter("cxrflow_doubted", "Predicted images that do not look like chest radiographs.")

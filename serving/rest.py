@@ -15,6 +15,7 @@ from kserve.errors import (
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import metrics_handler
 from kserve.protocol.rest.v1_endpoints import V1Endpoints
+from kserve.protocol.rest.v2_datamodels import ModelReadyResponse
 from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from starlette.staticfiles import StaticFiles
 
@@ -81,7 +82,11 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
     app.get("/v2/health/live")(v2.live)
     app.get("/v2/health/ready")(v2.ready)
     app.get("/v2/models")(v2.models)
-    app.get("/v2/models/{model_name}/ready", responses=_ERRORS)(v2.model_ready)
+
+    @app.get("/v2/models/{model_name}/ready", responses=_ERRORS)
+    async def ready(model_name: str) -> ModelReadyResponse:
+        return await v2.model_ready(model_name)
+
     app.get("/metrics", include_in_schema=False)(metrics_handler)
 
     @app.get("/model")

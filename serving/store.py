@@ -91,7 +91,7 @@ def verified(version: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(version / MANIFEST)
         checksums = manifest["files"].items()
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{version}: {MANIFEST} is damaged; publish the model again") from error
     for name, checksum in checksums:
         file = version / name

@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.files import read_json
-from serving import store
+from serving import metrics, store
 from serving.batches import Batches
 from training import export
 
 DECISION = "decision.json"
 
 # More images at once gain nothing on CPUs and would keep the first waiting.
-LARGEST_BATCH = 16
+LARGEST_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +79,12 @@ class Version:
         return np.asarray(pixels)
 
     def _classify(self, pixels: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        metrics.BATCH_SIZE.labels("predict").observe(len(pixels))
         answer = self._exported.classify(pixels=tf.constant(np.stack(pixels)))
         return list(answer["probabilities"].numpy())
 
     def _explain(self, pixels: Sequence[np.ndarray]) -> Sequence[Explanation]:
+        metrics.BATCH_SIZE.labels("explain").observe(len(pixels))
         answer = self._exported.explain(
             pixels=tf.constant(np.stack(pixels)), positions=tf.fill([len(pixels)], -1)
         )

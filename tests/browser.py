@@ -5,14 +5,14 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page
 
 
-def opened(browser: Browser, file: Path, width: int, scheme: str = "light") -> Page:
-    """Opens a page; an error of a script or a file that is missing fails."""
+def opened(browser: Browser, address: Path | str, width: int, scheme: str = "light") -> Page:
+    """Opens a file or a URL; an error of a script or a file that is missing fails."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("requestfailed", lambda request: problems.append(request.url))
-    page.goto(file.as_uri())
+    page.goto(address.as_uri() if isinstance(address, Path) else address)
     assert not problems
     return page
 

@@ -27,9 +27,9 @@ for module in {modules}:
                 "components.reproduce",
                 "components.pretrain",
             ],
-            ["apache_beam", "kserve", "tensorflow_data_validation"],
+            ["apache_beam", "imagehash", "kserve", "tensorflow_data_validation"],
         ),
-        (["serving.server"], ["apache_beam", "matplotlib", "sklearn", "scipy", "kfp"]),
+        (["serving.server"], ["apache_beam", "imagehash", "matplotlib", "sklearn", "scipy", "kfp"]),
     ],
     ids=["training", "serving"],
 )

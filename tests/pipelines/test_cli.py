@@ -68,7 +68,9 @@ def test_a_missing_option_is_an_error() -> None:
 
 
 def test_serving_what_is_no_model_is_an_error(tmp_path: Path) -> None:
-    assert "holds no model" in cxrflow("serve", str(tmp_path), fails=True).splitlines()[-1]
+    assert (
+        "holds no published model" in cxrflow("serve", str(tmp_path), fails=True).splitlines()[-1]
+    )
 
 
 def test_sample_data_never_overwrites(tmp_path: Path) -> None:

@@ -49,10 +49,38 @@ def test_a_publication_that_fails_leaves_nothing(made, tmp_path: Path) -> None:
     assert sorted(entry.name for entry in home.iterdir()) == ["1", "latest"]
 
 
-def test_a_model_is_found_wherever_one_would_point_to(made, tmp_path: Path) -> None:
+def test_a_version_is_found_from_itself_and_from_where_all_are(made, tmp_path: Path) -> None:
+    store.publish(made, tmp_path / "store", "cxr")
     version = store.publish(made, tmp_path / "store", "cxr")
-    assert store.saved_model(version) == version
-    assert store.saved_model(version.parent) == version.parent / "latest"
-    assert store.saved_model(tmp_path) == tmp_path / "saved_model"
-    with pytest.raises(UserError, match="holds no model"):
-        store.saved_model(tmp_path / "store")
+    assert store.version_in(version) == version
+    assert store.version_in(version.parent) == version
+    with pytest.raises(UserError, match="holds no published model"):
+        store.version_in(tmp_path / "store")
+
+
+def test_what_was_published_is_verified(made, tmp_path: Path) -> None:
+    version = store.publish(made, tmp_path / "store", "cxr")
+    manifest = store.verified(version)
+    assert (manifest["model"], manifest["version"]) == ("cxr", "1")
+    assert set(manifest["files"]) == {"model.json", "saved_model.pb"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("saved_model.pb", "grapH", "saved_model.pb is damaged"),
+        ("model.json", None, "model.json is missing"),
+        ("manifest.json", "{", "manifest.json is damaged"),
+        ("manifest.json", "[]", "manifest.json is damaged"),
+    ],
+)
+def test_a_damaged_version_is_refused_with_what_is_damaged(
+    made, tmp_path: Path, name: str, content: str | None, words: str
+) -> None:
+    version = store.publish(made, tmp_path / "store", "cxr")
+    if content is None:
+        (version / name).unlink()
+    else:
+        (version / name).write_text(content)
+    with pytest.raises(UserError, match=words):
+        store.verified(version)

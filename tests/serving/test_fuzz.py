@@ -1,0 +1,60 @@
+"""Whatever is sent, the server answers, and the decoders do not crash."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import schemathesis
+from files import dicom, encoded
+from hypothesis import given, settings
+from PIL import Image
+
+FUZZ = Path(__file__).with_name("fuzz_radiograph.py")
+
+
+def test_nothing_that_openapi_allows_is_a_servers_error(url: str) -> None:
+    asked = []
+    for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=60, deadline=None)
+        @given(case=operation.as_strategy())
+        def ask(case) -> None:
+            answer = case.call(base_url=url)
+            assert answer.status_code < 500, answer.text
+
+        ask()
+        asked.append(operation.path)
+    assert "/v1/models/{model_name}:explain" in asked
+
+
+def test_openapi_describes_what_is_sent(url: str) -> None:
+    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    for path in ("/v1/models/{model_name}:predict", "/v2/models/{model_name}/infer"):
+        body = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert body["required"]
+    assert not any("repository" in path for path in paths)
+
+
+def test_the_decoders_do_not_crash(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    image = Image.linear_gradient("L").resize((24, 24))
+    seeds = [encoded(image, kind) for kind in ("PNG", "JPEG", "WEBP")]
+    seeds += [encoded(image.convert("CMYK"), "JPEG"), encoded(image.convert("P"))]
+    values = np.asarray(image)
+    seeds += [dicom(values), dicom(values.astype(np.int16), bits=12, WindowCenter=9, WindowWidth=5)]
+    seeds += [dicom(values, syntax="1.2.840.10008.1.2.4.80")]
+    for number, content in enumerate(seeds):
+        (corpus / str(number)).write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, str(FUZZ), "-runs=20000", "-seed=1", "-max_len=4096", str(corpus)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Done 20000" in done.stderr

@@ -1,0 +1,150 @@
+"""The page, in a real browser."""
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from files import dicom, encoded
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import opened
+
+
+@pytest.fixture
+def files(tmp_path: Path, picture) -> dict[str, Path]:
+    """Returns files as a user has them: good ones, and one that is no image."""
+    contents = {
+        "front.png": encoded(picture(90, 80)),
+        "second.jpg": encoded(picture(120, 100, seed=1), "JPEG"),
+        "third.dcm": dicom(picture(70, 90, seed=2).astype(np.uint16), bits=8),
+        "notes.png": b"only text",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return {name: tmp_path / name for name in contents}
+
+
+def answered(page: Page, count: int) -> None:
+    expect(page.get_by_role("status")).to_have_text(f"{count} of {count} answered", timeout=60_000)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (360, "dark")])
+def test_files_are_answered_each_with_its_picture_or_its_error(
+    browser: Browser, url: str, files: dict[str, Path], width: int, scheme: str
+) -> None:
+    page = opened(browser, url, width, scheme)
+    page.get_by_label("Drop X-rays here").set_input_files(list(files.values()))
+    answered(page, 4)
+    results = page.get_by_label("Results").get_by_role("article")
+    assert [one.get_by_role("heading").inner_text() for one in results.all()] == list(files)
+    for result in results.all()[:3]:
+        assert result.locator(".label").inner_text() in ("covid", "normal")
+        shares = [float(text[:-2]) for text in result.locator(".shares .value").all_inner_texts()]
+        assert sum(shares) == pytest.approx(100, abs=0.2)
+        assert shares == sorted(shares, reverse=True)
+        bars = [bar.bounding_box()["width"] for bar in result.locator(".bar i").all()]
+        whole = result.locator(".bar").first.bounding_box()["width"]
+        assert bars == pytest.approx([whole * share / 100 for share in shares], abs=1)
+        for image in result.get_by_role("img").all():
+            assert image.evaluate("image => image.naturalWidth") > 0
+    expect(results.nth(3).get_by_role("alert")).to_contain_text("This file is not an image")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_the_heat_map_fades_with_its_slider(
+    browser: Browser, url: str, files: dict[str, Path]
+) -> None:
+    page = opened(browser, url, 900)
+    page.get_by_label("Drop X-rays here").set_input_files(files["front.png"])
+    answered(page, 1)
+    overlay = page.locator(".overlay")
+    slider = page.get_by_role("slider", name="heat map")
+    slider.focus()
+    for key, opacity in (("Home", "0"), ("End", "1"), ("ArrowLeft", "0.99")):
+        slider.press(key)
+        assert overlay.evaluate("image => getComputedStyle(image).opacity") == opacity
+    picture = page.locator(".picture").bounding_box()
+    assert overlay.bounding_box() == pytest.approx(picture)
+    page.close()
+
+
+def test_a_file_is_dropped(browser: Browser, url: str, files: dict[str, Path]) -> None:
+    page = opened(browser, url, 900)
+    content = list(files["front.png"].read_bytes())
+    transfer = page.evaluate_handle(
+        """content => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(content)], "dropped.png"));
+            return transfer;
+        }""",
+        content,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    answered(page, 1)
+    expect(page.get_by_role("article").get_by_role("heading")).to_have_text("dropped.png")
+    page.close()
+
+
+def test_it_is_used_with_a_keyboard_alone(
+    browser: Browser, url: str, files: dict[str, Path]
+) -> None:
+    page = opened(browser, url, 900)
+    page.keyboard.press("Tab")
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Space")
+    chosen.value.set_files(files["third.dcm"])
+    answered(page, 1)
+    page.close()
+
+
+def test_it_says_what_the_model_is_and_how_well_it_does(browser: Browser, url: str) -> None:
+    page = opened(browser, url, 900)
+    told = httpx.get(f"{url}/model").json()
+    expect(page.locator("#model")).to_contain_text(f"version {told['version']}: cnn-dubey")
+    expect(page.get_by_text("Research software, not a medical device.")).to_be_visible()
+    expect(page.get_by_text("Trained on drawings.")).to_be_visible()
+    rows = page.get_by_role("table").get_by_role("row").all_inner_texts()[1:]
+    assert [row.split()[0] for row in rows] == told["classes"]
+    assert f"{100 * told['recall'][0]['low']:.1f} %" in rows[0]
+    page.close()
+
+
+def test_a_server_that_is_gone_is_said_so(
+    browser: Browser, url: str, files: dict[str, Path]
+) -> None:
+    page = opened(browser, url, 900)
+    page.route("**/*:explain", lambda route: route.abort())
+    page.get_by_label("Drop X-rays here").set_input_files(files["front.png"])
+    expect(page.get_by_role("alert")).to_have_text("The server cannot be reached.")
+    page.close()
+
+
+def test_a_busy_server_is_asked_again(browser: Browser, url: str, files: dict[str, Path]) -> None:
+    page = opened(browser, url, 900)
+    turned_away = []
+
+    def once(route) -> None:
+        if turned_away:
+            route.continue_()
+        else:
+            turned_away.append(route)
+            route.fulfill(status=503, json={"error": "the server is busy"})
+
+    page.route("**/*:explain", once)
+    page.get_by_label("Drop X-rays here").set_input_files(files["front.png"])
+    answered(page, 1)
+    expect(page.locator(".shares li")).to_have_count(2)
+    page.close()
+
+
+def test_no_script_but_the_pages_own_may_run(url: str) -> None:
+    for path in ("/", "/page/page.js", "/v2/health/live"):
+        headers = httpx.get(f"{url}{path}").headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+    text = httpx.get(url).text
+    assert "http://" not in text
+    assert "https://" not in text

@@ -1,0 +1,222 @@
+"""KServe's protocols, asked by KServe's own clients."""
+
+import asyncio
+import base64
+import io
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from files import PATIENT, dicom, encoded, v1
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve.inference_client import InferenceGRPCClient
+from PIL import Image
+
+from serving.local import Server
+
+
+@pytest.fixture
+def radiograph(picture) -> bytes:
+    return encoded(picture(90, 80))
+
+
+@pytest.fixture
+def expected(url: str, radiograph: bytes) -> dict[str, float]:
+    answer = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(radiograph), timeout=60)
+    (prediction,) = answer.raise_for_status().json()["predictions"]
+    return prediction["probabilities"]
+
+
+def request(content: bytes, *, binary: bool = True) -> InferRequest:
+    tensor = InferInput("image_bytes", [1], "BYTES")
+    element = content if binary else base64.b64encode(content)
+    tensor.set_data_from_numpy(np.array([element], object), binary_data=binary)
+    return InferRequest("cxrflow", [tensor], request_id="7")
+
+
+def require_same(response, expected: dict[str, float]) -> None:
+    outputs = {output.name: output.as_numpy() for output in response.outputs}
+    names = [x.decode() if isinstance(x, bytes) else x for x in outputs["classes"]]
+    assert names == list(expected)
+    assert outputs["probabilities"].shape == (1, len(names))
+    assert outputs["probabilities"][0] == pytest.approx(list(expected.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_kserves_rest_client(
+    server: Server, radiograph: bytes, expected: dict[str, float], binary: bool
+) -> None:
+    async def ask():
+        client = InferenceRESTClient(RESTConfig(protocol="v2"))
+        assert await client.is_server_ready(server.url)
+        assert await client.is_model_ready(server.url, "cxrflow")
+        infer = request(radiograph, binary=binary)
+        return await client.infer(server.url, infer, model_name="cxrflow")
+
+    require_same(asyncio.run(ask()), expected)
+
+
+def test_kserves_rest_client_explains(server: Server, radiograph: bytes) -> None:
+    async def ask():
+        client = InferenceRESTClient(RESTConfig(protocol="v1"))
+        return await client.explain(server.url, "cxrflow", v1(radiograph))
+
+    answer = asyncio.run(ask())
+    assert set(answer) == {"model_name", "model_version", "predictions", "explanations"}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_kserves_grpc_client(
+    server: Server, radiograph: bytes, expected: dict[str, float], raw: bool
+) -> None:
+    async def ask():
+        client = InferenceGRPCClient(server.grpc)
+        assert await client.is_model_ready("cxrflow")
+        infer = request(radiograph)
+        if not raw:
+            tensor = InferInput("image_bytes", [1], "BYTES", [radiograph])
+            infer = InferRequest("cxrflow", [tensor])
+        return await client.infer(infer)
+
+    response = asyncio.run(ask())
+    require_same(response, expected)
+    assert response.model_version == httpx.get(f"{server.url}/model").json()["version"]
+
+
+def test_metadata_states_names_shapes_datatypes_and_classes(url: str) -> None:
+    told = httpx.get(f"{url}/v2/models/cxrflow").json()
+    assert told["inputs"] == [{"name": "image_bytes", "datatype": "BYTES", "shape": [-1]}]
+    probabilities = told["outputs"][1]
+    assert probabilities == {
+        "name": "probabilities",
+        "datatype": "FP32",
+        "shape": [-1, 2],
+        "parameters": {"classes": ["normal", "covid"]},
+    }
+    assert told["versions"] == [httpx.get(f"{url}/model").json()["version"]]
+
+
+def test_only_the_outputs_that_are_asked_for_are_sent(url: str, radiograph: bytes) -> None:
+    tensor = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
+    body = {
+        "inputs": [{**tensor, "data": [base64.b64encode(radiograph).decode()]}],
+        "outputs": [{"name": "label"}],
+    }
+    answer = httpx.post(f"{url}/v2/models/cxrflow/infer", json=body, timeout=60).json()
+    assert [output["name"] for output in answer["outputs"]] == ["label"]
+
+
+def test_an_explanation_is_a_map_and_a_layer_for_the_picture(url: str, radiograph: bytes) -> None:
+    answer = httpx.post(f"{url}/v1/models/cxrflow:explain", json=v1(radiograph, radiograph))
+    told = answer.raise_for_status().json()
+    assert len(told["explanations"]) == 2
+    explanation, prediction = told["explanations"][0], told["predictions"][0]
+    assert explanation["label"] == prediction["label"]
+    heat = np.array(explanation["map"])
+    assert heat.min() >= 0
+    assert heat.max() in (0, 1)
+    picture, overlay = (
+        Image.open(io.BytesIO(base64.b64decode(explanation[name]["b64"])))
+        for name in ("picture", "overlay")
+    )
+    assert np.array_equal(np.asarray(picture), np.asarray(Image.open(io.BytesIO(radiograph))))
+    assert (overlay.size, overlay.mode) == (picture.size, "RGBA")
+    assert (np.asarray(overlay)[..., 3].max() > 200) == (heat.max() == 1)
+
+
+def test_a_radiograph_scores_the_same_in_whatever_it_is_stored(url: str, picture) -> None:
+    values = picture(90, 80)
+    deep = values.astype(np.uint16) * 257
+    turned = Image.fromarray(np.rot90(values, -1).copy())
+    exif = turned.getexif()
+    exif[0x0112] = 8  # to be turned left by 90 degrees
+    grey = Image.fromarray(values)
+    same = [
+        encoded(values),
+        encoded(grey.convert("RGB")),
+        encoded(grey.convert("RGBA")),
+        encoded(grey.convert("P")),
+        encoded(deep),
+        encoded(turned, "PNG", exif=exif),
+        encoded(grey, "WEBP", lossless=True),
+        dicom(values),
+        dicom(255 - values, photometric="MONOCHROME1"),
+        dicom(deep, bits=16),
+    ]
+    answer = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(*same), timeout=60)
+    scores = [
+        prediction["probabilities"]["covid"]
+        for prediction in answer.raise_for_status().json()["predictions"]
+    ]
+    assert scores == pytest.approx([scores[0]] * len(scores), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encoded(Image.linear_gradient("L").resize((400, 100))), "shape"),
+        (encoded(Image.new("L", (90, 80), 7)), "blank"),
+        (
+            encoded(
+                Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * i) for i in range(3)])
+            ),
+            "colour",
+        ),
+    ],
+)
+def test_what_does_not_look_like_a_chest_x_ray_is_said_so(
+    url: str, content: bytes, reason: str
+) -> None:
+    answer = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(content), timeout=60)
+    (prediction,) = answer.raise_for_status().json()["predictions"]
+    assert prediction["suspect"]
+    assert reason in prediction["reasons"][0]
+
+
+def test_a_chest_x_ray_is_not_doubted(url: str, radiograph: bytes) -> None:
+    answer = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(radiograph), timeout=60)
+    assert answer.json()["predictions"][0]["reasons"] == []
+
+
+def samples(url: str) -> dict[str, float]:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}
+
+
+def test_prometheus_is_told(url: str, radiograph: bytes) -> None:
+    before = samples(url)
+    predict = f"{url}/v1/models/cxrflow:predict"
+    answer = httpx.post(predict, json=v1(radiograph)).json()
+    httpx.post(predict, json=v1(b"text"))
+    after = samples(url)
+
+    def more(name: str) -> float:
+        return after.get(name, 0) - before.get(name, 0)
+
+    label = answer["predictions"][0]["label"]
+    assert more(f'cxrflow_predictions_total{{class="{label}"}}') == 1
+    assert more('cxrflow_requests_total{status="400"}') == 1
+    assert more('cxrflow_rejected_total{reason="not an image"}') == 1
+    assert more('cxrflow_batch_size_count{verb="predict"}') == 1
+    assert more('request_predict_seconds_count{model_name="cxrflow"}') == 2
+
+
+def test_nothing_of_a_patient_reaches_the_log(server: Server, picture) -> None:
+    values = picture(90, 80)
+    good = dicom(values, PatientID="4711")
+    named = dicom(values, WindowCenter="1234", WindowWidth="99").replace(b"1234", b"Doe^")
+    broken = dicom(values, InstitutionName="St. Elsewhere")[:-99]
+    for verb in ("predict", "explain"):
+        for content in (good, named, broken):
+            httpx.post(f"{server.url}/v1/models/cxrflow:{verb}", json=v1(content), timeout=60)
+
+    async def ask() -> None:
+        await InferenceGRPCClient(server.grpc).infer(request(broken))
+
+    with pytest.raises(Exception, match="corrupt"):
+        asyncio.run(ask())
+    log = Path(server.log).read_text()
+    for word in (PATIENT, "Doe", "4711", "Elsewhere", "Traceback"):
+        assert word not in log
