@@ -253,7 +253,7 @@ def precisions(records: Path, home: Path) -> list[str]:
                     weights="none", seed=seed, precision=policy,
                 )  # fmt: skip
                 seconds[key].append(float(trained.history["seconds"][1:].median()))
-                accuracy[key].append(float(trained.history["val_accuracy"].iloc[-1]))
+                accuracy[key].append(float(trained.history["val_accuracy"].tail(3).mean()))
         manifest = data.read_manifest(records)
         images = sum(data.class_counts(manifest, recipe, ("train",)).values())
         lines.append(
@@ -270,7 +270,9 @@ def precisions(records: Path, home: Path) -> list[str]:
                 f"{key} {', '.join(f'{value:.3f}' for value in values)}"
                 for key, values in accuracy.items()
             )
-            lines.append(f"        validation accuracy by seed: {'; '.join(shown)}")
+            lines.append(
+                f"        validation accuracy of the last three epochs by seed: {'; '.join(shown)}"
+            )
     return lines
 
 

@@ -2,7 +2,6 @@ import io
 
 import numpy as np
 import pytest
-from files import PATIENT, dicom, encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,6 +10,7 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 from components.images import MAX_PIXELS, BadImage
 from serving import dicom as dicoms
 from serving import radiograph
+from tests.serving.files import PATIENT, dicom, encoded
 
 
 def shown(content: bytes) -> np.ndarray:

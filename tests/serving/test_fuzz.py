@@ -7,9 +7,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import schemathesis
-from files import dicom, encoded
 from hypothesis import given, settings
 from PIL import Image
+
+from tests.serving.files import dicom, encoded
 
 FUZZ = Path(__file__).with_name("fuzz_radiograph.py")
 

@@ -16,11 +16,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from files import dicom, encoded, v1
 from PIL import Image
 
 from serving import local
 from serving.local import Server
+from tests.serving.files import dicom, encoded, v1
 
 GOOD = encoded(Image.linear_gradient("L"))
 

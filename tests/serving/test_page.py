@@ -5,10 +5,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from files import dicom, encoded
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import opened
+from tests.serving.files import dicom, encoded
 
 
 @pytest.fixture

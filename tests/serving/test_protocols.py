@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from files import PATIENT, dicom, encoded, v1
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.inference_client import InferenceGRPCClient
 from PIL import Image
 
 from serving.local import Server
+from tests.serving.files import PATIENT, dicom, encoded, v1
 
 
 @pytest.fixture
