@@ -13,7 +13,7 @@ from serving.limits import Limits
 
 # No script or style but the page's own files; pictures of the page's own making.
 _CONTENT_SECURITY_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = [
@@ -23,6 +23,7 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
+_KINDS = {408: "body too slow", 413: "body too large", 503: "busy"}
 # How long a client that is turned away may go on sending, so that it gets to read the answer.
 _LINGER_SECONDS = 2.0
 
@@ -96,7 +97,7 @@ class Guard:
         return f"the body is larger than {self._limits.body_mb:g} MB"
 
     async def _refuse(self, status: int, reason: str, receive: Receive, answer: "_Answer") -> None:
-        metrics.REJECTED.labels(reason).inc()
+        metrics.REJECTED.labels(_KINDS[status]).inc()
         content = json.dumps({"error": reason}).encode()
         headers = [
             (b"content-type", b"application/json"),

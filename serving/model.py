@@ -14,7 +14,6 @@ import tensorflow as tf
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve import InferRequest, InferResponse, Model
-from kserve.errors import InvalidInput
 
 from components.errors import UserError
 from components.images import BadImage, to_png
@@ -73,7 +72,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
             try:
                 newest = store.version_in(self._directory)
-            except UserError:
+            except (UserError, OSError):
                 continue  # the store is away; what is loaded is not
             if newest in (
                 self._version.directory,
@@ -82,8 +81,9 @@ class ChestXrayModel(Model):  # type: ignore[misc]
                 continue
             try:
                 version = await asyncio.to_thread(Version, newest)
-            except UserError as error:
-                logger.error("version %s is refused: %s", newest.name, error)
+            except Exception as error:
+                known = isinstance(error, UserError)
+                logger.error("version %s is refused: %s", newest.name, error, exc_info=not known)
                 self._refused = {
                     "version": newest.name,
                     "reason": str(error),
@@ -161,8 +161,8 @@ class ChestXrayModel(Model):  # type: ignore[misc]
     ) -> list[Answer]:
         limits = self._limits
         if len(images) > limits.instances:
-            metrics.REJECTED.labels("too many images").inc()
-            raise InvalidInput(f"{len(images)} images in a request, more than {limits.instances}")
+            reason = f"{len(images)} images in a request, more than {limits.instances}"
+            raise protocol.invalid(reason, "too many images")
         if self._images + len(images) > limits.queue:
             metrics.REJECTED.labels("busy").inc()
             raise Busy
@@ -186,8 +186,8 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         outcomes = await asyncio.gather(*reading, return_exceptions=True)
         for position, outcome in enumerate(outcomes):
             if isinstance(outcome, BadImage):
-                metrics.REJECTED.labels(outcome.kind).inc()
-                raise InvalidInput(f"instances[{position}] is {outcome.kind}: {outcome}")
+                reason = f"instances[{position}] is {outcome.kind}: {outcome}"
+                raise protocol.invalid(reason, outcome.kind)
             if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, _Read)]

@@ -16,9 +16,17 @@ from kserve.errors import InvalidInput
 from kserve.protocol.infer_type import RequestedOutput, deserialize_bytes_tensor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from serving import metrics
+
 INPUT = "image_bytes"
 # Of the binary data extension: how much of the body is JSON.
 JSON_LENGTH = "inference-header-content-length"
+
+
+def invalid(reason: str, kind: str = "invalid request") -> InvalidInput:
+    """Returns the error of a request that is turned away, and counts it by its kind."""
+    metrics.REJECTED.labels(kind).inc()
+    return InvalidInput(reason)
 
 
 class _Strict(BaseModel):
@@ -110,7 +118,7 @@ def v2_request(body: bytes, json_length: str | None, name: str) -> InferRequest:
       InvalidInput: the body is not as it must be.
     """
     if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
-        raise InvalidInput(f"{JSON_LENGTH} must be a number of bytes, at most the body's")
+        raise invalid(f"{JSON_LENGTH} must be a number of bytes, at most the body's")
     end = len(body) if json_length is None else int(json_length)
     request = _validated(
         V2Request,
@@ -122,7 +130,7 @@ def v2_request(body: bytes, json_length: str | None, name: str) -> InferRequest:
     data: list[Any] | None = tensor.data
     if data is None:
         if json_length is None:
-            raise InvalidInput(f"input {INPUT} has no data")
+            raise invalid(f"input {INPUT} has no data")
         data = _unpacked(body[end:])
     wanted = [RequestedOutput(one.name, one.parameters) for one in request.outputs or ()]
     return InferRequest(
@@ -142,12 +150,12 @@ def images_of_v2(request: InferRequest) -> list[str | bytes]:
     """
     inputs = request.inputs
     if len(inputs) != 1 or inputs[0].name != INPUT or inputs[0].datatype != "BYTES":
-        raise InvalidInput(f"send one input, {INPUT!r}, of datatype BYTES")
+        raise invalid(f"send one input, {INPUT!r}, of datatype BYTES")
     (tensor,) = inputs
     raw = tensor._raw_data
     images: list[str | bytes] = [*(_unpacked(raw) if raw is not None else tensor.data)]
     if not images or list(tensor.shape) not in ([len(images)], [len(images), 1]):
-        raise InvalidInput(
+        raise invalid(
             f"input {INPUT} has {len(images)} elements, and its shape is {list(tensor.shape)}; send "
             "at least one element, and their number as shape"
         )
@@ -158,7 +166,7 @@ def _unpacked(raw: bytes) -> list[bytes]:
     try:
         return list(deserialize_bytes_tensor(raw))
     except Exception:  # numpy and struct raise what they like of a wrong length
-        raise InvalidInput(
+        raise invalid(
             f"the tensor of {INPUT} is not elements with their length in 4 bytes before them"
         ) from None
 
@@ -167,11 +175,11 @@ def _validated(kind: type[BaseModel], body: bytes, wanted: str) -> Any:
     try:
         return kind.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError:
-        raise InvalidInput(f"the body is not JSON; send {wanted}") from None
+        raise invalid(f"the body is not JSON; send {wanted}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
-        raise InvalidInput(f"{where}: {first['msg']}; send {wanted}") from None
+        raise invalid(f"{where}: {first['msg']}; send {wanted}") from None
 
 
 def v1_response(answers: Sequence[Answer], classes: Sequence[str], name: str, version: str) -> Any:
@@ -215,7 +223,7 @@ def v2_response(
     wanted = [one.name for one in request.request_outputs or ()]
     unknown = [name for name in wanted if name not in data]
     if unknown:
-        raise InvalidInput(f"there is no output {unknown[0]!r}; there are {', '.join(data)}")
+        raise invalid(f"there is no output {unknown[0]!r}; there are {', '.join(data)}")
     return InferResponse(
         response_id=request.id or uuid.uuid4().hex,
         model_name=name,

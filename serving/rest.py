@@ -19,7 +19,6 @@ from kserve.protocol.rest.v2_datamodels import ModelReadyResponse
 from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from starlette.staticfiles import StaticFiles
 
-from serving import metrics
 from serving.model import Busy, ChestXrayModel
 from serving.protocol import JSON_LENGTH, V1Request, V2Request, images_of_v1, v2_request
 
@@ -122,7 +121,6 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    metrics.REJECTED.labels("invalid request").inc()
     return _json({"error": str(error)}, 400)
 
 

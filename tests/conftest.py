@@ -1,8 +1,10 @@
 """What tests share: phantoms, what comes of them step by step, and where the real X-rays are."""
 
 import dataclasses
+import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-REAL_DATA = "CXRFLOW_REAL_DATA"
+REAL_DATA, KSERVE_SCHEMAS = "CXRFLOW_REAL_DATA", "CXRFLOW_KSERVE_SCHEMAS"
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +133,75 @@ def real_data() -> Path:
     beside = Path(__file__).parents[2] / "shared" / "data"
     directory = Path(os.environ.get(REAL_DATA, beside))
     if not (directory / "covid-chestxray-dataset" / "metadata.csv").is_file():
-        message = f"no real X-rays in {directory}: let {REAL_DATA} name them"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        _missing(f"no real X-rays in {directory}: let {REAL_DATA} name them")
     return directory
+
+
+@pytest.fixture(scope="session")
+def decision(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gate's, without thresholds: the tiny model has learnt little."""
+    from components import gate
+
+    file = tmp_path_factory.mktemp("gate") / "decision"
+    gate.gate([evaluation], {"default": 0.0}, file)
+    assert json.loads(file.read_text())["winner"] == "cnn-dubey"
+    return file
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    from serving import local
+
+    directory = tmp_path_factory.mktemp("server")
+    yield directory
+    local.stop(directory)
+
+
+@pytest.fixture(scope="session")
+def version(model: Path, decision: Path, home: Path) -> Path:
+    from components.deploy import deploy
+
+    return deploy(model, decision, home / "store", "cxrflow", home)
+
+
+@pytest.fixture
+def server(version: Path, home: Path):
+    """The running server of a tiny model, as the pipeline deploys one: a `serving.local.Server`."""
+    from serving import local
+
+    running = local.running(home)
+    assert running
+    return running
+
+
+@pytest.fixture
+def url(server) -> str:
+    return server.url
+
+
+@pytest.fixture
+def unused_ports() -> tuple[int, int]:
+    """Returns ports that nobody listens on."""
+    probes = [socket.socket(), socket.socket()]
+    for probe in probes:
+        probe.bind(("localhost", 0))
+    one, other = (probe.getsockname()[1] for probe in probes)
+    for probe in probes:
+        probe.close()
+    return one, other
+
+
+@pytest.fixture(scope="session")
+def kserve_schemas() -> Path:
+    """The directory of KServe's CustomResourceDefinitions."""
+    beside = Path(__file__).parents[2] / "shared" / "crds"
+    directory = Path(os.environ.get(KSERVE_SCHEMAS, beside))
+    if not directory.is_dir():
+        _missing(f"no schemas of KServe in {directory}: let {KSERVE_SCHEMAS} name them")
+    return directory
+
+
+def _missing(message: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,5 +1,6 @@
 """Clients that send what they should not, or stop, or are many: the server says so and goes on."""
 
+import asyncio
 import io
 import json
 import socket
@@ -12,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import numpy as np
 import psutil
 import pytest
+from kserve import InferenceGRPCClient, InferInput, InferRequest
 from PIL import Image
 
 from serving import local
@@ -234,6 +237,18 @@ def test_more_than_may_wait_is_turned_away_at_once(strict: Server) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "busy" in answer.json()["error"]
     require_well(strict.url)
+
+
+def test_more_than_may_wait_is_turned_away_over_grpc(strict: Server) -> None:
+    tensor = InferInput("image_bytes", [3], "BYTES", [GOOD] * 3)
+
+    async def ask() -> None:
+        await InferenceGRPCClient(strict.grpc, retries=0).infer(InferRequest("cxrflow", [tensor]))
+
+    with pytest.raises(grpc.RpcError) as caught:
+        asyncio.run(ask())
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "busy" in caught.value.details()
 
 
 def test_more_bodies_than_fit_are_turned_away_at_once(strict: Server) -> None:
