@@ -17,7 +17,14 @@ RUN := .venv/bin/
 APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends "$$@" >/dev/null' apt
 
-.PHONY: help setup lint format test demo bench clean browser
+# The images' names are `cxrflow-<target>:<version>`, as the steps and the manifests have them.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BASE ?= docker.io/library/debian:trixie-slim
+ACCELERATOR ?= cpu
+BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
+	echo podman build || echo buildah build)
+
+.PHONY: help setup lint format test demo bench images images-test clean browser
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,10 +38,10 @@ setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts w
 
 .venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
 ifeq ($(TFDV),legacy)
-	$(UV) sync --quiet --locked --all-extras --no-extra tfdv
+	$(UV) sync --quiet --locked --all-extras --no-extra cuda --no-extra tfdv
 	UV_PROJECT_ENVIRONMENT=.venv-tfdv $(UV) sync --quiet --locked --python 3.11 --only-group tfdv-legacy
 else
-	$(UV) sync --quiet --locked --all-extras
+	$(UV) sync --quiet --locked --all-extras --no-extra cuda
 endif
 	@touch $@
 
@@ -65,8 +72,32 @@ demo: setup ## run everything on generated radiographs, serve the winner, ask it
 	$(RUN)cxrflow predict demo/data/covid-chestxray-dataset/images/phantom-0000.png --output demo
 	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output demo\` ends it.",$(RUN)cxrflow stop --output demo)
 
+images: setup ## build the images of the steps and the server, and an SBOM beside each (below build/)
+	@mkdir -p build
+	@set -e; for target in data training serving; do \
+		echo "cxrflow-$$target:$(VERSION)"; \
+		$(BUILDER) --file manifests/images/Dockerfile --target $$target --tag cxrflow-$$target:$(VERSION) \
+			--build-arg BASE=$(BASE) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) . ; \
+		extras="--extra $$target --extra pipelines"; \
+		[ $$target != data ] || extras="$$extras --extra tfdv"; \
+		[ $$target$(ACCELERATOR) != trainingcuda ] || extras="$$extras --extra cuda"; \
+		$(UV) export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 $$extras \
+			> build/cxrflow-$$target.cdx.json; \
+	done
+
+# On a Debian without a container engine or a registry: its own base, and buildah in a chroot.
+images-test: setup ## build the images from nothing and try each of them (Debian, as root)
+	@command -v buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
+	@podman image exists localhost/debian:trixie-slim || { \
+		base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
+		debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv trixie "$$base" >/dev/null; \
+		tar -C "$$base" -c . | podman import --quiet - localhost/debian:trixie-slim; }
+	$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="buildah build --layers --isolation chroot \
+		--network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet"
+	$(RUN)pytest tests/images/test_images.py
+
 bench: setup ## measure speed, as ratios within one run
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench
 
 clean: ## remove the environments and everything generated
-	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo
+	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo build

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         self._version: Version
         self._refused: dict[str, str] | None = None
         # Decoding lets go of Python's lock.
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decoder", _give_way)
 
     def load(self) -> bool:
         """Loads the version to serve.
@@ -62,7 +63,10 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         Raises:
           UserError: there is none, or it is damaged.
         """
-        self._version = Version(store.version_in(self._directory))
+        directory = store.version_in(self._directory)
+        # The threads that TensorFlow computes with inherit the priority of the one that starts them.
+        with ThreadPoolExecutor(1, "loader", _give_way) as loader:
+            self._version = loader.submit(Version, directory).result()
         self.ready = True
         return self.ready
 
@@ -205,6 +209,12 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
     def _in_decoders(self, work: Any, *arguments: Any) -> Any:
         return asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+
+
+def _give_way() -> None:
+    """Lets this thread wait for the event loop's, which answers probes, where both could run."""
+    if sys.platform == "linux":  # elsewhere it would be all of the process
+        os.nice(5)
 
 
 @dataclass(frozen=True, kw_only=True)

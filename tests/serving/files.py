@@ -1,7 +1,10 @@
 """Files as clients send them."""
 
+import asyncio
 import base64
 import io
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -55,6 +58,12 @@ def dicom(
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Returns what a coroutine does, in a thread: Playwright's loop runs in the tests' own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def v1(*contents: bytes) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from tests.serving.files import dicom, encoded
 
+# Of one allocation: libFuzzer takes the test's own memory, which a process inherits, for the fuzzer's.
+MEMORY = ("-rss_limit_mb=0", "-malloc_limit_mb=512")
 FUZZ = Path(__file__).with_name("fuzz_radiograph.py")
 
 
@@ -51,7 +53,15 @@ def test_the_decoders_do_not_crash(tmp_path: Path) -> None:
     for number, content in enumerate(seeds):
         (corpus / str(number)).write_bytes(content)
     done = subprocess.run(
-        [sys.executable, str(FUZZ), "-runs=20000", "-seed=1", "-max_len=4096", str(corpus)],
+        [
+            sys.executable,
+            str(FUZZ),
+            "-runs=20000",
+            "-seed=1",
+            "-max_len=4096",
+            *MEMORY,
+            str(corpus),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -1,6 +1,5 @@
 """KServe's protocols, asked by KServe's own clients."""
 
-import asyncio
 import base64
 import io
 from pathlib import Path
@@ -13,7 +12,7 @@ from kserve.inference_client import InferenceGRPCClient
 from PIL import Image
 
 from serving.local import Server
-from tests.serving.files import PATIENT, dicom, encoded, v1
+from tests.serving.files import PATIENT, awaited, dicom, encoded, v1
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_kserves_rest_client(
         infer = request(radiograph, binary=binary)
         return await client.infer(server.url, infer, model_name="cxrflow")
 
-    require_same(asyncio.run(ask()), expected)
+    require_same(awaited(ask()), expected)
 
 
 def test_kserves_rest_client_explains(server: Server, radiograph: bytes) -> None:
@@ -62,7 +61,7 @@ def test_kserves_rest_client_explains(server: Server, radiograph: bytes) -> None
         client = InferenceRESTClient(RESTConfig(protocol="v1"))
         return await client.explain(server.url, "cxrflow", v1(radiograph))
 
-    answer = asyncio.run(ask())
+    answer = awaited(ask())
     assert set(answer) == {"model_name", "model_version", "predictions", "explanations"}
 
 
@@ -79,7 +78,7 @@ def test_kserves_grpc_client(
             infer = InferRequest("cxrflow", [tensor])
         return await client.infer(infer)
 
-    response = asyncio.run(ask())
+    response = awaited(ask())
     require_same(response, expected)
     assert response.model_version == httpx.get(f"{server.url}/model").json()["version"]
 
@@ -216,7 +215,7 @@ def test_nothing_of_a_patient_reaches_the_log(server: Server, picture) -> None:
         await InferenceGRPCClient(server.grpc).infer(request(broken))
 
     with pytest.raises(Exception, match="corrupt"):
-        asyncio.run(ask())
+        awaited(ask())
     log = Path(server.log).read_text()
     for word in (PATIENT, "Doe", "4711", "Elsewhere", "Traceback"):
         assert word not in log
