@@ -80,7 +80,7 @@ images: setup ## build the images of the steps and the server, and an SBOM besid
 			--build-arg BASE=$(BASE) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) . ; \
 		extras="--extra $$target --extra pipelines"; \
 		[ $$target != data ] || extras="$$extras --extra tfdv"; \
-		[ $$target$(ACCELERATOR) != trainingcuda ] || extras="$$extras --extra cuda"; \
+		[ "$$target-$(ACCELERATOR)" != training-cuda ] || extras="$$extras --extra cuda"; \
 		$(UV) export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 $$extras \
 			> build/cxrflow-$$target.cdx.json; \
 	done

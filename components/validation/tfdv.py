@@ -13,7 +13,7 @@ and, where single rows are at fault, `rows` (ids) and `count`.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow_data_validation as tfdv
-from google.protobuf import json_format, text_format
-from tensorflow_data_validation.anomalies.proto import custom_validation_config_pb2
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+from google.protobuf import json_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 # They identify a row rather than describe it: a distribution of them says nothing.
 IDENTIFIERS = ("id", "sha256", "path", "perceptual_hash", "folder_split")
@@ -35,9 +34,7 @@ def main(arguments: list[str]) -> None:
     """Runs the program; see the module."""
     examples, schema_file, warnings_file, output = (Path(argument) for argument in arguments)
     schema = tfdv.load_schema_text(str(schema_file))
-    warnings = text_format.Parse(
-        warnings_file.read_text(), custom_validation_config_pb2.CustomValidationConfig()
-    )
+    wanted = tfdv.load_schema_text(str(warnings_file))
     tfdv.write_schema_text(schema, str(output / "schema.pbtxt"))
     splits = pc.unique(pq.read_table(examples, columns=["split"])["split"]).to_pylist()
     found = []
@@ -49,10 +46,12 @@ def main(arguments: list[str]) -> None:
         file.with_suffix(".json").write_text(
             json_format.MessageToJson(statistics, preserving_proto_field_name=True)
         )
-        anomalies = tfdv.validate_statistics(statistics, schema, custom_validation_config=warnings)
+        anomalies = tfdv.validate_statistics(statistics, schema)
         (output / split / "Anomalies.pb").write_bytes(anomalies.SerializeToString())
         table = pq.read_table(examples, filters=[("split", "=", split)])
-        found += list(_described(anomalies, split, schema, table))
+        found += list(_anomalies(anomalies, split, schema, table))
+        broken = set(anomalies.anomaly_info)
+        found += list(_warnings(statistics, split, schema, wanted, table, broken))
     (output / "anomalies.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
@@ -84,23 +83,49 @@ def _batches(examples: str, split: str) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays(columns, names)
 
 
-def _described(
+def _anomalies(
     anomalies: anomalies_pb2.Anomalies, split: str, schema: schema_pb2.Schema, table: pa.Table
 ) -> Iterator[dict[str, Any]]:
-    severities = anomalies_pb2.AnomalyInfo.Severity
     for name, info in sorted(anomalies.anomaly_info.items()):
         feature = ".".join(info.path.step) or name
         rows = _rows_at_fault(table, feature, schema)
         for reason in info.reason:
-            # Of a custom validation TFDV describes the query; our own words are the short text.
-            custom = reason.type == anomalies_pb2.AnomalyInfo.CUSTOM_VALIDATION
-            words = reason.short_description if custom else reason.description
             yield {
                 "split": split,
                 "feature": feature,
-                "severity": severities.Name(info.severity).lower(),
+                "severity": anomalies_pb2.AnomalyInfo.Severity.Name(info.severity).lower(),
                 "what": reason.short_description or info.short_description,
-                "details": words or info.description,
+                "details": reason.description or info.description,
+                "rows": rows[:_ROWS_SHOWN],
+                "count": len(rows),
+            }
+
+
+def _warnings(
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+    split: str,
+    schema: schema_pb2.Schema,
+    wanted: schema_pb2.Schema,
+    table: pa.Table,
+    broken: Container[str],
+) -> Iterator[dict[str, Any]]:
+    """Yields what is not as `wanted`, of features that keep to the schema itself."""
+    comments = {feature.name: feature.annotation.comment[0] for feature in wanted.feature}
+    stricter = schema_pb2.Schema()
+    stricter.CopyFrom(schema)
+    kept = [feature for feature in schema.feature if feature.name not in comments]
+    del stricter.feature[:]
+    stricter.feature.extend([*kept, *wanted.feature])
+    anomalies = tfdv.validate_statistics(statistics, stricter)
+    for name, info in sorted(anomalies.anomaly_info.items()):
+        if name in comments and name not in broken:
+            rows = _rows_at_fault(table, name, stricter)
+            yield {
+                "split": split,
+                "feature": name,
+                "severity": "warning",
+                "what": info.short_description,
+                "details": comments[name],
                 "rows": rows[:_ROWS_SHOWN],
                 "count": len(rows),
             }
