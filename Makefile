@@ -86,7 +86,7 @@ images: setup ## build the images of the steps and the server, and an SBOM besid
 	done
 
 # On a Debian without a container engine or a registry: its own base, and buildah in a chroot.
-images-test: setup ## build the images from nothing and try each of them (Debian, as root)
+images-test: setup ## build the images from nothing and try each of them (Debian, as root, 30 GB)
 	@command -v buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
 	@podman image exists localhost/debian:trixie-slim || { \
 		base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
@@ -95,6 +95,7 @@ images-test: setup ## build the images from nothing and try each of them (Debian
 	$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="buildah build --layers --isolation chroot \
 		--network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet"
 	$(RUN)pytest tests/images/test_images.py
+	@buildah rmi --prune >/dev/null # intermediate layers, as large as the images
 
 bench: setup ## measure speed, as ratios within one run
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench

@@ -32,7 +32,7 @@ def for_tensorflow(content: bytes) -> bytes:
       BadImage: as `opened`; damage past the header of a JPEG or PNG is not looked for.
     """
     with opened(content) as image:
-        if image.format in ("JPEG", "PNG") and _upright(image, content):
+        if is_plain(image, content):
             return content
     return to_png(content)
 
@@ -77,7 +77,10 @@ def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
         raise BadImage("corrupt", f"{type(error).__name__}: {error}") from error
 
 
-def _upright(image: Image.Image, content: bytes) -> bool:
+def is_plain(image: Image.Image, content: bytes) -> bool:
+    """Returns whether an opened image is an upright JPEG or PNG, as TensorFlow's decoders take it."""
+    if image.format not in ("JPEG", "PNG"):
+        return False
     if image.format == "PNG" and b"eXIf" not in content and b"Raw profile" not in content:
         return True  # Pillow would decode a whole PNG to say so
     return image.getexif().get(0x0112, 1) in (0, 1)  # the orientation

@@ -15,6 +15,7 @@ import tensorflow as tf
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve import InferRequest, InferResponse, Model
+from PIL import Image
 
 from components.errors import UserError
 from components.images import BadImage, to_png
@@ -65,8 +66,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         """
         directory = store.version_in(self._directory)
         # The threads that TensorFlow computes with inherit the priority of the one that starts them.
-        with ThreadPoolExecutor(1, "loader", _give_way) as loader:
-            self._version = loader.submit(Version, directory).result()
+        self._version = self._decoders.submit(Version, directory).result()
         self.ready = True
         return self.ready
 
@@ -84,7 +84,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             ):
                 continue
             try:
-                version = await asyncio.to_thread(Version, newest)
+                version = await self._in_decoders(Version, newest)
             except Exception as error:
                 known = isinstance(error, UserError)
                 logger.error("version %s is refused: %s", newest.name, error, exc_info=not known)
@@ -137,7 +137,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         v2 = isinstance(payload, InferRequest)
         images = protocol.images_of_v2(payload) if v2 else payload
         with self._version as version:
-            answers = await self._answers(version, images, self._predicted)
+            answers = await self._answers(version, images, explain=False)
             name, number = self.name, version.about["version"]
             if v2:
                 return protocol.v2_response(answers, version.classes, name, number, payload)
@@ -156,12 +156,12 @@ class ChestXrayModel(Model):  # type: ignore[misc]
           InvalidInput, Busy: as `predict`.
         """
         with self._version as version:
-            answers = await self._answers(version, payload, self._explained)
+            answers = await self._answers(version, payload, explain=True)
             number = version.about["version"]
             return dict(protocol.v1_response(answers, version.classes, self.name, number))
 
     async def _answers(
-        self, version: Version, images: Sequence[str | bytes], answered: Any
+        self, version: Version, images: Sequence[str | bytes], *, explain: bool
     ) -> list[Answer]:
         limits = self._limits
         if len(images) > limits.instances:
@@ -172,7 +172,8 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             raise Busy
         self._images += len(images)
         try:
-            read = await self._read_all(version, images)
+            read = await self._read_all(version, images, with_picture=explain)
+            answered = self._explained if explain else self._predicted
             answers = await asyncio.gather(*(answered(version, one) for one in read))
         finally:
             self._images -= len(images)
@@ -183,9 +184,12 @@ class ChestXrayModel(Model):  # type: ignore[misc]
                 metrics.DOUBTED.inc()
         return list(answers)
 
-    async def _read_all(self, version: Version, images: Sequence[str | bytes]) -> list["_Read"]:
+    async def _read_all(
+        self, version: Version, images: Sequence[str | bytes], *, with_picture: bool
+    ) -> list["_Read"]:
         reading = [
-            self._in_decoders(_read, version, image, self._limits.pixels) for image in images
+            self._in_decoders(_read, version, image, self._limits.pixels, with_picture)
+            for image in images
         ]
         outcomes = await asyncio.gather(*reading, return_exceptions=True)
         for position, outcome in enumerate(outcomes):
@@ -202,7 +206,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
     async def _explained(self, version: Version, image: "_Read") -> Answer:
         made = await asyncio.wrap_future(version.explain.ask(image.pixels))
-        explanation = await self._in_decoders(_drawn, version, image.content, made)
+        explanation = await self._in_decoders(_drawn, version, image, made)
         return Answer(
             probabilities=made.probabilities, doubts=image.doubts, explanation=explanation
         )
@@ -219,14 +223,14 @@ def _give_way() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """An image's file, the pixels that the network is shown of it, and what is doubtful."""
+    """The pixels that the network is shown of an image, what is doubtful, and the picture if wanted."""
 
-    content: bytes
     pixels: np.ndarray
     doubts: tuple[str, ...]
+    picture: Image.Image | None
 
 
-def _read(version: Version, image: str | bytes, max_pixels: int) -> _Read:
+def _read(version: Version, image: str | bytes, max_pixels: int, with_picture: bool) -> _Read:
     made = radiograph.read(image, max_pixels)
     content = made.content
     try:
@@ -236,14 +240,15 @@ def _read(version: Version, image: str | bytes, max_pixels: int) -> _Read:
         content = to_png(content)
         pixels = version.preprocess(content)
     doubts = (*made.doubts, *radiograph.doubts_about_pixels(pixels))
-    return _Read(content=content, pixels=pixels, doubts=doubts)
+    picture = radiograph.shown(content) if with_picture else None
+    return _Read(pixels=pixels, doubts=doubts, picture=picture)
 
 
-def _drawn(version: Version, content: bytes, made: Explanation) -> dict[str, Any]:
-    picture = radiograph.shown(content)
+def _drawn(version: Version, image: _Read, made: Explanation) -> dict[str, Any]:
+    assert image.picture
     return {
         "label": version.classes[int(made.probabilities.argmax())],
         "map": [[round(float(value), 4) for value in row] for row in made.heat_map],
-        "picture": {"b64": radiograph.png(picture)},
-        "overlay": {"b64": radiograph.png(heat_maps.layer(made.heat_map, picture.size))},
+        "picture": {"b64": radiograph.png(image.picture)},
+        "overlay": {"b64": radiograph.png(heat_maps.layer(made.heat_map, image.picture.size))},
     }

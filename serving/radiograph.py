@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from components.images import FORMATS, BadImage, for_tensorflow, grey, opened
+from components.images import FORMATS, BadImage, grey, is_plain, opened, to_png
 from serving import dicom
 
 # Beyond 99 in 100 frontal radiographs of both datasets, which a test counts.
@@ -53,12 +53,13 @@ def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
         content = dicom.to_png(content, max_pixels)
     try:
         with opened(content, max_pixels) as image:
-            doubts = [*_doubts_about_shape(*image.size), *_doubts_about_colour(image)]
+            plain = is_plain(image, content)
+            doubts = (*_doubts_about_shape(*image.size), *_doubts_about_colour(image))
     except BadImage as error:
         if error.kind == "not an image":
             raise BadImage(error.kind, f"none of {', '.join(FORMATS)}, DICOM") from None
         raise
-    return Radiograph(content=for_tensorflow(content), doubts=tuple(doubts))
+    return Radiograph(content=content if plain else to_png(content), doubts=doubts)
 
 
 def _doubts_about_shape(width: int, height: int) -> list[str]:
