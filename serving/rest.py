@@ -1,5 +1,6 @@
 """The HTTP endpoints: KServe's V1 and V2, metrics, and the page."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kserve.protocol.rest.server import metrics_handler
 from kserve.protocol.rest.v1_endpoints import V1Endpoints
 from kserve.protocol.rest.v2_datamodels import ModelReadyResponse
 from kserve.protocol.rest.v2_endpoints import V2Endpoints
+from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
 from serving.model import Busy, ChestXrayModel
@@ -98,6 +100,7 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE))
+    app.openapi = functools.partial(_describe, app)  # type: ignore[method-assign]
 
     app.add_exception_handler(InvalidInput, _invalid)
     app.add_exception_handler(ModelNotFound, _not_found)
@@ -106,8 +109,21 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
     return app
 
 
+_, _SCHEMAS = models_json_schema(
+    [(V1Request, "validation"), (V2Request, "validation")],
+    ref_template="#/components/schemas/{model}",
+)
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """Returns the application's OpenAPI, with the bodies that it reads by itself."""
+    described = FastAPI.openapi(app)
+    described["components"]["schemas"].update(_SCHEMAS["$defs"])
+    return described
+
+
 def _takes(body: type[V1Request] | type[V2Request]) -> dict[str, Any]:
-    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
     return {
         "responses": _ERRORS,
         "openapi_extra": {

@@ -1,5 +1,7 @@
 """Whatever is sent, the server answers, and the decoders do not crash."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +36,19 @@ def test_nothing_that_openapi_allows_is_a_servers_error(url: str) -> None:
 
 
 def test_openapi_describes_what_is_sent(url: str) -> None:
-    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
-    for path in ("/v1/models/{model_name}:predict", "/v2/models/{model_name}/infer"):
-        body = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        assert body["required"]
-    assert not any("repository" in path for path in paths)
+    text = httpx.get(f"{url}/openapi.json").text
+    told = json.loads(text)
+    schemas = told["components"]["schemas"]
+    assert schemas["V1Request"]["required"] == ["instances"]
+    assert schemas["V2Request"]["required"] == ["inputs"]
+    assert set(re.findall(r'"\$ref":"#/components/schemas/(\w+)"', text)) <= set(schemas)
+    for path, schema in (
+        ("v1/models/{model_name}:predict", "V1"),
+        ("v2/models/{model_name}/infer", "V2"),
+    ):
+        body = told["paths"][f"/{path}"]["post"]["requestBody"]["content"]["application/json"]
+        assert body["schema"]["$ref"].endswith(f"/{schema}Request")
+    assert not any("repository" in path for path in told["paths"])
 
 
 def test_the_decoders_do_not_crash(tmp_path: Path) -> None:
