@@ -46,7 +46,7 @@ def serve(version: Path, home: Path) -> Server:
     new one is ready.
 
     Args:
-      version: of the model store, and the newest of its model.
+      version: of the model store, the newest of its model or superseded by a newer one meanwhile.
       home: where `server.json`, which says what runs, and the server's log are kept.
 
     Raises:
@@ -136,7 +136,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     wait=tenacity.wait_fixed(0.3),
     stop=tenacity.stop_after_delay(_SECONDS_TO_START),
     retry=tenacity.retry_if_exception_type(httpx.HTTPError)
-    | tenacity.retry_if_result(lambda x: not x),
+    | tenacity.retry_if_result(lambda served: not served),
     retry_error_callback=lambda state: _raise_not_served(),
 )
 def _wait_until_served(server: Server, version: str) -> bool:
@@ -146,7 +146,7 @@ def _wait_until_served(server: Server, version: str) -> bool:
         raise UserError(
             f"serve: {refused['reason']}; version {about['version']} goes on being served at {server.url}"
         )
-    return bool(about["version"] == version)
+    return int(about["version"]) >= int(version)  # another run may have published meanwhile
 
 
 def _raise_not_served() -> None:

@@ -144,6 +144,8 @@ def test_a_new_version_is_swapped_in_without_a_failed_request(
     assert versions[0] != versions[-1] == version.name
     assert local.running(home) == before
     assert httpx.get(f"{url}/model").json()["refused"] is None
+    # A run whose version was superseded meanwhile is not kept waiting for it.
+    assert local.serve(version.with_name(versions[0]), home) == before
 
 
 def test_a_damaged_version_is_refused_and_the_one_before_goes_on(
