@@ -82,10 +82,10 @@ def serving(home: Path) -> list[str]:
     server = local.serve(version, home / "server")
     start = time.monotonic() - began
     port = int(server.url.rsplit(":", 1)[1])
+    alone_port, alone_server = one_at_a_time(version)
     try:
         exported = export.load(version)
         together, bare_slowest, latency, slowest = latencies(exported, content, body, port)
-        alone_port, alone_server = one_at_a_time(version)
         turns = [
             (
                 best_of_batches(exported, content),
