@@ -161,7 +161,7 @@ def run(
         rows.append(("model", str(latest.resolve())))
     server = servers.running(home / "server")
     if server:
-        rows.append(("server", f"{server.url}/v1/models/{NAME}"))
+        rows.append(("server", server.url))
     _console.print()
     _print_rows(rows)
 
