@@ -91,7 +91,11 @@ def test_it_is_used_with_a_keyboard_alone(
     browser: Browser, url: str, files: dict[str, Path]
 ) -> None:
     page = opened(browser, url, 900)
+    # From the first listener on the browser hands its dialog over, but nothing waits for that.
+    page.on("filechooser", lambda _: None)
+    expect(page.locator("#model")).to_contain_text("version")
     page.keyboard.press("Tab")
+    expect(page.get_by_label("Drop X-rays here")).to_be_focused()
     with page.expect_file_chooser() as chosen:
         page.keyboard.press("Space")
     chosen.value.set_files(files["third.dcm"])
