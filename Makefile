@@ -24,7 +24,7 @@ ACCELERATOR ?= cpu
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo bench images images-test clean browser
+.PHONY: help setup lint format test demo bench images images-test clean browser kustomize
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,7 +59,13 @@ browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(APT) chromium fonts-dejavu-core \
 	|| { echo "test: install Chromium, which the tests of the pages need" >&2; exit 1; }
 
-test: lint browser ## run every check and every test
+# The overlays are built by the real kustomize: kubectl's, or one of its own.
+kustomize:
+	@command -v kubectl >/dev/null || test -x .tools/kustomize || \
+	GOBIN=$(CURDIR)/.tools go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
+	|| { echo "test: install kubectl, which the tests of the manifests need" >&2; exit 1; }
+
+test: lint browser kustomize ## run every check and every test
 	$(RUN)pytest
 
 # Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.
@@ -101,4 +107,4 @@ bench: setup ## measure speed, as ratios within one run
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench
 
 clean: ## remove the environments and everything generated
-	rm -rf .venv .venv-tfdv .uv .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo build
+	rm -rf .venv .venv-tfdv .uv .tools .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo build

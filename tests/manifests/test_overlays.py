@@ -1,0 +1,145 @@
+"""Every overlay, built by the real kustomize and held against the schemas of what takes it."""
+
+import re
+import shutil
+import subprocess
+from importlib.metadata import version as release
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.schemas import errors, unrestricted, without
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = ("kind", "minikube", "gke")
+# Their schemas are in nobody's package.
+UNCHECKED = {"PodMonitor", "ClusterStorageContainer"}
+
+
+def build(overlay: str) -> list[dict[str, Any]]:
+    directory = str(ROOT / "manifests" / "overlays" / overlay)
+    command = ["kubectl", "kustomize", directory]
+    if not shutil.which("kubectl"):
+        command = [str(ROOT / ".tools" / "kustomize"), "build", directory]
+    built = subprocess.run(command, check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(built.stdout))
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def manifests(overlay: str) -> list[dict[str, Any]]:
+    return build(overlay)
+
+
+def named(manifests: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    (one,) = (
+        m for m in manifests if m["kind"] == kind and (not name or m["metadata"]["name"] == name)
+    )
+    return one
+
+
+def inference_service(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    held = named(manifests, "ConfigMap", "cxrflow-inference-service")["data"]
+    return yaml.safe_load(held["inference-service.yaml"])
+
+
+def test_everything_is_what_the_cluster_takes(
+    manifests: list[dict[str, Any]], kserve_schemas: Path
+) -> None:
+    checked = [m for m in manifests if m["kind"] not in UNCHECKED]
+    assert len(checked) >= len(manifests) - len(UNCHECKED)
+    for manifest in [*checked, inference_service(manifests)]:
+        assert not errors(manifest, kserve_schemas), manifest["kind"]
+
+
+def test_the_schemas_find_what_is_wrong(
+    manifests: list[dict[str, Any]], kserve_schemas: Path
+) -> None:
+    policy = named(manifests, "NetworkPolicy", "default-deny")
+    assert errors({**policy, "spec": {"podSelecter": {}}}, kserve_schemas)
+    service = inference_service(manifests)
+    service["spec"]["predictor"]["minReplica"] = 1
+    assert errors(service, kserve_schemas)
+
+
+def test_every_pod_keeps_to_the_restricted_standard(manifests: list[dict[str, Any]]) -> None:
+    labels = named(manifests, "Namespace", "cxrflow")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    storage = named(manifests, "ClusterStorageContainer")
+    predictor = inference_service(manifests)["spec"]["predictor"]
+    assert predictor["storageContainerName"] == storage["metadata"]["name"]
+    # As KServe makes it: the runtime's pod, with the container that fetches the model before it.
+    runtime = named(manifests, "ServingRuntime")["spec"]
+    pod = {**runtime, "initContainers": [storage["spec"]["container"]]}
+    assert not unrestricted(pod)
+    for container in [*pod["initContainers"], *pod["containers"]]:
+        assert set(container["resources"]) == {"requests", "limits"}
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+
+
+def test_what_is_not_restricted_is_found(manifests: list[dict[str, Any]]) -> None:
+    runtime = named(manifests, "ServingRuntime")["spec"]
+    (container,) = runtime["containers"]
+    for field in ("allowPrivilegeEscalation", "capabilities", "runAsNonRoot", "seccompProfile"):
+        loose = without(container, "securityContext", field)
+        assert unrestricted({"containers": [loose]}), field
+    assert unrestricted({**runtime, "hostNetwork": True})
+    assert unrestricted({**runtime, "volumes": [{"name": "node", "hostPath": {"path": "/"}}]})
+
+
+def test_no_image_floats_and_ours_are_this_release(manifests: list[dict[str, Any]]) -> None:
+    images = re.findall(r"image: (\S+)", yaml.safe_dump_all(manifests))
+    assert images
+    for image in images:
+        assert re.search(r":v?\d+\.\d+\.\d+$", image), image
+        if "cxrflow" in image:
+            assert image.endswith(f":{release('cxrflow')}")
+
+
+def test_no_secret_is_in_the_repository(manifests: list[dict[str, Any]]) -> None:
+    assert not [m for m in manifests if m["kind"] == "Secret"]
+
+
+def test_the_deployer_touches_its_own_inference_service_alone(
+    manifests: list[dict[str, Any]],
+) -> None:
+    service = inference_service(manifests)["metadata"]
+    role = named(manifests, "Role", "cxrflow-deployer")
+    assert role["metadata"]["namespace"] == service["namespace"]
+    for rule in role["rules"]:
+        assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
+        if rule["resources"] == ["inferenceservices"]:
+            assert rule["resourceNames"] == [service["name"]]
+    assert not [m for m in manifests if m["kind"].startswith("ClusterRole")]
+    bindings = [m for m in manifests if m["kind"] == "RoleBinding"]
+    subjects = {s["name"] for binding in bindings for s in binding["subjects"]}
+    assert subjects == {"cxrflow-pipeline"}
+
+
+def test_what_selects_predictors_selects_those_of_the_inference_service(
+    manifests: list[dict[str, Any]],
+) -> None:
+    labels = {"serving.kserve.io/inferenceservice": inference_service(manifests)["metadata"]["name"]}
+    assert named(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    policy = named(manifests, "NetworkPolicy", "predictor")["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    ports = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    (container,) = named(manifests, "ServingRuntime")["spec"]["containers"]
+    assert ports == {port["containerPort"] for port in container["ports"]}
+    denied = named(manifests, "NetworkPolicy", "default-deny")["spec"]
+    assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_the_inference_services_differ_in_scaling_alone() -> None:
+    large, small = (inference_service(build(overlay)) for overlay in ("gke", "kind"))
+    for service in (large, small):
+        for field in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"):
+            service["spec"]["predictor"].pop(field, None)
+        service["metadata"]["annotations"].pop("serving.kserve.io/autoscalerClass", None)
+    assert large == small
