@@ -125,7 +125,9 @@ def test_the_deployer_touches_its_own_inference_service_alone(
 def test_what_selects_predictors_selects_those_of_the_inference_service(
     manifests: list[dict[str, Any]],
 ) -> None:
-    labels = {"serving.kserve.io/inferenceservice": inference_service(manifests)["metadata"]["name"]}
+    labels = {
+        "serving.kserve.io/inferenceservice": inference_service(manifests)["metadata"]["name"]
+    }
     assert named(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
     policy = named(manifests, "NetworkPolicy", "predictor")["spec"]
     assert policy["podSelector"]["matchLabels"] == labels
