@@ -139,7 +139,8 @@ def published(recipe: Recipe, home: Path) -> Path:
     write_json(home / export.CARD, card)
     write_json(home / DECISION, decision)
     files = {".": home / "untrained", export.CARD: home / export.CARD, DECISION: home / DECISION}
-    return store.publish(files, home / "store", "cxrflow")
+    candidate = store.assemble(files, home / "candidate", "cxrflow")
+    return Path(store.publish(candidate, str(home / "store")))
 
 
 def latencies(

@@ -1,60 +1,131 @@
-"""Step `deploy`: puts the winner into the model store and, on a laptop, serves it."""
+"""Step `deploy`: has the winner checked, publishes it, and has it served: here, or by KServe."""
 
+import tempfile
 from pathlib import Path
 
 from kfp import dsl
 
+from components.errors import UserError
+from components.files import read_json, write_text
 from components.progress import logger
 from components.step import serving_step
-from serving import local, store
+from serving import known_answers, local, rollout, store
+from serving.inference_service import InferenceService
+from serving.rollout import Policy, Release
 from serving.version import DECISION
 from training import export
 
 
-def deploy(model: Path, decision: Path, models: Path, name: str, server: Path | None) -> Path:
-    """Publishes a model and, where asked to, starts a server of it in place of the one before.
+def deploy(
+    model: Path,
+    evaluation: Path,
+    decision: Path,
+    models: str,
+    name: str,
+    *,
+    server: Path | None = None,
+    service: InferenceService | None = None,
+    policy: Policy | None = None,
+    run: str = "",
+    report: Path | None = None,
+) -> str:
+    """Publishes a model once a server has given its known answers, and has it served.
+
+    Run again, it goes on where it was: what is published is found, and what is served is left.
 
     Args:
       model: the output of `train`.
+      evaluation: the output of `evaluate`.
       decision: the output of `gate`, kept beside the model: why it was deployed.
-      models: the model store.
+      models: the model store; see `serving.store`.
       name: of the model there.
       server: where a local server keeps its state and log (see `serving.local`), or None for none.
         One that runs goes on and takes the new version in.
+      service: of KServe, to be made or changed; or None for none.
+      policy: how the version is rolled out there.
+      run: the pipeline's.
+      report: gets what was done and why, as Markdown, also where it ends in an error.
 
     Returns:
-      the published version's directory.
+      the published version's directory or URL.
 
     Raises:
-      UserError: the server does not start or refuses the version, which is published all the same.
+      UserError: the model does not answer as it was judged, and is not published; or it is, and the
+        server does not start or refuses it, or it is rolled back (see `serving.rollout`).
     """
-    version = store.publish(
-        {
-            ".": model / export.SAVED_MODEL,
-            export.CARD: model / export.CARD,
-            DECISION: decision,
-        },
-        models,
-        name,
-    )
-    logger.info("published version %s of %s: %s", version.name, name, version)
-    if server:
-        logger.info("ready at %s", local.serve(version, server).url)
+    if service and "://" not in models:
+        raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
+    decided = read_json(decision)
+    said = [decided["reason"]]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            candidate = store.assemble(
+                {
+                    ".": model / export.SAVED_MODEL,
+                    export.CARD: model / export.CARD,
+                    export.KNOWN_ANSWERS: evaluation / export.KNOWN_ANSWERS,
+                    DECISION: decision,
+                },
+                Path(scratch, "version"),
+                name,
+            )
+            answers = known_answers.read(candidate)
+            said.append(known_answers.check_here(candidate))
+            logger.info("%s", said[-1])
+            version = store.publish(candidate, models)
+        said.append(f"published as version {store.number_of(version)} of {name}: {version}")
+        logger.info("%s", said[-1])
+        if server:
+            logger.info("ready at %s", local.serve(Path(version), server).url)
+        if service:
+            release = Release(
+                version=store.number_of(version),
+                uri=version,
+                decided=decided["decided"],
+                reason=decided["reason"],
+                run=run,
+                fingerprint=read_json(model / export.CARD)["fingerprint"],
+            )
+            rollout.roll_out(service, release, policy or Policy(), answers, said)
+    except UserError as error:
+        said.append(f"ended: {error}")
+        raise
+    finally:
+        if report:
+            write_text(report, "".join(f"- {line}\n" for line in said))
     return version
 
 
 @serving_step
 def deploy_step(
     model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
     decision: dsl.Input[dsl.Artifact],
     store: str,
     name: str,
     server: str,
+    namespace: str,
+    canary: str,
+    canary_minutes: float,
+    run: str,
+    report: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Publishes the winner into the model store and, locally, serves it. See `deploy`."""
+    """Publishes the winner into the model store and has it served. See `deploy`."""
     from pathlib import Path
 
     from components.deploy import deploy
+    from serving.inference_service import InferenceService
+    from serving.rollout import Policy, parse_steps
 
-    home = Path(server) if server else None
-    return str(deploy(Path(model.path), Path(decision.path), Path(store), name, home))
+    return deploy(
+        Path(model.path),
+        Path(evaluation.path),
+        Path(decision.path),
+        store,
+        name,
+        server=Path(server) if server else None,
+        service=InferenceService(namespace, name) if namespace else None,
+        policy=Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes),
+        run=run,
+        report=Path(report.path),
+    )

@@ -1,5 +1,6 @@
 """Step `evaluate`: how a candidate does on the test split, asked as its users will ask it."""
 
+import base64
 import io
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -27,6 +28,7 @@ PREDICTIONS, GALLERY, PAGE = "predictions.parquet", "gallery.json", "evaluation.
 
 _BATCH = 16
 _EXAMPLES_PER_CLASS = 6
+_KNOWN_ANSWERS_PER_CLASS = 2
 _THUMBNAIL = 224
 
 
@@ -38,7 +40,8 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       records: the TFRecords.
       output: a directory to be made, with `metrics.json`; `predictions.parquet`, a row an image:
         `id`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test images
-        with their heat maps; and `evaluation.html`. Written aside and renamed.
+        with their heat maps; `known_answers.json`, two test images of each class with the model's
+        answers (see `export.KNOWN_ANSWERS`); and `evaluation.html`. Written aside and renamed.
 
     Returns:
       what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `division`,
@@ -83,6 +86,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         write_json(aside / metrics.FILE, figures)
         predictions.to_parquet(aside / PREDICTIONS, index=False)
         write_json(aside / GALLERY, gallery)
+        write_json(aside / export.KNOWN_ANSWERS, _known_answers(predictions, images, recipe))
         write_text(aside / PAGE, page)
     logger.info(
         "%s: on %d test images accuracy %s, recall %s",
@@ -136,13 +140,7 @@ def _gallery(
         right = members[members["predicted"] == name].head(_EXAMPLES_PER_CLASS - len(wrong))
         parts += [wrong, right]
     chosen = pd.concat(parts)[["id", "truth", "predicted", "confidence"]]
-    wanted = set(chosen["id"])
-    contents = {
-        identity.decode(): content
-        for content, _, identity in images.as_numpy_iterator()
-        if identity.decode() in wanted
-    }
-    ordered = [contents[identity] for identity in chosen["id"]]
+    ordered = _contents(images, list(chosen["id"]))
     maps = np.concatenate(
         [
             exported.explain(pixels=tf.stack(pixels), positions=tf.fill([len(pixels)], -1))[
@@ -164,6 +162,30 @@ def _gallery(
                 }
             )
     return rows
+
+
+def _known_answers(
+    predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe
+) -> list[dict[str, Any]]:
+    chosen = predictions.groupby("truth").head(_KNOWN_ANSWERS_PER_CLASS)
+    contents = _contents(images, list(chosen["id"]))
+    return [
+        {
+            "id": row["id"],
+            "image": base64.b64encode(content).decode(),
+            "probabilities": {name: float(row[name]) for name in recipe.classes},
+        }
+        for row, content in zip(chosen.to_dict("records"), contents, strict=True)
+    ]
+
+
+def _contents(images: tf.data.Dataset, ids: list[str]) -> list[bytes]:
+    found = {
+        identity.decode(): content
+        for content, _, identity in images.as_numpy_iterator()
+        if identity.decode() in set(ids)
+    }
+    return [found[identity] for identity in ids]
 
 
 def _batches(preprocess: Callable[..., Any], contents: list[bytes]) -> Iterator[list[tf.Tensor]]:

@@ -1,6 +1,7 @@
 """Step `gate`: which candidate may be deployed, and why. What a gate rule means is decided here."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,11 @@ def gate(
     Args:
       evaluations: the outputs of `evaluate`.
       thresholds: see `parse`.
-      output: the decision as JSON; see `decide`.
+      output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC.
     """
     candidates = [read_json(evaluation / metrics.FILE) for evaluation in evaluations]
-    decision = decide(candidates, thresholds)
+    # Of two decisions the later one is deployed.
+    decision = {**decide(candidates, thresholds), "decided": datetime.now(UTC).isoformat()}
     write_json(output, decision)
     for row in decision["candidates"]:
         verdict = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"
@@ -139,6 +141,7 @@ def gate_step(
     thresholds: str,
     decision: dsl.Output[dsl.Artifact],
     winner: dsl.Output[dsl.Model],
+    winners_evaluation: dsl.Output[dsl.Artifact],
 ) -> str:
     """Lets a candidate pass only if the recall of every class does. See `decide`."""
     from pathlib import Path
@@ -150,8 +153,9 @@ def gate_step(
         parse(thresholds),
         Path(decision.path),
     )
-    chosen = next((m for m in models if m.metadata["recipe"] == decided["winner"]), None)
-    if chosen:
-        winner.uri = chosen.uri
-        winner.metadata.update(chosen.metadata)
-    return DEPLOY if chosen else KEEP
+    for made, found in ((winner, models), (winners_evaluation, evaluations)):
+        chosen = next((one for one in found if one.metadata["recipe"] == decided["winner"]), None)
+        if chosen:
+            made.uri = chosen.uri
+            made.metadata.update(chosen.metadata)
+    return DEPLOY if decided["winner"] else KEEP

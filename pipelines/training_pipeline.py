@@ -46,6 +46,9 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
         store: str = "models",
         model_name: str = MODEL_NAME,
         server: str = "",
+        namespace: str = "",
+        canary: str = "10,50,100",
+        canary_minutes: float = 5.0,
     ) -> None:
         """Runs the main job.
 
@@ -61,9 +64,12 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
           seed: Of the split, the initial weights, dropout and shuffling.
           beam_options: Options of the Beam runner; none: this machine, all cores.
           checkpoints: Directory that outlives a step, from which a killed training goes on.
-          store: Model store.
-          model_name: Name of the model in the store.
+          store: Model store: a directory, or a place at gs:// or s3://.
+          model_name: Name of the model in the store, and of its InferenceService.
           server: Directory for the state of a local server; empty: none is started.
+          namespace: Of the InferenceService; empty: none is made.
+          canary: Shares of the traffic that a new version gets one after the other, in percent.
+          canary_minutes: How long it is watched at each.
         """
         ingested = ingest_step(
             covid_directory=covid_directory,
@@ -121,10 +127,15 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
         with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
             deploy_step(
                 model=decided.outputs["winner"],
+                evaluation=decided.outputs["winners_evaluation"],
                 decision=decided.outputs["decision"],
                 store=store,
                 name=model_name,
                 server=server,
+                namespace=namespace,
+                canary=canary,
+                canary_minutes=canary_minutes,
+                run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             ).set_display_name("Deploy the winner").set_caching_options(False)
 
     return pipeline

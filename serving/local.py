@@ -1,8 +1,11 @@
 """A model server in the background of this machine: start, find, stop."""
 
+import contextlib
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,9 +68,26 @@ def serve(version: Path, home: Path) -> Server:
     return server
 
 
-def _started(model: Path, home: Path) -> Server:
-    port = _free_port(PORT)
-    grpc_port = _free_port(GRPC_PORT)
+@contextlib.contextmanager
+def on_trial(version: Path) -> Iterator[str]:
+    """Yields the URL of a server of a version, on ports of its own, that ends with the block.
+
+    Args:
+      version: of the model store, or not published yet.
+
+    Raises:
+      UserError: the server does not start.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        server = _started(version, Path(home), 0, 0)
+        try:
+            yield server.url
+        finally:
+            _terminate(server)
+
+
+def _started(model: Path, home: Path, port: int = PORT, grpc_port: int = GRPC_PORT) -> Server:
+    port, grpc_port = _free_port(port), _free_port(grpc_port)
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"server-{port}.log"  # of its own: the one before writes, too, until it is stopped
     command = [sys.executable, "-m", "serving.server", f"--model-dir={model}"]

@@ -1,14 +1,20 @@
 """The model store: `<store>/<name>/<version>/`, versions counted from 1 and never changed once there.
 
-A version is a SavedModel as TensorFlow Serving expects it, with the model's card, its metrics and the
-decision that let it pass beside it, and a manifest of checksums. The link `latest` names the version
-to serve and is moved last.
+A version is a SavedModel as TensorFlow Serving expects it, with the model's card, some of its answers
+and the decision that let it pass beside it, and a manifest of checksums, which is written last. The
+store is a directory, where the link `latest` names the version to serve and is moved last; or a place in
+an object store (`gs://`, `s3://`), from where KServe fetches the version that its InferenceService names.
 """
 
+import itertools
+import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import fsspec
 
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
@@ -17,47 +23,79 @@ LATEST = "latest"
 MANIFEST = "manifest.json"
 
 
-def publish(files: dict[str, Path], store: Path, name: str) -> Path:
-    """Publishes a model as the next version.
-
-    Two publishers at once get two versions: a version's directory is made by renaming, which fails
-    where there is one, and is then tried again with the next number.
+def assemble(files: Mapping[str, Path], directory: Path, name: str) -> Path:
+    """Makes a version that is not published yet, and has no number.
 
     Args:
-      files: what the version is made of, by the name it gets there; what is in a directory named
-        `.` lies in the version itself.
-      store: made where missing.
+      files: what it is made of, by the name it gets there; what is in a directory named `.` lies in
+        the version itself.
+      directory: to be made.
       name: of the model.
 
     Returns:
-      the version's directory.
+      the directory.
     """
-    home = store / name
+    directory.mkdir(parents=True)
+    for target, source in files.items():
+        if source.is_dir():
+            shutil.copytree(source, directory / target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, directory / target)
+    checksums = {
+        str(file.relative_to(directory)): sha256_of(file)
+        for file in sorted(directory.rglob("*"))
+        if file.is_file()
+    }
+    write_json(directory / MANIFEST, {"model": name, "version": "", "files": checksums})
+    return directory
+
+
+def publish(candidate: Path, store: str) -> str:
+    """Publishes a version under the next number, or finds it where it is published already.
+
+    Two publishers at once get two numbers. One that is killed leaves nothing that counts.
+
+    Args:
+      candidate: what `assemble` made.
+      store: a directory, made where missing, or the URL of a place in an object store, with
+        credentials as the libraries of Google and Amazon find them.
+
+    Returns:
+      the version's directory or URL.
+
+    Raises:
+      UserError: the object store is not there, or does not let in.
+    """
+    manifest = read_json(candidate / MANIFEST)
+    if "://" in store:
+        return _publish_to_objects(candidate, manifest, f"{store.rstrip('/')}/{manifest['model']}")
+    return str(_publish_to_directory(candidate, manifest, Path(store, manifest["model"])))
+
+
+def number_of(version: str) -> str:
+    """Returns the number of a version's directory or URL."""
+    return version.rstrip("/").rpartition("/")[2]
+
+
+def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".incoming-") as scratch:
-        incoming = Path(scratch, name)
-        incoming.mkdir()
-        for target, source in files.items():
-            if source.is_dir():
-                shutil.copytree(source, incoming / target, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(source, incoming / target)
-        checksums = {
-            str(file.relative_to(incoming)): sha256_of(file)
-            for file in sorted(incoming.rglob("*"))
-            if file.is_file()
-        }
-        version = home / str(_newest(home) + 1)
-        while True:
-            manifest = {"model": name, "version": version.name, "files": checksums}
-            write_json(incoming / MANIFEST, manifest)
-            try:
-                incoming.rename(version)
-                break
-            except OSError:
-                if not version.exists():
-                    raise
-                version = home / str(int(version.name) + 1)
+    there = (home / str(number) for number in range(_newest(home), 0, -1))
+    version = next((one for one in there if _files(one) == manifest["files"]), None)
+    if not version:
+        with tempfile.TemporaryDirectory(dir=home, prefix=".incoming-") as scratch:
+            incoming = Path(scratch, "version")
+            shutil.copytree(candidate, incoming)
+            for number in itertools.count(_newest(home) + 1):
+                version = home / str(number)
+                write_json(incoming / MANIFEST, {**manifest, "version": version.name})
+                try:
+                    # Fails where there is one.
+                    incoming.rename(version)
+                    break
+                except OSError:
+                    if not version.exists():
+                        raise
+    assert version
     with write_aside(home / LATEST) as link:
         link.symlink_to(str(_newest(home)), target_is_directory=True)
     return version
@@ -65,6 +103,41 @@ def publish(files: dict[str, Path], store: Path, name: str) -> Path:
 
 def _newest(home: Path) -> int:
     return max((int(entry.name) for entry in home.iterdir() if entry.name.isdigit()), default=0)
+
+
+def _files(version: Path) -> Any:
+    try:
+        return read_json(version / MANIFEST)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> str:
+    try:
+        objects, home = fsspec.core.url_to_fs(url)
+        objects.invalidate_cache()
+        manifests = objects.glob(f"{home}/*/{MANIFEST}")
+        for path in manifests:
+            if json.loads(objects.cat_file(path))["files"] == manifest["files"]:
+                return f"{url}/{number_of(path.removesuffix(f'/{MANIFEST}'))}"
+        claimed = [number_of(path) for path in objects.glob(f"{home}/claims/*")]
+        for number in itertools.count(max(map(int, claimed), default=0) + 1):
+            try:
+                # Created by one alone: both stores have a precondition for that.
+                objects.pipe_file(f"{home}/claims/{number}", b"claimed", mode="create")
+                break
+            except FileExistsError:
+                continue
+        for name in manifest["files"]:
+            objects.put_file(str(candidate / name), f"{home}/{number}/{name}")
+        last = json.dumps({**manifest, "version": str(number)}, indent=2, sort_keys=True)
+        objects.pipe_file(f"{home}/{number}/{MANIFEST}", last.encode())
+    except OSError as error:
+        raise UserError(
+            f"store: cannot publish to {url}: {str(error) or type(error).__name__}. Is the bucket there, and "
+            "may this account write to it?"
+        ) from error
+    return f"{url}/{number}"
 
 
 def version_in(directory: Path) -> Path:

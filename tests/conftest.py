@@ -158,10 +158,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def version(model: Path, decision: Path, home: Path) -> Path:
+def version(model: Path, evaluation: Path, decision: Path, home: Path) -> Path:
     from components.deploy import deploy
 
-    return deploy(model, decision, home / "store", "cxrflow", home)
+    return Path(deploy(model, evaluation, decision, str(home / "store"), "cxrflow", server=home))
 
 
 @pytest.fixture

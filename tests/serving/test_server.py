@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components import gate
 from components.deploy import deploy
 from components.errors import UserError
 from serving import client, local
@@ -119,9 +120,11 @@ def test_json_is_read_whatever_the_content_type(url: str) -> None:
 
 
 def test_a_new_version_is_swapped_in_without_a_failed_request(
-    url: str, model: Path, decision: Path, home: Path
+    url: str, model: Path, evaluation: Path, home: Path, tmp_path: Path
 ) -> None:
     before = local.running(home)
+    decision = tmp_path / "decision"
+    gate.gate([evaluation], {"default": 0.0}, decision)
     content = base64.b64encode(encoded(Image.linear_gradient("L"), "PNG")).decode()
     body = {"instances": [{"image_bytes": {"b64": content}}]}
     versions: list[str] = []
@@ -137,7 +140,8 @@ def test_a_new_version_is_swapped_in_without_a_failed_request(
         asked = pool.submit(ask)
         while not versions and not asked.done():
             pass
-        version = deploy(model, decision, home / "store", "cxrflow", home)
+        models = str(home / "store")
+        version = Path(deploy(model, evaluation, decision, models, "cxrflow", server=home))
         swapped.set()
         asked.result()
     assert versions == sorted(versions, key=int)
