@@ -236,7 +236,7 @@ def _is_transient(error: BaseException) -> bool:
 
 def _is_ownership(error: client.ApiException) -> bool:
     """Says whether a conflict is that another field manager has a field, rather than of versions."""
-    return "conflict with" in _said(error) or "FieldManagerConflict" in (error.body or "")
+    return "conflict with" in _said(error)
 
 
 def _give_up(state: tenacity.RetryCallState) -> Any:
@@ -256,7 +256,8 @@ def _said(error: client.ApiException) -> str:
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
-        return str(error.body or error.reason)[:300]
+        body = error.body or error.reason or ""
+        return (body.decode(errors="replace") if isinstance(body, bytes) else str(body))[:300]
 
 
 def _error(service: InferenceService, error: client.ApiException, of_pod: bool) -> UserError:

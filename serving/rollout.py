@@ -109,13 +109,14 @@ class State:
       candidate: what is tried beside it, if anything, with `percent` of the traffic.
       outcome: of the last rollout, if one ended: `version`, `decided`, `outcome` (`SERVED` or
         `ROLLED_BACK`), `reason` and `at`.
-      resource_version: of the object, if there is one.
+      uid, resource_version: of the object, if there is one.
     """
 
     stable: Release
     candidate: Release | None = None
     percent: int = 0
     outcome: Mapping[str, str] = field(default_factory=dict)
+    uid: str = ""
     resource_version: str = ""
 
 
@@ -141,6 +142,7 @@ def state_of(manifest: Manifest) -> State:
         candidate=Release(**json.loads(notes[CANDIDATE])) if CANDIDATE in notes else None,
         percent=percent,
         outcome=json.loads(notes.get(OUTCOME, "{}")),
+        uid=manifest["metadata"].get("uid", ""),
         resource_version=manifest["metadata"].get("resourceVersion", ""),
     )
 
@@ -165,8 +167,8 @@ def manifest_of(template: Manifest, state: State) -> Manifest:
         "kind": template["kind"],
         "metadata": {**meta, "annotations": {**meta.get("annotations", {}), **notes}},
     }
-    if state.resource_version:
-        made["metadata"]["resourceVersion"] = state.resource_version
+    if state.uid:  # both are preconditions; without, an object that was deleted would be made again
+        made["metadata"].update(uid=state.uid, resourceVersion=state.resource_version)
     if _is_knative(template):
         predictor = _predictor(spec["predictor"], state.candidate or state.stable)
         if state.candidate:

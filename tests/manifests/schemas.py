@@ -1,6 +1,7 @@
 """What a cluster checks of an object, offline."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,21 @@ def errors(manifest: dict[str, Any], kserve: Path) -> list[str]:
 
 def _by_custom_resource(manifest: dict[str, Any], kserve: Path) -> list[str]:
     group, version = manifest["apiVersion"].split("/")
-    file = kserve / f"{group}_{manifest['kind'].lower()}s.yaml"
-    (served,) = (
-        one
-        for one in yaml.safe_load(file.read_text())["spec"]["versions"]
-        if one["name"] == version
-    )
-    schema = _strict(served["schema"]["openAPIV3Schema"])
-    schema["properties"]["metadata"] = {}
+    validator = _validator(kserve / f"{group}_{manifest['kind'].lower()}s.yaml", version)
     return [
         f"{'/'.join(map(str, error.instance_path))}: {error.message}"
-        for error in jsonschema_rs.validator_for(schema).iter_errors(manifest)
+        for error in validator.iter_errors(manifest)
     ]
+
+
+@functools.cache
+def _validator(file: Path, version: str) -> jsonschema_rs.Draft202012Validator:
+    # By libyaml: these are megabytes.
+    versions = yaml.load(file.read_text(), yaml.CSafeLoader)["spec"]["versions"]
+    (served,) = (one for one in versions if one["name"] == version)
+    schema = _strict(served["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {}
+    return jsonschema_rs.validator_for(schema)
 
 
 def _strict(schema: dict[str, Any]) -> dict[str, Any]:
