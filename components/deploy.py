@@ -63,14 +63,14 @@ def deploy(
                 {
                     ".": model / export.SAVED_MODEL,
                     export.CARD: model / export.CARD,
-                    export.KNOWN_ANSWERS: evaluation / export.KNOWN_ANSWERS,
+                    known_answers.FILE: evaluation / known_answers.FILE,
                     DECISION: decision,
                 },
                 Path(scratch, "version"),
                 name,
             )
             answers = known_answers.read(candidate)
-            said.append(known_answers.check_here(candidate))
+            said.append(local.check(candidate))
             logger.info("%s", said[-1])
             version = store.publish(candidate, models)
         said.append(f"published as version {store.number_of(version)} of {name}: {version}")

@@ -21,6 +21,7 @@ from components.images import to_png
 from components.pages import heat_maps, plots
 from components.progress import logger
 from components.step import training_step
+from serving import known_answers
 from training import data, export, loop, metrics
 from training.recipes import Recipe, recipe_named
 
@@ -41,7 +42,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       output: a directory to be made, with `metrics.json`; `predictions.parquet`, a row an image:
         `id`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test images
         with their heat maps; `known_answers.json`, two test images of each class with the model's
-        answers (see `export.KNOWN_ANSWERS`); and `evaluation.html`. Written aside and renamed.
+        answers (see `serving.known_answers`); and `evaluation.html`. Written aside and renamed.
 
     Returns:
       what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `division`,
@@ -86,7 +87,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         write_json(aside / metrics.FILE, figures)
         predictions.to_parquet(aside / PREDICTIONS, index=False)
         write_json(aside / GALLERY, gallery)
-        write_json(aside / export.KNOWN_ANSWERS, _known_answers(predictions, images, recipe))
+        write_json(aside / known_answers.FILE, _known_answers(predictions, images, recipe))
         write_text(aside / PAGE, page)
     logger.info(
         "%s: on %d test images accuracy %s, recall %s",

@@ -3,7 +3,6 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError
+from pipelines import cluster_cli
+from pipelines.console import console, parts_of, print_rows
 
 OUTPUT = Path("cxrflow-output")
 
@@ -23,8 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From public chest X-ray datasets to a served model. Not a diagnostic device.",
 )
-# Bound to the real output, because `run` lends sys.stdout to the pipeline.
-_console = Console(file=sys.stdout, soft_wrap=True)
+app.add_typer(cluster_cli.app)
 _debug = False
 
 Output = Annotated[Path, typer.Option(help="Where everything is written.", file_okay=False)]
@@ -81,7 +81,7 @@ def _fail(message: str) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        _console.print(f"cxrflow {version('cxrflow')}")
+        console.print(f"cxrflow {version('cxrflow')}")
         raise typer.Exit
 
 
@@ -126,7 +126,7 @@ def run(
     from serving import local as servers
     from training.recipes import recipe_named, with_epochs
 
-    names = _split(recipes)
+    names = parts_of(recipes)
     for name in names:
         with_epochs(recipe_named(name), epochs)
     gates.parse(gate)
@@ -136,7 +136,7 @@ def run(
         {
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
-            "views": _split(views),
+            "views": parts_of(views),
             "recipes": names,
             "gate": gate,
             "epochs": epochs,
@@ -149,7 +149,7 @@ def run(
             "server": str(home / "server") if serve else "",
         },
         home,
-        _console,
+        console,
         verbose=_debug,
     )
     report, *others = local.collect_pages(done.directory, home / "report")
@@ -162,8 +162,8 @@ def run(
     server = servers.running(home / "server")
     if server:
         rows.append(("server", server.url))
-    _console.print()
-    _print_rows(rows)
+    console.print()
+    print_rows(rows)
 
 
 @app.command("recipes")
@@ -174,12 +174,12 @@ def list_recipes() -> None:
     from training.recipes import RECIPES
 
     for paper, recipes in groupby(RECIPES.values(), key=lambda recipe: recipe.paper):
-        _console.print(f"\n{escape(paper)}", highlight=False, style="dim")
+        console.print(f"\n{escape(paper)}", highlight=False, style="dim")
         for recipe in recipes:
             height, width = recipe.input_size
             trained = "its head trained" if recipe.frozen else "all trained"
-            _print_rows([(f"{recipe.name:<17}", ", ".join(recipe.classes))])
-            _console.print(
+            print_rows([(f"{recipe.name:<17}", ", ".join(recipe.classes))])
+            console.print(
                 f"{'':<19}{recipe.base} at {height} × {width}, {recipe.parameters:,} parameters, "
                 f"{trained}; {recipe.epochs} epochs, {recipe.protocol}",
                 highlight=False,
@@ -209,7 +209,7 @@ def reproduce(
     from pipelines import local
     from training.recipes import recipe_named, with_epochs
 
-    recipes = [with_epochs(recipe_named(name), epochs) for name in _split(recipe)]
+    recipes = [with_epochs(recipe_named(name), epochs) for name in parts_of(recipe)]
     protocols = {one.protocol for one in recipes}
     if not recipes or (len(protocols) > 1 and not folds):
         raise UserError(f"reproduce: name recipes of one protocol, not of {len(protocols)}")
@@ -223,7 +223,7 @@ def reproduce(
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
             "trials": [trial for one in recipes for trial in one.trials(protocol)],
-            "views": _split(views),
+            "views": parts_of(views),
             "folds": folds_of(protocol),
             "grouped": split == "patient",
             "subset": recipes[0].name if subset == "paper" else "",
@@ -235,7 +235,7 @@ def reproduce(
             "checkpoints": str(home / "checkpoints"),
         },
         home,
-        _console,
+        console,
         verbose=_debug,
     )
     name = "+".join(one.name for one in recipes)
@@ -244,8 +244,8 @@ def reproduce(
         shutil.copyfile(next(done.directory.glob("*/reproduce-step/page")), aside)
     with write_aside(figures) as aside:
         shutil.copyfile(next(done.directory.glob("*/reproduce-step/reproduction/*.json")), aside)
-    _console.print()
-    _print_rows(
+    console.print()
+    print_rows(
         [
             ("report", str(page)),
             ("figures", str(figures)),
@@ -293,7 +293,7 @@ def pretrain(
             "covid_directory": str(covid.resolve()),
             "kermany_directory": str(kermany.resolve()),
             "recipe": chosen.name,
-            "views": _split(views),
+            "views": parts_of(views),
             "folds": folds or folds_of(chosen.protocol),
             "grouped": split == "patient",
             "subset": chosen.name if subset == "paper" else "",
@@ -304,13 +304,13 @@ def pretrain(
             "checkpoints": str(home / "checkpoints"),
         },
         home,
-        _console,
+        console,
         verbose=_debug,
     )
     with write_aside(target) as aside:
         shutil.copytree(next(done.directory.glob("*/pretrain-step/base")), aside)
-    _console.print()
-    _print_rows([("weights", str(target)), ("log", str(done.log))])
+    console.print()
+    print_rows([("weights", str(target)), ("log", str(done.log))])
 
 
 @app.command()
@@ -335,9 +335,9 @@ def predict(
     for image, answer in zip(images, client.predict(images, url), strict=True):
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
-        _print_rows([(str(image), shares)])
+        print_rows([(str(image), shares)])
         if answer["suspect"]:
-            _console.print(f"  [yellow]doubtful:[/] {escape('; '.join(answer['reasons']))}")
+            console.print(f"  [yellow]doubtful:[/] {escape('; '.join(answer['reasons']))}")
 
 
 @app.command()
@@ -349,7 +349,7 @@ def serve(
     """Serve a model in the foreground, with a page to drop X-rays onto, until interrupted."""
     from serving import NAME, server
 
-    _console.print(f"serving {model_dir} at http://localhost:{port}")
+    console.print(f"serving {model_dir} at http://localhost:{port}")
     server.main(model_dir, NAME, port, grpc_port)
 
 
@@ -359,35 +359,7 @@ def stop(output: Output = OUTPUT) -> None:
     from serving import local
 
     server = local.stop(output.resolve() / "server")
-    _console.print(f"stopped {server.url}" if server else "no server runs")
-
-
-@app.command("compile")
-def compile_pipeline(
-    file: Annotated[
-        Path | None,
-        typer.Argument(help="The YAML to write. Default: cxrflow-<PIPELINE>.yaml", dir_okay=False),
-    ] = None,
-    pipeline: Annotated[
-        Literal["training", "cross-validation"],
-        typer.Option(help="The main job, or the protocol of a paper."),
-    ] = "training",
-) -> None:
-    """Write a pipeline as YAML for a Kubeflow Pipelines cluster."""
-    from kfp import compiler
-
-    from components.files import write_aside
-    from pipelines.cross_validation import cross_validation_pipeline
-    from pipelines.training_pipeline import training_pipeline
-
-    made = training_pipeline() if pipeline == "training" else cross_validation_pipeline()
-    file = file or Path(f"cxrflow-{pipeline}.yaml")
-    with write_aside(file) as aside:
-        # The compiler wants to see the ending.
-        written = aside.with_suffix(".yaml")
-        compiler.Compiler().compile(made, str(written))
-        written.rename(aside)
-    _console.print(f"wrote {file}")
+    console.print(f"stopped {server.url}" if server else "no server runs")
 
 
 @app.command()
@@ -400,7 +372,7 @@ def sample_data(
     from components import phantoms
 
     phantoms.write(directory, patients, seed)
-    _print_rows(
+    print_rows(
         [
             ("covid", str(directory / phantoms.COVID_DIRECTORY)),
             ("kermany", str(directory / phantoms.KERMANY_DIRECTORY)),
@@ -415,13 +387,13 @@ def sample_data(
 def _training() -> Any:
     from pipelines.training_pipeline import training_pipeline
 
-    return training_pipeline(recipes_at_once=1)
+    return training_pipeline()
 
 
 def _cross_validation() -> Any:
     from pipelines.cross_validation import cross_validation_pipeline
 
-    return cross_validation_pipeline(trials_at_once=1)
+    return cross_validation_pipeline()
 
 
 def _pretraining() -> Any:
@@ -434,11 +406,5 @@ def _absolute(weights: str) -> str:
     return str(Path(weights).resolve()) if Path(weights).exists() else weights
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        _console.print(f"[bold]{escape(name):<{width}}[/]  {escape(value)}", highlight=False)
+if __name__ == "__main__":
+    main()

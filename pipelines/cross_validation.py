@@ -6,10 +6,12 @@ from kfp import dsl
 
 from components.evaluate import evaluate_step
 from components.ingest import ingest_step
+from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
 from components.reproduce import reproduce_step
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.write_records import write_records_step
+from pipelines.targets import LOCAL, Target, place
 from training.recipes import recipe_named
 
 NAME = "cxrflow-cross-validation"
@@ -18,11 +20,11 @@ NAME = "cxrflow-cross-validation"
 _DEFAULT = recipe_named("resnet50-10fold")
 
 
-def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
+def cross_validation_pipeline(target: Target = LOCAL) -> Any:
     """Returns the pipeline; the same wiring is compiled for a cluster and run by `kfp.local`.
 
     Args:
-      trials_at_once: how many trainings run at the same time; 0: all of them.
+      target: where it runs.
     """
 
     @dsl.pipeline(  # type: ignore[untyped-decorator]
@@ -31,8 +33,8 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
         "they cross-validate, and shows the figures beside the published ones.",
     )
     def pipeline(
-        covid_directory: str,
-        kermany_directory: str,
+        covid_directory: str = f"{target.data}/{COVID_DIRECTORY}",
+        kermany_directory: str = f"{target.data}/{KERMANY_DIRECTORY}",
         trials: list[str] = list(_DEFAULT.trials(_DEFAULT.protocol)),
         views: list[str] = list(FRONTAL_VIEWS),
         folds: int = 10,
@@ -43,7 +45,7 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
         precision: str = "auto",
         seed: int = 0,
         beam_options: list[str] = [],
-        checkpoints: str = "",
+        checkpoints: str = f"{target.data}/checkpoints",
     ) -> None:
         """Runs a published protocol.
 
@@ -72,6 +74,8 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
             grouped=grouped,
             subset=subset,
         ).set_display_name("Ingest both datasets, divide by patient")
+        # What is in a directory is not in the key of the cache.
+        ingested.set_caching_options(False)
 
         recorded = write_records_step(
             examples=ingested.outputs["examples"],
@@ -80,7 +84,7 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
             beam_options=beam_options,
         ).set_display_name("Write TFRecords")
 
-        with dsl.ParallelFor(trials, name="trials", parallelism=trials_at_once) as trial:
+        with dsl.ParallelFor(trials, name="trials", parallelism=target.at_once) as trial:
             trained = train_step(
                 examples=ingested.outputs["examples"],
                 records=recorded.outputs["records"],
@@ -96,10 +100,12 @@ def cross_validation_pipeline(trials_at_once: int = 0) -> Any:
                 model=trained.outputs["model"], records=recorded.outputs["records"]
             ).set_display_name("Evaluate on what was held out")
 
-        reproduce_step(
+        compared = reproduce_step(
             examples=ingested.outputs["examples"],
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
         ).set_display_name("Compare with the published figures")
+
+        place(target, data=[ingested, recorded], training=[trained], light=[evaluated, compared])
 
     return pipeline

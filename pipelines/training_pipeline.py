@@ -8,22 +8,24 @@ from components.deploy import deploy_step
 from components.evaluate import evaluate_step
 from components.gate import DEPLOY, GATE, gate_step
 from components.ingest import ingest_step
+from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
 from components.report import report_step
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.validate import validate_step
 from components.write_records import write_records_step
+from pipelines.targets import LOCAL, Target, let_into_object_store, place
 from serving import NAME as MODEL_NAME
 from training.recipes import CANDIDATES
 
 NAME = "cxrflow-training"
 
 
-def training_pipeline(recipes_at_once: int = 0) -> Any:
+def training_pipeline(target: Target = LOCAL) -> Any:
     """Returns the pipeline; the same wiring is compiled for a cluster and run by `kfp.local`.
 
     Args:
-      recipes_at_once: how many candidates train at the same time; 0: all of them.
+      target: where it runs.
     """
 
     @dsl.pipeline(  # type: ignore[untyped-decorator]
@@ -32,8 +34,8 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
         "lets pass those whose recall suffices for every class, and deploys the best.",
     )
     def pipeline(
-        covid_directory: str,
-        kermany_directory: str,
+        covid_directory: str = f"{target.data}/{COVID_DIRECTORY}",
+        kermany_directory: str = f"{target.data}/{KERMANY_DIRECTORY}",
         views: list[str] = list(FRONTAL_VIEWS),
         recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
@@ -42,11 +44,11 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
         precision: str = "auto",
         seed: int = 0,
         beam_options: list[str] = [],
-        checkpoints: str = "",
-        store: str = "models",
+        checkpoints: str = f"{target.data}/checkpoints",
+        store: str = target.store,
         model_name: str = MODEL_NAME,
         server: str = "",
-        namespace: str = "",
+        namespace: str = target.namespace,
         canary: str = "10,50,100",
         canary_minutes: float = 5.0,
     ) -> None:
@@ -78,6 +80,8 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
             seed=seed,
             beam_options=beam_options,
         ).set_display_name("Ingest both datasets, split by patient")
+        # What is in a directory is not in the key of the cache.
+        ingested.set_caching_options(False)
 
         validated = validate_step(examples=ingested.outputs["examples"]).set_display_name(
             "Validate against the schema"
@@ -94,7 +98,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
             .set_display_name("Write TFRecords")
         )
 
-        with dsl.ParallelFor(recipes, name="candidates", parallelism=recipes_at_once) as recipe:
+        with dsl.ParallelFor(recipes, name="candidates", parallelism=target.at_once) as recipe:
             trained = train_step(
                 examples=ingested.outputs["examples"],
                 records=recorded.outputs["records"],
@@ -116,7 +120,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
             thresholds=gate,
         ).set_display_name("Gate on the recall of every class")
 
-        report_step(
+        reported = report_step(
             examples=ingested.outputs["examples"],
             validation=validated.outputs["validation"],
             evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
@@ -125,7 +129,7 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
 
         # Not a named output: kfp.local resolves conditions on the unnamed one alone.
         with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
-            deploy_step(
+            deployed = deploy_step(
                 model=decided.outputs["winner"],
                 evaluation=decided.outputs["winners_evaluation"],
                 decision=decided.outputs["decision"],
@@ -136,6 +140,15 @@ def training_pipeline(recipes_at_once: int = 0) -> Any:
                 canary=canary,
                 canary_minutes=canary_minutes,
                 run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            ).set_display_name("Deploy the winner").set_caching_options(False)
+            ).set_display_name("Deploy the winner")
+            deployed.set_caching_options(False)
+
+        place(
+            target,
+            data=[ingested, recorded],
+            training=[trained],
+            light=[validated, evaluated, decided, reported, deployed],
+        )
+        let_into_object_store(target, deployed)
 
     return pipeline

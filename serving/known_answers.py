@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import httpx
-
 from components.errors import UserError
 from components.files import read_json
-from serving import NAME, local
-from training.export import KNOWN_ANSWERS
+
+# Rows of `id`, `image`, base64 of a JPEG or PNG, and `probabilities`, by class.
+FILE = "known_answers.json"
 
 # Of a probability: other processors round otherwise, and a GPU's bfloat16 more so.
 TOLERANCE = 0.02
@@ -36,10 +35,10 @@ def read(version: Path) -> list[dict[str, Any]]:
       UserError: the version has none.
     """
     try:
-        answers: list[dict[str, Any]] = read_json(version / KNOWN_ANSWERS)
+        answers: list[dict[str, Any]] = read_json(version / FILE)
     except FileNotFoundError as error:
         raise UserError(
-            f"{version} has no {KNOWN_ANSWERS}: an earlier release published it. Train again."
+            f"{version} has no {FILE}: an earlier release published it. Train again."
         ) from error
     return answers
 
@@ -87,28 +86,6 @@ def check(ask: Ask, answers: list[dict[str, Any]], who: str) -> str:
         f"{len(answers)} known images answered by {who}, at most {furthest:.4f} off and "
         f"{1000 * slowest:.0f} ms late"
     )
-
-
-def check_here(version: Path) -> str:
-    """Has a version served by a process of its own, on this machine, and checks that.
-
-    Raises:
-      UserError: as `check`, or the server does not start.
-    """
-    answers = read(version)
-    with local.on_trial(version) as url:
-        address = f"{url}/v1/models/{NAME}:predict"
-
-        def ask(body: Mapping[str, Any]) -> Mapping[str, Any]:
-            try:
-                answer = httpx.post(address, json=body, timeout=60)
-            except httpx.HTTPError as error:
-                raise Unfit(f"check: the server does not answer ({error})") from error
-            if answer.status_code != httpx.codes.OK:
-                raise Unfit(f"check: the server answers {answer.status_code}: {answer.text}")
-            return dict(answer.json())
-
-        return check(ask, answers, "a server on this machine")
 
 
 def _in_words(shares: Mapping[str, float]) -> str:

@@ -1,13 +1,13 @@
 """A model server in the background of this machine: start, find, stop."""
 
-import contextlib
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -15,7 +15,8 @@ import tenacity
 
 from components.errors import UserError
 from components.files import read_json, write_json
-from serving import GRPC_PORT, NAME, PORT
+from serving import GRPC_PORT, NAME, PORT, known_answers
+from serving.known_answers import Unfit
 
 _SECONDS_TO_START = 180
 _SECONDS_TO_STOP = 30
@@ -68,20 +69,34 @@ def serve(version: Path, home: Path) -> Server:
     return server
 
 
-@contextlib.contextmanager
-def on_trial(version: Path) -> Iterator[str]:
-    """Yields the URL of a server of a version, on ports of its own, that ends with the block.
+def check(version: Path) -> str:
+    """Has a version served by a process of its own, and asks it what is known (`serving.known_answers`).
 
     Args:
       version: of the model store, or not published yet.
 
+    Returns:
+      a sentence about the answers.
+
     Raises:
-      UserError: the server does not start.
+      UserError: an answer is wrong, missing or slow, or the server does not start.
     """
+    answers = known_answers.read(version)
     with tempfile.TemporaryDirectory() as home:
         server = _started(version, Path(home), 0, 0)
+        address = f"{server.url}/v1/models/{NAME}:predict"
+
+        def ask(body: Mapping[str, Any]) -> Mapping[str, Any]:
+            try:
+                answer = httpx.post(address, json=body, timeout=60)
+            except httpx.HTTPError as error:
+                raise Unfit(f"check: the server does not answer ({error})") from error
+            if answer.status_code != httpx.codes.OK:
+                raise Unfit(f"check: the server answers {answer.status_code}: {answer.text}")
+            return dict(answer.json())
+
         try:
-            yield server.url
+            return known_answers.check(ask, answers, "a server on this machine")
         finally:
             _terminate(server)
 

@@ -307,6 +307,84 @@ def roll_out(
     _Rollout(service, release, policy, answers, said).run()
 
 
+def promote(service: InferenceService) -> Release:
+    """Gives a canary all of the traffic at once, by hand; returns it.
+
+    Raises:
+      UserError: there is none, or the InferenceService is changed at the same time.
+    """
+    state = _served(service)
+    if not state.candidate:
+        raise UserError(
+            f"promote: {service} has no canary; version {state.stable.version} is served"
+        )
+    _end(service, state, state.candidate, SERVED, "promoted by hand")
+    return state.candidate
+
+
+def take_back(service: InferenceService) -> Release:
+    """Takes a canary away, by hand; returns the version that goes on.
+
+    Raises:
+      UserError: there is none, or the InferenceService is changed at the same time.
+    """
+    state = _served(service)
+    if not state.candidate:
+        raise UserError(
+            f"rollback: {service} has no canary; name the version to go back to: cxrflow rollback VERSION"
+        )
+    _end(service, state, state.stable, ROLLED_BACK, "taken back by hand")
+    return state.stable
+
+
+def go_back(service: InferenceService, version: str, policy: Policy, said: list[str]) -> None:
+    """Has an earlier version of the store served, by hand, as soon as it is ready.
+
+    Args:
+      service: that serves another version of the same store.
+      version: its number.
+      policy: how long it may take to get ready.
+      said: gets what was done, in sentences.
+
+    Raises:
+      UserError: as `roll_out`, which this is without shares of the traffic and without questions.
+    """
+    home = _served(service).stable.uri.rpartition("/")[0]
+    release = Release(
+        version=version, uri=f"{home}/{version}", decided=now(), reason="gone back to by hand"
+    )
+    roll_out(service, release, dataclasses.replace(policy, steps=()), None, said)
+
+
+def _served(service: InferenceService) -> State:
+    found = service.read()
+    if not found:
+        raise UserError(f"there is no {service}; deploy a version first: cxrflow submit")
+    return state_of(found)
+
+
+def _end(
+    service: InferenceService, state: State, stable: Release, outcome: str, reason: str
+) -> None:
+    assert state.candidate
+    known = _outcome(state.candidate, outcome, reason)
+    ended = dataclasses.replace(state, stable=stable, candidate=None, percent=0, outcome=known)
+    try:
+        service.apply(manifest_of(service.template(), ended))
+    except Conflict as error:
+        raise UserError(f"{service} was changed at the same time; try again") from error
+
+
+def _outcome(release: Release, outcome: str, reason: str) -> dict[str, str]:
+    return {
+        "version": release.version,
+        "decided": release.decided,
+        "outcome": outcome,
+        "reason": reason,
+        "at": now(),
+    }
+
+
 class _Rollout:
     def __init__(
         self,
@@ -482,13 +560,7 @@ class _Rollout:
                 return
 
     def _write_outcome(self, state: State, stable: Release, outcome: str, reason: str) -> None:
-        known = {
-            "version": self._release.version,
-            "decided": self._release.decided,
-            "outcome": outcome,
-            "reason": reason,
-            "at": now(),
-        }
+        known = _outcome(self._release, outcome, reason)
         self._write(state, stable=stable, candidate=None, percent=0, outcome=known)
 
     def _say(self, text: str) -> None:

@@ -17,9 +17,6 @@ from training.recipes import Recipe
 SAVED_MODEL = "saved_model"
 # Beside the SavedModel: where it comes from.
 CARD = "model.json"
-# What evaluation keeps for a server to be tried with: rows of `id`, `image`, base64 of a JPEG or PNG,
-# and `probabilities`, by class.
-KNOWN_ANSWERS = "known_answers.json"
 
 _PACKAGES = ("cxrflow", "tensorflow", "keras", "numpy")
 

@@ -11,9 +11,8 @@ import pytest
 
 from components.deploy import deploy
 from components.errors import UserError
-from serving import known_answers
+from serving import known_answers, local
 from serving.known_answers import Unfit
-from training.export import KNOWN_ANSWERS
 
 ANSWERS = [
     {"id": "one", "image": "AAAA", "probabilities": {"covid": 0.9, "normal": 0.1}},
@@ -58,7 +57,7 @@ def test_a_slow_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_evaluation_kept_is_asked_of_a_real_server(version: Path) -> None:
     answers = known_answers.read(version)
     assert len(answers) == 4  # two of each class
-    assert known_answers.check_here(version).startswith("4 known images answered by a server")
+    assert local.check(version).startswith("4 known images answered by a server")
 
 
 def test_a_model_that_answers_otherwise_is_not_published(
@@ -66,10 +65,10 @@ def test_a_model_that_answers_otherwise_is_not_published(
 ) -> None:
     other = tmp_path / "evaluation"
     shutil.copytree(evaluation, other)
-    rows = json.loads((other / KNOWN_ANSWERS).read_text())
+    rows = json.loads((other / known_answers.FILE).read_text())
     for row in rows:
         row["probabilities"] = {name: 1 - share for name, share in row["probabilities"].items()}
-    (other / KNOWN_ANSWERS).write_text(json.dumps(rows))
+    (other / known_answers.FILE).write_text(json.dumps(rows))
     report = tmp_path / "report.md"
     with pytest.raises(UserError, match="evaluation had"):
         deploy(model, other, decision, str(tmp_path / "store"), "cxrflow", report=report)

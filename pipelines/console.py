@@ -1,0 +1,41 @@
+"""What the commands print with."""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+# Bound to the real output, because `run` lends sys.stdout to the pipeline.
+console = Console(file=sys.stdout, soft_wrap=True)
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Prints names and values, one below the other."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(f"[bold]{escape(name):<{width}}[/]  {escape(value)}", highlight=False)
+
+
+def parts_of(text: str) -> list[str]:
+    """Returns the parts of a list that is written with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what packages print on import, below Python, too, from those who did not ask for it."""
+    before = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)

@@ -1,0 +1,284 @@
+"""Kubeflow Pipelines, through its API: runs are submitted, scheduled and listed."""
+
+import hashlib
+import json
+import re
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kfp_server_api
+import tenacity
+import urllib3
+from kfp import Client, compiler
+
+from components.errors import UserError
+from components.files import write_aside
+from pipelines.targets import SERVICE_ACCOUNT, Target
+from pipelines.training_pipeline import training_pipeline
+
+EXPERIMENT = "cxrflow"
+_TRANSIENT = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+_ATTEMPTS = 5
+_SECONDS = {"m": 60, "h": 3600, "d": 86400}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of a pipeline: its id, name and state, when it was made, and how long it took, if it ended."""
+
+    id: str
+    name: str
+    state: str
+    created: datetime
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When a pipeline is run: a cron expression of six fields, the first seconds, or every so many."""
+
+    cron: str | None = None
+    seconds: int | None = None
+
+
+def parse_schedule(cron: str, every: str) -> Schedule:
+    """Reads a schedule.
+
+    Args:
+      cron: of five fields, or six with seconds before; in UTC unless Kubeflow Pipelines is told
+        otherwise.
+      every: a number of minutes, hours or days, e.g. 30m, 12h, 7d.
+
+    Raises:
+      UserError: not exactly one of them is given, or it cannot be read.
+    """
+    if bool(cron) == bool(every):
+        raise UserError('schedule: give either --cron, e.g. "0 3 * * 1", or --every, e.g. 7d')
+    if cron:
+        fields = cron.split()
+        if len(fields) not in (5, 6):
+            raise UserError(
+                f"schedule: {cron!r} has {len(fields)} fields; cron has five (minute, hour, day, month, "
+                "weekday), or six with seconds before"
+            )
+        return Schedule(cron=" ".join(fields if len(fields) == 6 else ["0", *fields]))
+    found = re.fullmatch(r"([1-9]\d*)([mhd])", every)
+    if not found:
+        raise UserError(f"schedule: {every!r} is no time; give e.g. 30m, 12h or 7d")
+    return Schedule(seconds=int(found[1]) * _SECONDS[found[2]])
+
+
+def write(pipeline: Any, file: Path) -> None:
+    """Compiles a pipeline to YAML, aside and renamed."""
+    with write_aside(file) as aside:
+        # The compiler wants to see the ending.
+        written = aside.with_suffix(".yaml")
+        compiler.Compiler().compile(pipeline, str(written))
+        written.rename(aside)
+
+
+class Kubeflow:
+    """Kubeflow Pipelines somewhere."""
+
+    def __init__(self, host: str | None, token: str | None) -> None:
+        """Connects.
+
+        Args:
+          host: its URL; None: `KF_PIPELINES_ENDPOINT`, or through the cluster of the kubeconfig or pod.
+          token: to be let in with; None: as the SDK finds one.
+
+        Raises:
+          UserError: it is not there, or does not let in.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._client = self._ask(lambda: _Client(host=host, existing_token=token))
+
+    def submit(self, target: Target, arguments: Mapping[str, Any]) -> Run:
+        """Has the main job run once, and returns the run.
+
+        Raises:
+          UserError: it was not accepted; no run was made.
+        """
+        experiment = self._experiment()
+        name = f"cxrflow-training {datetime.now(UTC):%Y-%m-%d %H:%M} {uuid.uuid4().hex[:6]}"
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, "pipeline.yaml")
+            write(training_pipeline(target), file)
+
+            def made() -> Run | None:
+                return next((run for run in self.runs(50) if run.name == name), None)
+
+            self._once(
+                lambda: self._client.run_pipeline(
+                    experiment,
+                    name,
+                    str(file),
+                    params=dict(arguments),
+                    service_account=SERVICE_ACCOUNT,
+                ),
+                made,
+            )
+        run = made()
+        assert run
+        return run
+
+    def schedule(
+        self, target: Target, arguments: Mapping[str, Any], when: Schedule
+    ) -> tuple[str, bool]:
+        """Has the main job run again and again; what was scheduled for the target before is replaced.
+
+        Returns:
+          the schedule's name, and whether anything was changed.
+
+        Raises:
+          UserError: it was not accepted; what was scheduled before goes on.
+        """
+        experiment = self._experiment()
+        name = f"cxrflow-training on {target.name}"
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, "pipeline.yaml")
+            write(training_pipeline(target), file)
+            text = file.read_text() + json.dumps([dict(arguments), vars(when)], sort_keys=True)
+            description = f"fingerprint {hashlib.sha256(text.encode()).hexdigest()}"
+
+            def made() -> Any:
+                return next(
+                    (
+                        one
+                        for one in self._schedules(experiment, name)
+                        if one.description == description and one.status == "ENABLED"
+                    ),
+                    None,
+                )
+
+            before = self._schedules(experiment, name)
+            same = made()
+            if not same:
+                self._once(
+                    lambda: self._client.create_recurring_run(
+                        experiment,
+                        name,
+                        description=description,
+                        cron_expression=when.cron,
+                        interval_second=when.seconds,
+                        max_concurrency=1,
+                        no_catchup=True,
+                        params=dict(arguments),
+                        pipeline_package_path=str(file),
+                        service_account=SERVICE_ACCOUNT,
+                    ),
+                    made,
+                )
+        others = [
+            one for one in before if not same or one.recurring_run_id != same.recurring_run_id
+        ]
+        for one in others:
+            self._ask(lambda id=one.recurring_run_id: self._client.delete_recurring_run(id))  # type: ignore[misc]
+        return name, not same or bool(others)
+
+    def runs(self, most: int) -> Sequence[Run]:
+        """Returns the newest runs, the newest first."""
+        experiment = self._experiment()
+        found = self._ask(
+            lambda: self._client.list_runs(
+                page_size=most, sort_by="created_at desc", experiment_id=experiment
+            )
+        )
+        return [_run(one) for one in found.runs or []]
+
+    def _schedules(self, experiment: str, name: str) -> list[Any]:
+        found = self._ask(
+            lambda: self._client.list_recurring_runs(page_size=100, experiment_id=experiment)
+        )
+        return [one for one in found.recurring_runs or [] if one.display_name == name]
+
+    def _experiment(self) -> str:
+        made = self._ask(lambda: self._client.create_experiment(EXPERIMENT))
+        return str(made.experiment_id)
+
+    def _once(self, make: Callable[[], Any], made: Callable[[], Any]) -> None:
+        """Makes what must not be made twice: before it is tried again, it is looked for."""
+
+        def attempt() -> None:
+            try:
+                make()
+            except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
+                if not _is_transient(error) or not made():
+                    raise
+
+        self._ask(attempt)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Returns what a call does that may be repeated."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_transient),
+            wait=_WAIT,
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
+        try:
+            return retrying(call)
+        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
+            raise _explained(error) from error
+
+
+_WAIT = tenacity.wait_exponential_jitter(initial=0.2, max=10)
+
+
+class _Client(Client):  # type: ignore[misc]
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+        # KFP's own tries for 25 seconds, also where it is not let in, and then says neither.
+        return self._healthz_api.healthz_service_get_healthz()
+
+
+def _run(found: Any) -> Run:
+    seconds = None
+    if found.finished_at and found.finished_at > found.created_at:
+        seconds = (found.finished_at - found.created_at).total_seconds()
+    return Run(
+        id=found.run_id,
+        name=found.display_name,
+        state=(found.state or "PENDING").lower(),
+        created=found.created_at,
+        seconds=seconds,
+    )
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, urllib3.exceptions.HTTPError) or (
+        isinstance(error, kfp_server_api.ApiException) and error.status in _TRANSIENT
+    )
+
+
+def _explained(error: kfp_server_api.ApiException | urllib3.exceptions.HTTPError) -> UserError:
+    if not isinstance(error, kfp_server_api.ApiException):
+        return UserError(
+            f"Kubeflow Pipelines does not answer ({error}). Is --host right, and is it forwarded: "
+            "kubectl port-forward -n kubeflow svc/ml-pipeline 8888"
+        )
+    advice = {
+        HTTPStatus.UNAUTHORIZED: "give a valid token: --token, or KF_PIPELINES_TOKEN",
+        HTTPStatus.FORBIDDEN: "that account may not",
+    }.get(error.status, "nothing was made")
+    try:
+        said = json.loads(error.body)
+        reason = said.get("error_message") or said.get("message") or error.body
+    except (TypeError, ValueError, AttributeError):
+        reason = error.body or error.reason
+    return UserError(f"Kubeflow Pipelines answers {error.status}: {str(reason)[:300]} ({advice})")

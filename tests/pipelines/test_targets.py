@@ -1,0 +1,108 @@
+"""What a cluster is told of each step, in a form that a person can read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import components
+
+from tests.pipelines.cli import cxrflow
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+OWN = {"gke": ("--registry", "registry.example.org/", "--store", "gs://bucket/models")}
+
+
+def described(file: Path) -> str:
+    spec, platform = yaml.safe_load_all(file.read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    dags = [spec["root"]["dag"]] + [
+        one["dag"] for one in spec["components"].values() if "dag" in one
+    ]
+    lines = []
+    for dag in dags:
+        for name, task in sorted(dag["tasks"].items()):
+            limit = task.get("iteratorPolicy", {}).get("parallelismLimit")
+            if "parameterIterator" in task:
+                lines += [f"{task['taskInfo']['name']}: {limit or 'all'} at once", ""]
+            label = spec["components"][task["componentRef"]["name"]].get("executorLabel")
+            if label:
+                container = spec["deploymentSpec"]["executors"][label]["container"]
+                lines += [name, *step(task, container, executors[label]), ""]
+    return "\n".join(lines)
+
+
+def step(task: dict[str, Any], container: dict[str, Any], pod: dict[str, Any]) -> list[str]:
+    resources = container["resources"]
+    retry = task["retryPolicy"]
+    said = {
+        "image": container["image"],
+        "cpu": f"{resources['resourceCpuRequest']} to {resources['resourceCpuLimit']}",
+        "memory": f"{resources['resourceMemoryRequest']} to {resources['resourceMemoryLimit']}",
+        "gpus": " ".join(
+            f"{one['resourceCount']} {one['resourceType']}"
+            for one in [resources.get("accelerator")]
+            if one
+        ),
+        "cached": "yes" if task["cachingOptions"] else "no",
+        "retries": f"{retry['maxRetryCount']}, after {retry['backoffDuration']}, each time "
+        f"{retry['backoffFactor']:g} times as long, at most {retry['backoffMaxDuration']}",
+        "ended after": f"{int(pod['activeDeadlineSeconds']) / 3600:g} h",
+        "user": str(pod["securityContext"]["runAsUser"]),
+        "volumes": ", ".join(
+            [
+                f"{one['pvcNameParameter']['runtimeValue']['constant']} at {one['mountPath']}"
+                for one in pod.get("pvcMount", [])
+            ]
+            + [
+                f"{one['medium']} {one['sizeLimit']} at {one['mountPath']}"
+                for one in pod.get("emptyDirMounts", [])
+            ]
+        ),
+        "environment": ", ".join(
+            f"{one['name']}={one['value']}" for one in container.get("env", [])
+        ),
+        "secrets": ", ".join(
+            f"{key['envVar']} from {one['secretNameParameter']['runtimeValue']['constant']}"
+            for one in pod.get("secretAsEnv", [])
+            for key in one["keyToEnv"]
+        ),
+        "nodes": ", ".join(
+            f"{k}={v}" for k, v in pod.get("nodeSelector", {}).get("labels", {}).items()
+        ),
+        "tolerates": ", ".join(one["key"] for one in pod.get("tolerations", [])),
+    }
+    return [f"  {name:<12} {value}" for name, value in said.items() if value]
+
+
+@pytest.mark.parametrize("target", ["kind", "minikube", "gke"])
+def test_each_step_is_placed_as_the_snapshot_says(target: str, tmp_path: Path) -> None:
+    """With UPDATE_SNAPSHOTS=1 the snapshots are written: read the difference before you keep it."""
+    file = tmp_path / "pipeline.yaml"
+    cxrflow("compile", str(file), "--target", target, *OWN.get(target, ()))
+    snapshot = SNAPSHOTS / f"{'gke' if target == 'gke' else 'kind'}.txt"
+    text = described(file)
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        snapshot.write_text(text)
+    assert text == snapshot.read_text()
+    # By KFP's own loader, too.
+    loaded = components.load_component_from_file(str(file))
+    assert loaded.pipeline_spec.pipeline_info.name == "cxrflow-training"
+
+
+def test_folds_are_placed_too(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    cxrflow(
+        "compile", str(file), "--target", "gke", *OWN["gke"], "--pipeline", "cross-validation",
+        "--gpus", "8",
+    )  # fmt: skip
+    text = described(file)
+    assert "gpus         8 nvidia.com/gpu" in text
+    assert text.startswith("trials: all at once") or "\ntrials: all at once" in text
+
+
+def test_the_placeholders_of_gke_are_not_compiled(tmp_path: Path) -> None:
+    error = cxrflow("compile", str(tmp_path / "p.yaml"), "--target", "gke", fails=True)
+    assert error.startswith("error: gke: put your own names for")
+    assert error.count("\n") == 1
