@@ -1,6 +1,8 @@
 """Kubeflow Pipelines, through its API: runs are submitted, scheduled and listed."""
 
+import contextlib
 import hashlib
+import io
 import json
 import re
 import tempfile
@@ -233,7 +235,8 @@ class Kubeflow:
             reraise=True,
         )
         try:
-            return retrying(call)
+            with contextlib.redirect_stdout(io.StringIO()):  # the SDK prints links
+                return retrying(call)
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
             raise _explained(error) from error
 

@@ -5,22 +5,19 @@ applied goes, another's field is a conflict, and the version and the identity of
 preconditions.
 """
 
-import asyncio
 import copy
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
-import attrs
 import kmock
 import yaml
 from kubernetes import client
 
 from serving.inference_service import VERSION_LABEL
+from tests.api import dropped, refused, served
 
 NAMESPACE, NAME = "cxrflow", "cxrflow"
 ANSWERS = [{"id": "one", "image": "AAAA", "probabilities": {"covid": 0.9, "normal": 0.1}}]
@@ -57,6 +54,8 @@ class Cluster:
       history: the spec of every apply that changed it.
       foreign: fields that another field manager has.
       faults: answers to the next requests instead of right ones: a status, or "drop".
+      token: that lets in, if one is asked for.
+      answers: that every version gives, before its `behaviour` is asked.
       meanwhile: called before each request is answered, with its method and path.
     """
 
@@ -68,6 +67,7 @@ class Cluster:
     faults: list[int | str] = field(default_factory=list)
     meanwhile: Callable[[str, str], None] = lambda method, path: None
     token: str = ""
+    answers: list[dict[str, Any]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     _version: int = 0
     _answered: dict[str, list[float]] = field(default_factory=dict)
@@ -76,13 +76,12 @@ class Cluster:
         path = request.url.path
         self.requests.append(f"{request.method.value} {path}")
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            raise refused(401, "Unauthorized", "Unauthorized")
+            raise refused(401, "Unauthorized")
         if self.faults:
             fault = self.faults.pop(0)
             if fault == "drop":
-                request._raw_request.transport.abort()
-                return b""
-            raise refused(int(fault), "Fault", f"fault {fault}")
+                return dropped(request)
+            raise refused(int(fault), f"fault {fault}")
         self.meanwhile(request.method.value, path)
         if "/configmaps/" in path:
             return {"data": {"inference-service.yaml": yaml.safe_dump(self.template)}}
@@ -103,7 +102,7 @@ class Cluster:
             assert request.params == {"fieldManager": "cxrflow"}
             self.apply(request.data)
         if not self.found:
-            raise refused(404, "NotFound", f'inferenceservices "{NAME}" not found')
+            raise refused(404, f'inferenceservices "{NAME}" not found')
         found = copy.deepcopy(self.found)
         if method == "DELETE":
             self.found = None
@@ -113,17 +112,16 @@ class Cluster:
         meta = wanted["metadata"]
         there = self.found["metadata"] if self.found else {}
         if meta.get("uid", there.get("uid")) != there.get("uid"):
-            raise refused(409, "Conflict", "Precondition failed: UID in precondition")
+            raise refused(409, "Precondition failed: UID in precondition")
         if meta.get("resourceVersion", there.get("resourceVersion")) != there.get(
             "resourceVersion"
         ):
-            raise refused(409, "Conflict", "the object has been modified")
+            raise refused(409, "the object has been modified")
         for path, value in leaves(self.foreign):
             mine = at(wanted, path)
             if mine is not None and mine != value:
                 raise refused(
                     409,
-                    "Conflict",
                     f'Apply failed with 1 conflict: conflict with "kubectl-edit": .{".".join(path)}',
                 )
         made = merged(copy.deepcopy(wanted), self.foreign)
@@ -174,7 +172,10 @@ class Cluster:
         version = path.split("/pods/cxrflow-v")[1].split("-")[0]
         behaviour = self.behaviours.get(version, Behaviour())
         if path.endswith(":predict"):
-            assert body["instances"]
+            (instance,) = body["instances"]
+            for known in self.answers:
+                if known["image"] == instance["image_bytes"]["b64"]:
+                    return {"predictions": [{"probabilities": known["probabilities"]}]}
             shares = {"covid": behaviour.covid, "normal": 1 - behaviour.covid}
             return {"predictions": [{"probabilities": shares}]}
         answered = self._answered.setdefault(version, [0.0] * 5)
@@ -203,17 +204,6 @@ class Cluster:
         ).encode()
 
 
-def refused(status: int, reason: str, message: str) -> kmock.KubernetesError:
-    return _Refused(status=status, reason=reason, message=message)
-
-
-@attrs.frozen
-class _Refused(kmock.KubernetesError):
-    status: int = HTTPStatus.CONFLICT
-    reason: str = ""
-    message: str = ""
-
-
 def leaves(
     tree: dict[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -239,25 +229,8 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def running(cluster: Cluster) -> Iterator[str]:
     """Yields the URL of the API."""
-    started, ended = threading.Event(), asyncio.Event()
-    addresses: list[str] = []
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with kmock.KubernetesScaffold() as handler, kmock.Server(handler) as server:
-            handler[lambda request: True] << cluster.serve
-            addresses.append(str(server.url).rstrip("/"))
-            started.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert started.wait(30)
-    try:
-        yield addresses[0]
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join()
+    with served(cluster.serve) as url:
+        yield url
 
 
 def connected(url: str, token: str = "") -> client.ApiClient:

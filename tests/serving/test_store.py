@@ -1,14 +1,13 @@
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from components.errors import UserError
 from serving import store
@@ -128,23 +127,6 @@ def test_a_damaged_version_is_refused_with_what_is_damaged(
         (version / name).write_text(content)
     with pytest.raises(UserError, match=words):
         store.verified(version)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URL of a bucket of a server that speaks S3."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://localhost:{server.get_host_and_port()[1]}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        objects, _ = fsspec.core.url_to_fs("s3://cxrflow")
-        objects.mkdir("cxrflow")
-        yield "s3://cxrflow"
-        type(objects).clear_instance_cache()
-    server.stop()
 
 
 def test_an_object_store_has_the_same_versions(

@@ -1,0 +1,52 @@
+"""APIs over HTTP, played by a test."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import kmock
+
+
+@contextmanager
+def served(serve: Callable[[kmock.Request], Any]) -> Iterator[str]:
+    """Yields the URL of a server that answers every request as `serve` does."""
+    started, ended = threading.Event(), asyncio.Event()
+    addresses: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    async def run() -> None:
+        async with kmock.KubernetesScaffold() as handling, kmock.Server(handling) as server:
+            handling[lambda _: True] << serve
+            addresses.append(str(server.url).rstrip("/"))
+            started.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    assert started.wait(30)
+    try:
+        yield addresses[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+
+
+def dropped(request: kmock.Request) -> bytes:
+    """Drops the connection instead of an answer."""
+    request._raw_request.transport.abort()
+    return b""
+
+
+def refused(status: int, message: str) -> kmock.KubernetesError:
+    """Returns what to raise for an answer that is no success."""
+    return _Refused(status=status, reason=str(status), message=message)
+
+
+@attrs.frozen
+class _Refused(kmock.KubernetesError):
+    status: int = 0
+    reason: str = ""
+    message: str = ""

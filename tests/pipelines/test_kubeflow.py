@@ -1,0 +1,241 @@
+"""Runs and schedules, against the API of Kubeflow Pipelines over HTTP."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import kmock
+import pytest
+import tenacity
+
+from components.errors import UserError
+from pipelines import kubeflow
+from pipelines.kubeflow import Kubeflow, Schedule, parse_schedule
+from pipelines.targets import GKE, KIND
+from tests.api import dropped, refused, served
+from tests.pipelines.cli import cxrflow
+
+MADE = "2026-03-01T10:00:00Z"
+WEEKLY = Schedule(cron="0 0 3 * * 1")
+
+
+@dataclass
+class Api:
+    """Its state, and the answers to the next requests that make something instead of right ones.
+
+    Attributes:
+      faults: a status, "drop", or "lost": what was asked for is made, and the answer is lost.
+    """
+
+    experiments: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    schedules: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[int | str] = field(default_factory=list)
+    token: str = ""
+    made: int = 0
+
+    def serve(self, request: kmock.Request) -> Any:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        if self.token and headers.get("authorization") != f"Bearer {self.token}":
+            raise refused(401, "no token")
+        path = request.url.path.removeprefix("/apis/v2beta1/")
+        making = request.method.value in ("POST", "DELETE")
+        fault = self.faults.pop(0) if making and self.faults else None
+        if fault == "drop":
+            return dropped(request)
+        if isinstance(fault, int):
+            raise refused(fault, f"fault {fault}")
+        answer = self._answer(request.method.value, path, request.data)
+        return dropped(request) if fault == "lost" else answer
+
+    def _answer(self, method: str, path: str, body: Any) -> dict[str, Any]:
+        if path == "healthz":
+            return {"multi_user": False}
+        kind, _, id = path.partition("/")
+        things, name = {
+            "experiments": (self.experiments, "experiment_id"),
+            "runs": (self.runs, "run_id"),
+            "recurringruns": (self.schedules, "recurring_run_id"),
+        }[kind]
+        if method == "DELETE":
+            things[:] = [one for one in things if one[name] != id]
+            return {}
+        if method == "POST":
+            self.made += 1
+            made = {**body, name: f"{kind}-{self.made}", "created_at": MADE}
+            made.setdefault("state", "PENDING")
+            made["status"] = "ENABLED"
+            things.append(made)
+            return copy.deepcopy(made)
+        plural = {"recurringruns": "recurringRuns"}.get(kind, kind)
+        return {plural: list(reversed(things))}
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(kubeflow, "_WAIT", tenacity.wait_none())
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def url(api: Api) -> Iterator[str]:
+    with served(api.serve) as url:
+        yield url
+
+
+@pytest.fixture
+def there(url: str) -> Kubeflow:
+    return Kubeflow(url, None)
+
+
+def test_a_run_is_submitted_with_its_arguments_and_account(api: Api, there: Kubeflow) -> None:
+    run = there.submit(KIND, {"recipes": ["cnn-dubey"], "seed": 3})
+    (made,) = api.runs
+    assert run.id == made["run_id"]
+    assert made["service_account"] == "cxrflow-pipeline"
+    assert made["runtime_config"]["parameters"] == {"recipes": ["cnn-dubey"], "seed": 3}
+    spec = made["pipeline_spec"]
+    assert spec["pipeline_spec"]["pipelineInfo"]["name"] == "cxrflow-training"
+    assert "kubernetes" in spec["platform_spec"]["platforms"]
+    assert [one["display_name"] for one in api.experiments] == ["cxrflow"]
+
+
+@pytest.mark.parametrize("fault", ["drop", "lost", 429, 500, 503])
+def test_a_run_is_made_once_whatever_becomes_of_the_answer(
+    api: Api, there: Kubeflow, fault: int | str
+) -> None:
+    there.runs(1)  # the experiment is there
+    api.faults = [fault]
+    run = there.submit(KIND, {})
+    assert [one["display_name"] for one in api.runs] == [run.name]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (401, "answers 401: fault 401 .*give a valid token"),
+        (403, "answers 403: fault 403 .*that account may not"),
+        (409, "answers 409: fault 409 .*nothing was made"),
+        (503, "answers 503: fault 503 .*nothing was made"),
+        ("drop", "does not answer .*Is --host right"),
+    ],
+)
+def test_what_is_refused_is_said_and_nothing_is_made(
+    api: Api, there: Kubeflow, fault: int | str, words: str
+) -> None:
+    there.runs(1)
+    there.schedule(KIND, {}, WEEKLY)
+    before = copy.deepcopy(api.schedules)
+    for ask in (lambda: there.submit(KIND, {}), lambda: there.schedule(KIND, {"seed": 1}, WEEKLY)):
+        api.faults = [fault] * 9
+        with pytest.raises(UserError, match=words):
+            ask()
+    assert api.runs == []
+    assert api.schedules == before
+
+
+def test_nobody_there_is_said(unused_ports: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="does not answer"):
+        Kubeflow(f"http://localhost:{unused_ports[0]}", None)
+
+
+def test_a_token_lets_in(api: Api, url: str) -> None:
+    api.token = "secret"
+    assert Kubeflow(url, "secret").runs(5) == []
+    with pytest.raises(UserError, match="answers 401: no token"):
+        Kubeflow(url, "other")
+
+
+def test_a_schedule_is_replaced_and_never_doubled(api: Api, there: Kubeflow) -> None:
+    assert there.schedule(KIND, {}, WEEKLY) == ("cxrflow-training on kind", True)
+    (first,) = api.schedules
+    assert first["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
+    assert first["no_catchup"] is True
+    assert first["service_account"] == "cxrflow-pipeline"
+    assert there.schedule(KIND, {}, WEEKLY) == ("cxrflow-training on kind", False)
+    assert api.schedules == [first]
+    for arguments, when in (({"seed": 1}, WEEKLY), ({"seed": 1}, Schedule(seconds=3600))):
+        assert there.schedule(KIND, arguments, when)[1]
+        assert len(api.schedules) == 1
+    assert api.schedules[0]["trigger"]["periodic_schedule"]["interval_second"] == 3600
+    # Another target's is another.
+    there.schedule(GKE, {}, WEEKLY)
+    assert len(api.schedules) == 2
+
+
+def test_a_schedule_that_was_left_doubled_is_mended(api: Api, there: Kubeflow) -> None:
+    there.schedule(KIND, {}, WEEKLY)
+    # Killed after the new one was made and before the old one was removed.
+    stale = {**copy.deepcopy(api.schedules[0]), "recurring_run_id": "old", "description": "before"}
+    api.schedules.append(stale)
+    assert there.schedule(KIND, {}, WEEKLY)[1]
+    assert [one["recurring_run_id"] for one in api.schedules] == ["recurringruns-2"]
+
+
+def test_runs_are_listed_the_newest_first(api: Api, there: Kubeflow) -> None:
+    there.runs(1)
+    for number, state in enumerate(("SUCCEEDED", "RUNNING")):
+        api.runs.append(
+            {
+                "run_id": str(number),
+                "display_name": f"run {number}",
+                "state": state,
+                "created_at": MADE,
+                **({"finished_at": "2026-03-01T11:30:00Z"} if state == "SUCCEEDED" else {}),
+            }
+        )
+    newest, oldest = there.runs(10)
+    assert (newest.id, newest.state, newest.seconds) == ("1", "running", None)
+    assert (oldest.state, oldest.seconds) == ("succeeded", 5400)
+
+
+@pytest.mark.parametrize(
+    ("cron", "every", "when"),
+    [
+        ("0 3 * * 1", "", WEEKLY),
+        ("30 0 3 * * 1", "", Schedule(cron="30 0 3 * * 1")),
+        ("", "90m", Schedule(seconds=5400)),
+        ("", "7d", Schedule(seconds=604800)),
+    ],
+)
+def test_schedules_are_read(cron: str, every: str, when: Schedule) -> None:
+    assert parse_schedule(cron, every) == when
+
+
+@pytest.mark.parametrize(
+    ("cron", "every", "words"),
+    [
+        ("", "", "give either --cron"),
+        ("0 3 * * 1", "7d", "give either --cron"),
+        ("0 3 * *", "", "has 4 fields"),
+        ("", "weekly", "'weekly' is no time"),
+        ("", "0h", "'0h' is no time"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(cron: str, every: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_schedule(cron, every)
+
+
+def test_as_a_user_does_it(api: Api, url: str) -> None:
+    assert "no run yet" in cxrflow("runs", "--host", url)
+    said = cxrflow("submit", "--recipes", "cnn-dubey", "--gate", "covid=0.8", "--host", url)
+    assert said.startswith("run    runs-2\n")
+    (made,) = api.runs
+    parameters = made["runtime_config"]["parameters"]
+    assert parameters == {"recipes": ["cnn-dubey"], "gate": "covid=0.8"}
+    listed = cxrflow("runs", "--host", url)
+    assert "pending" in listed
+    assert "2026-03-01 10:00" in listed
+    said = cxrflow("schedule", "--every", "7d", "--host", url)
+    assert said == "cxrflow-training on kind is scheduled\n"
+    error = cxrflow("submit", "--recipes", "vgg", "--host", url, fails=True)
+    assert "there is no recipe 'vgg'" in error
+    assert json.dumps(api.schedules).count("cxrflow-pipeline")
