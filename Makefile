@@ -24,10 +24,11 @@ ACCELERATOR ?= cpu
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo bench images images-test clean browser kustomize
+.PHONY: help setup lint format test demo bench images images-test clean browser kustomize \
+	kind-up minikube-up kind-down minikube-down
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F '( [a-z-]+)?:.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts with glibc < 2.39)
 
@@ -102,6 +103,13 @@ images-test: setup ## build the images from nothing and try each of them (Debian
 		--network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet"
 	$(RUN)pytest tests/images/test_images.py
 	@buildah rmi --prune >/dev/null # intermediate layers, as large as the images
+
+# A cluster on this machine, with Kubeflow Pipelines, KServe and drawn radiographs.
+kind-up minikube-up: setup ## make a cluster with kind (or minikube-up) and install everything on it
+	@manifests/local-cluster.sh up $(@:-up=)
+
+kind-down minikube-down: ## delete it (or minikube-down)
+	@manifests/local-cluster.sh down $(@:-down=)
 
 bench: setup ## measure speed, as ratios within one run
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench

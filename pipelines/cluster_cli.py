@@ -50,6 +50,10 @@ Canary = Annotated[
     str | None, typer.Option(help="Shares of the traffic of a new version, in percent: 10,50,100.")
 ]
 CanaryMinutes = Annotated[float | None, typer.Option(min=0, help="At each share.")]
+BeamOptions = Annotated[
+    list[str] | None,
+    typer.Option("--beam-option", help="Option of a Beam runner; may be repeated."),
+]
 Covid = Annotated[
     str | None, typer.Option(help="covid-chestxray-dataset, as steps see it: below /data.")
 ]
@@ -98,6 +102,7 @@ def submit(
     seed: Seed = None,
     canary: Canary = None,
     canary_minutes: CanaryMinutes = None,
+    beam_option: BeamOptions = None,
     registry: Registry = None,
     store: Store = None,
     gpus: Gpus = None,
@@ -106,7 +111,7 @@ def submit(
 ) -> None:
     """Run the whole pipeline once on a cluster."""
     arguments = _arguments(
-        covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes
+        covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes, beam_option
     )
     run = _kubeflow(host, token).submit(_target(target, registry, store, gpus), arguments)
     print_rows([("run", run.id), ("name", run.name), ("state", run.state)])
@@ -126,6 +131,7 @@ def schedule(
     seed: Seed = None,
     canary: Canary = None,
     canary_minutes: CanaryMinutes = None,
+    beam_option: BeamOptions = None,
     registry: Registry = None,
     store: Store = None,
     gpus: Gpus = None,
@@ -138,7 +144,7 @@ def schedule(
 
     when = parse_schedule(cron, every)
     arguments = _arguments(
-        covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes
+        covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes, beam_option
     )
     chosen = _target(target, registry, store, gpus)
     name, changed = _kubeflow(host, token).schedule(chosen, arguments, when)
@@ -271,6 +277,7 @@ def _arguments(
     seed: int | None,
     canary: str | None,
     canary_minutes: float | None,
+    beam_options: list[str] | None,
 ) -> dict[str, Any]:
     """Returns the pipeline's parameters that were given, checked as far as can be from here."""
     with quiet():
@@ -295,6 +302,7 @@ def _arguments(
         "seed": seed,
         "canary": canary,
         "canary_minutes": canary_minutes,
+        "beam_options": beam_options or None,
     }
     return {key: value for key, value in given.items() if value is not None}
 

@@ -428,6 +428,12 @@ class _Rollout:
             raise UserError(
                 f"deploy: version {release.version} was rolled back: {state.outcome['reason']}"
             )
+        for one in (state.stable, state.candidate):
+            if one and one.version == release.version and one.uri != release.uri:
+                raise UserError(
+                    f"deploy: version {release.version} of another store is served, {one.uri}, and this is "
+                    f"{release.uri}; keep to one store, or delete {self._service}"
+                )
         holder = state.candidate or state.stable
         if holder.version != release.version and holder.decided > release.decided:
             raise UserError(

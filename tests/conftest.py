@@ -192,6 +192,52 @@ def unused_ports() -> tuple[int, int]:
 
 
 @pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket of a server that speaks S3."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://localhost:{server.get_host_and_port()[1]}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        objects, _ = fsspec.core.url_to_fs("s3://cxrflow")
+        objects.mkdir("cxrflow")
+        yield "s3://cxrflow"
+        type(objects).clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
+    """A `tests.serving.cluster.Cluster` that the kubeconfig names; version 2 is served, 3 a canary."""
+    import yaml
+
+    from serving.rollout import SERVED, State, manifest_of
+    from tests.serving.cluster import TEMPLATE, Cluster, release, running
+
+    cluster = Cluster(template=yaml.safe_load(TEMPLATE.read_text()), token="secret")
+    with running(cluster) as url:
+        kubeconfig = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "here", "cluster": {"server": url}}],
+            "users": [{"name": "me", "user": {"token": "secret"}}],
+            "contexts": [{"name": "it", "context": {"cluster": "here", "user": "me"}}],
+            "current-context": "it",
+        }
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        outcome = {"version": "2", "decided": release(2).decided, "outcome": SERVED}
+        state = State(stable=release(2), candidate=release(3), percent=10, outcome=outcome)
+        cluster.apply(manifest_of(cluster.template, state))
+        yield cluster
+
+
+@pytest.fixture(scope="session")
 def kserve_schemas() -> Path:
     """The directory of KServe's CustomResourceDefinitions."""
     beside = Path(__file__).parents[2] / "shared" / "crds"

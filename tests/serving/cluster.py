@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import kmock
@@ -17,9 +18,11 @@ import yaml
 from kubernetes import client
 
 from serving.inference_service import VERSION_LABEL
+from serving.rollout import Release
 from tests.api import dropped, refused, served
 
 NAMESPACE, NAME = "cxrflow", "cxrflow"
+TEMPLATE = Path(__file__).parents[2] / "manifests" / "base" / "inference-service.yaml"
 ANSWERS = [{"id": "one", "image": "AAAA", "probabilities": {"covid": 0.9, "normal": 0.1}}]
 
 
@@ -224,6 +227,22 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     for key, value in other.items():
         one[key] = merged(one.get(key, {}), value) if isinstance(value, dict) else value
     return one
+
+
+def release(version: int, decided: int | None = None) -> Release:
+    return Release(
+        version=str(version),
+        uri=f"s3://models/cxrflow/{version}",
+        decided=f"2026-01-{decided or version:02d}T00:00:00+00:00",
+        reason="coronet alone passes the gate.",
+        run="run-1",
+        fingerprint="abc",
+    )
+
+
+def noted(cluster: Cluster, name: str) -> dict[str, Any]:
+    assert cluster.found
+    return json.loads(cluster.found["metadata"]["annotations"][f"cxrflow/{name}"])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Rolling out on KServe, against Kubernetes' API over HTTP."""
 
 import copy
-import json
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,19 @@ from serving.rollout import (
     why_not,
 )
 from tests.manifests.schemas import errors
-from tests.serving.cluster import ANSWERS, NAME, NAMESPACE, Behaviour, Cluster, connected, running
+from tests.serving.cluster import (
+    ANSWERS,
+    NAME,
+    NAMESPACE,
+    TEMPLATE,
+    Behaviour,
+    Cluster,
+    connected,
+    noted,
+    release,
+    running,
+)
 
-TEMPLATE = Path(__file__).parents[2] / "manifests" / "base" / "inference-service.yaml"
 QUICK = Policy(step_seconds=0, ready_seconds=0.05, poll_seconds=0.001)
 
 
@@ -46,26 +56,10 @@ def service(cluster: Cluster) -> Iterator[InferenceService]:
         yield InferenceService(NAMESPACE, NAME, connected(url))
 
 
-def release(version: int, decided: int | None = None) -> Release:
-    return Release(
-        version=str(version),
-        uri=f"s3://models/cxrflow/{version}",
-        decided=f"2026-01-{decided or version:02d}T00:00:00+00:00",
-        reason="coronet alone passes the gate.",
-        run="run-1",
-        fingerprint="abc",
-    )
-
-
 def rolled_out(service: InferenceService, one: Release, policy: Policy = QUICK) -> list[str]:
     said: list[str] = []
     roll_out(service, one, policy, ANSWERS, said)
     return [line.split(": ", 1)[-1] for line in said]
-
-
-def noted(cluster: Cluster, name: str) -> dict[str, Any]:
-    assert cluster.found
-    return json.loads(cluster.found["metadata"]["annotations"][f"cxrflow/{name}"])
 
 
 def shares(cluster: Cluster) -> list[dict[str, int]]:
@@ -314,6 +308,15 @@ def test_an_inference_service_of_someone_else_is_left_alone(
     cluster.found = {"metadata": {"name": NAME}, "spec": {"predictor": {}}}
     with pytest.raises(UserError, match="was not made by cxrflow"):
         rolled_out(service, release(1))
+
+
+def test_the_same_number_of_another_store_is_not_taken_for_it(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    other = dataclasses.replace(release(1), uri="s3://others/cxrflow/1", decided="2027")
+    with pytest.raises(UserError, match="version 1 of another store is served"):
+        rolled_out(service, other)
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "drop"])
