@@ -164,6 +164,11 @@ print([name for name in {lacks} if importlib.util.find_spec(name)])
     assert run(target, {}, "python3", "-c", code).strip() == "[]"
 
 
+def test_sample_data_is_drawn_as_the_job_on_a_cluster_does() -> None:
+    command = "python -m pipelines.cli sample-data /tmp/.drawn --patients 10 && ls /tmp/.drawn"
+    assert "chest_xray" in run("data", {}, "sh", "-c", command)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_says_what_is_in_it(target: str) -> None:
     with container(target) as name:
