@@ -34,6 +34,7 @@ _TRANSIENT = {
     HTTPStatus.GATEWAY_TIMEOUT,
 }
 _ATTEMPTS = 5
+_TIMEOUT = (10.0, 60.0)  # to connect, and to be answered, in seconds
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 T = TypeVar("T")
@@ -246,7 +247,15 @@ _WAIT = tenacity.wait_exponential_jitter(initial=0.2, max=10)
 
 class _Client(Client):  # type: ignore[misc]
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        # KFP's own tries for 25 seconds, also where it is not let in, and then says neither.
+        # The first thing asked. KFP's own tries for 25 seconds, also where it is not let in, and then
+        # says neither; and by default it waits for an answer for ever.
+        rest = self._healthz_api.api_client.rest_client
+        request = rest.request
+
+        def limited(*arguments: Any, **options: Any) -> Any:
+            return request(*arguments, **{**options, "_request_timeout": _TIMEOUT})
+
+        rest.request = limited
         return self._healthz_api.healthz_service_get_healthz()
 
 

@@ -40,6 +40,11 @@ def dropped(request: kmock.Request) -> bytes:
     return b""
 
 
+async def hanging(_: kmock.Request) -> None:
+    """Never answers."""
+    await asyncio.Event().wait()
+
+
 def refused(status: int, message: str) -> kmock.KubernetesError:
     """Returns what to raise for an answer that is no success."""
     return _Refused(status=status, reason=str(status), message=message)

@@ -14,7 +14,7 @@ from components.errors import UserError
 from pipelines import kubeflow
 from pipelines.kubeflow import Kubeflow, Schedule, parse_schedule
 from pipelines.targets import GKE, KIND
-from tests.api import dropped, refused, served
+from tests.api import dropped, hanging, refused, served
 from tests.pipelines.cli import cxrflow
 
 MADE = "2026-03-01T10:00:00Z"
@@ -26,7 +26,7 @@ class Api:
     """Its state, and the answers to the next requests that make something instead of right ones.
 
     Attributes:
-      faults: a status, "drop", or "lost": what was asked for is made, and the answer is lost.
+      faults: a status, "drop", "hang", or "lost": what was asked for is made, and the answer is lost.
     """
 
     experiments: list[dict[str, Any]] = field(default_factory=list)
@@ -45,6 +45,8 @@ class Api:
         fault = self.faults.pop(0) if making and self.faults else None
         if fault == "drop":
             return dropped(request)
+        if fault == "hang":
+            return hanging(request)
         if isinstance(fault, int):
             raise refused(fault, f"fault {fault}")
         answer = self._answer(request.method.value, path, request.data)
@@ -125,13 +127,16 @@ def test_a_run_is_made_once_whatever_becomes_of_the_answer(
         (409, "answers 409: fault 409 .*nothing was made"),
         (503, "answers 503: fault 503 .*nothing was made"),
         ("drop", "does not answer .*Is --host right"),
+        ("hang", "does not answer .*timed out"),
     ],
 )
 def test_what_is_refused_is_said_and_nothing_is_made(
-    api: Api, there: Kubeflow, fault: int | str, words: str
+    api: Api, there: Kubeflow, fault: int | str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there.runs(1)
     there.schedule(KIND, {}, WEEKLY)
+    if fault == "hang":
+        monkeypatch.setattr(kubeflow, "_TIMEOUT", (0.2, 0.2))
     before = copy.deepcopy(api.schedules)
     for ask in (lambda: there.submit(KIND, {}), lambda: there.schedule(KIND, {"seed": 1}, WEEKLY)):
         api.faults = [fault] * 9

@@ -19,7 +19,7 @@ from kubernetes import client
 
 from serving.inference_service import VERSION_LABEL
 from serving.rollout import Release
-from tests.api import dropped, refused, served
+from tests.api import dropped, hanging, refused, served
 
 NAMESPACE, NAME = "cxrflow", "cxrflow"
 TEMPLATE = Path(__file__).parents[2] / "manifests" / "base" / "inference-service.yaml"
@@ -56,7 +56,7 @@ class Cluster:
       found: the InferenceService, if there is one.
       history: the spec of every apply that changed it.
       foreign: fields that another field manager has.
-      faults: answers to the next requests instead of right ones: a status, or "drop".
+      faults: answers to the next requests instead of right ones: a status, "drop" or "hang".
       token: that lets in, if one is asked for.
       answers: that every version gives, before its `behaviour` is asked.
       meanwhile: called before each request is answered, with its method and path.
@@ -84,6 +84,8 @@ class Cluster:
             fault = self.faults.pop(0)
             if fault == "drop":
                 return dropped(request)
+            if fault == "hang":
+                return hanging(request)
             raise refused(int(fault), f"fault {fault}")
         self.meanwhile(request.method.value, path)
         if "/configmaps/" in path:

@@ -336,11 +336,18 @@ def test_a_busy_or_absent_api_is_asked_again(
         (403, "Kubernetes answers 403: fault 403 .*see the role"),
         (500, "Kubernetes answers 500: fault 500"),
         ("drop", "Kubernetes' API does not answer .*nothing more was changed"),
+        ("hang", "Kubernetes' API does not answer .*timed out"),
     ],
 )
 def test_an_api_that_stays_away_ends_it_with_the_reason(
-    cluster: Cluster, service: InferenceService, fault: int | str, words: str
+    cluster: Cluster,
+    service: InferenceService,
+    fault: int | str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if fault == "hang":
+        monkeypatch.setattr(inference_service, "_SECONDS", 1)
     rolled_out(service, release(1))
 
     def meanwhile(method: str, path: str) -> None:
