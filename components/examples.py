@@ -7,10 +7,12 @@ import pyarrow as pa
 
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
 
-# One row an image. `id` is `<source>/<path>`; the rest is described at `sources.Row` and `images.Facts`.
+# One row an image. `id` is `<source>/<path>`, `size` that of the file in bytes, `span` the number of the
+# span in which it came (see `components.spans`); the rest is described at `sources.Row` and `facts.Facts`.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
+        ("size", pa.int64()),
         ("sha256", pa.string()),
         ("source", pa.string()),
         ("path", pa.string()),
@@ -25,8 +27,28 @@ SCHEMA = pa.schema(
         ("height", pa.int64()),
         ("mode", pa.string()),
         ("perceptual_hash", pa.string()),
+        ("brightness", pa.float32()),
+        ("contrast", pa.float32()),
+        ("frame", pa.float32()),
         ("folder_split", pa.string()),
         ("split", pa.string()),
+        ("span", pa.int64()),
+    ]
+)
+# One row an image that was ever opened: what is known of it since, so that it is not opened again, and
+# where it stands, so that it stays there. `kind` and `reason` are null where it can be used.
+SEEN = "seen"
+SEEN_SCHEMA = pa.schema(
+    [
+        *(
+            SCHEMA.field(name)
+            for name in (
+                "id size sha256 width height mode perceptual_hash brightness contrast frame patient "
+                "split span"
+            ).split()
+        ),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
     ]
 )
 # One row an image that is not used: `kind` groups the reasons, `reason` is a sentence.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import imagehash
 
-from components.images import grey, opened
+from components.images import grey, opened, statistics
 
 HASH_SIZE = 16
 
@@ -22,6 +22,7 @@ class Facts:
       mode: Pillow's pixel mode, e.g. `L`, `RGB`, `RGBA`, `I;16`.
       perceptual_hash: 256 bits as 64 hexadecimal digits; near-identical pictures differ in few bits
         (imagehash's phash: signs of the low frequencies of a cosine transform).
+      brightness, contrast, frame: see `images.statistics`.
     """
 
     sha256: str
@@ -29,6 +30,9 @@ class Facts:
     height: int
     mode: str
     perceptual_hash: str
+    brightness: float
+    contrast: float
+    frame: float
 
 
 def inspect(content: bytes) -> Facts:
@@ -42,11 +46,14 @@ def inspect(content: bytes) -> Facts:
         # A JPEG decodes faster at reduced size; all of its data is still read, so a truncated or
         # corrupt one is still found.
         image.draft(None, (_HASH_INPUT, _HASH_INPUT))
-        perceptual_hash = imagehash.phash(grey(image), hash_size=HASH_SIZE)
+        picture = grey(image)
+        perceptual_hash = imagehash.phash(picture, hash_size=HASH_SIZE)
+        measured = statistics(picture)
     return Facts(
         sha256=hashlib.sha256(content).hexdigest(),
         width=width,
         height=height,
         mode=mode,
         perceptual_hash=str(perceptual_hash),
+        **measured,
     )

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from components.locations import is_remote
+
 
 @contextlib.contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
@@ -36,7 +38,10 @@ def _is_real_directory(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, aside and renamed."""
+    """Writes `text` to `path` as UTF-8: aside and renamed, or in an object store, which does the like."""
+    if is_remote(path):
+        path.write_text(text, encoding="utf-8")
+        return
     with write_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
 

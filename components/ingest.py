@@ -15,18 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from kfp import dsl
 
-from components import phantoms, splits
+from components import phantoms, spans, splits
 from components.errors import UserError
 from components.examples import (
     EXAMPLES,
     EXCLUDED,
     EXCLUDED_SCHEMA,
     SCHEMA,
+    SEEN,
+    SEEN_SCHEMA,
     SUMMARY,
     fingerprint,
 )
 from components.files import write_aside, write_json
 from components.labels import LABELS
+from components.locations import reaching, sizes
 from components.open_images import open_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany
@@ -45,11 +48,16 @@ def ingest(
     grouped: bool = True,
     subset: Recipe | None = None,
     beam_options: Sequence[str] = (),
+    archive: Path | None = None,
 ) -> dict[str, Any]:
     """Reads both sources and writes what is used, what is not and why, and a summary.
 
+    With an archive only images are opened that no earlier ingest has opened, or whose file has another
+    size since; labels and patients are always those that the sources name now, and splits stay: see
+    `components.spans` and `splits.extend`.
+
     Args:
-      covid_directory: the covid-chestxray-dataset.
+      covid_directory: the covid-chestxray-dataset; see `components.locations`.
       kermany_directory: Kermany's chest X-rays.
       output: a directory to be made, with `examples.parquet` (columns as in `SCHEMA`),
         `excluded.parquet` (as in `EXCLUDED_SCHEMA`) and `summary.json`. Written aside and renamed.
@@ -58,70 +66,192 @@ def ingest(
       folds, grouped: see `splits.assign`.
       subset: the recipe whose paper's number of images of each class is drawn; None: all are used.
       beam_options: see `components.beam_options`.
+      archive: gets a span, unless nothing has changed since the last; only for the three splits, and
+        without `subset`. None: everything is read.
 
     Returns:
       the summary: counts by source, label and split, what was excluded and why, files named and
       absent, files present and unnamed, leakage (see `splits.Leakage`), `phantoms` (whether the
-      images are drawn by cxrflow), and `fingerprint`, which is the same exactly when the images,
-      labels, patients and splits are.
+      images are drawn by cxrflow), `columns` of the first source's metadata, `span` (see
+      `spans.Span`; besides, how many images were `opened`), and `fingerprint`, which is the same
+      exactly when the images, labels, patients and splits are.
 
     Raises:
-      UserError: a source's directory is missing or empty, a label has no image or too few patients.
+      UserError: a source's directory is missing or empty, a label has no image or too few patients;
+        the archive was begun with another seed, or another ingest has added a span meanwhile.
     """
     directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
-    rows = [*covid_chestxray.read(covid_directory, views), *kermany.read(kermany_directory)]
-    usable = [row for row in rows if row.label and not row.excluded]
-    unusable = [row for row in rows if not row.label or row.excluded]
-    excluded: list[Mapping[Any, Any]] = [
-        {**dataclasses.asdict(row), "kind": "metadata", "reason": row.excluded} for row in unusable
+    before = spans.newest(archive) if archive else None
+    if before and before.settings["seed"] != seed:
+        raise UserError(
+            f"ingest: {archive} was begun with --seed {before.settings['seed']}, and its splits stay. "
+            f"Go on with that, or begin another archive with --seed {seed}."
+        )
+    with reaching(covid_directory), reaching(kermany_directory):
+        rows = [*covid_chestxray.read(covid_directory, views), *kermany.read(kermany_directory)]
+        files = {name: sizes(directory) for name, directory in directories.items()}
+    named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
+    named["size"] = [files[row.source].get(row.path, -1) for row in rows]
+    usable = named["label"].notna() & (named["excluded"] == "")
+    there = named["size"] >= 0
+    excluded = [
+        named[~usable].assign(kind="metadata", reason=named["excluded"]),
+        named[usable & ~there].assign(
+            kind="absent", reason="the metadata names it, it is not there"
+        ),
     ]
-    logger.info("%d images named by the sources, %d to open", len(rows), len(usable))
+    named = named[usable & there]
+    seen = SEEN_SCHEMA.empty_table().to_pandas()
+    if archive and before:
+        seen = spans.table(archive, before, SEEN)
+    known = set(named.merge(seen[["id", "size"]], on=["id", "size"])["id"])
+    unknown = set(named["id"]) - known
+    new = [row for row in rows if f"{row.source}/{row.path}" in unknown]
+    logger.info("%d images named by the sources, %d to open", len(rows), len(new))
 
     with write_aside(output) as aside:
         aside.mkdir()
-        opened = open_images(
-            usable, directories, SCHEMA, beam_options, aside / "opened"
-        ).to_pandas()
-        bad = opened["kind"].notna()
-        excluded += opened.loc[bad, EXCLUDED_SCHEMA.names].to_dict("records")
-        examples = opened[~bad]
-        conflict = examples.groupby("sha256")["label"].transform("nunique") > 1
-        disputed = examples[conflict].assign(
-            kind="conflict", reason="the same bytes stand under two labels"
+        opened = pd.DataFrame(columns=_FACTS)
+        if new:
+            found = open_images(new, directories, SCHEMA, beam_options, aside / "opened")
+            opened = found.to_pandas()[_FACTS]
+        number = before.number + 1 if before else 1
+        facts = pd.concat(
+            [seen.loc[seen["id"].isin(known), [*_FACTS, "span"]], opened.assign(span=number)],
+            ignore_index=True,
         )
-        excluded += disputed[EXCLUDED_SCHEMA.names].to_dict("records")
-        examples = examples[~conflict].sort_values("id").reset_index(drop=True)
-        _require_every_label(examples, excluded)
+        examples = named.merge(facts, on="id").sort_values("id", ignore_index=True)
+        bad = examples["kind"].notna()
+        excluded.append(examples[bad])
+        opened_ones, examples = examples, examples[~bad]
+        conflict = examples.groupby("sha256")["label"].transform("nunique") > 1
+        excluded.append(
+            examples[conflict].assign(
+                kind="conflict", reason="the same bytes stand under two labels"
+            )
+        )
+        examples = examples[~conflict].reset_index(drop=True)
+        _require_every_label(examples, sum(map(len, excluded)))
         if subset:
             examples, left = drawn(examples, subset, seed)
-            excluded += left[EXCLUDED_SCHEMA.names].to_dict("records")
-        examples["split"] = splits.assign(examples, seed, folds=folds, grouped=grouped)
-        table = pd.DataFrame(excluded, columns=EXCLUDED_SCHEMA.names)
-        table = table.sort_values(["source", "path"])
+            excluded.append(left)
+        if before:
+            examples["split"] = splits.extend(examples, seen[seen["split"].notna()], seed)
+            moved = examples["split"] == ""
+            excluded.append(
+                examples[moved].assign(
+                    kind="related",
+                    reason="trained on before a relative in the test split was found",
+                )
+            )
+            examples = examples[~moved].reset_index(drop=True)
+        else:
+            examples["split"] = splits.assign(examples, seed, folds=folds, grouped=grouped)
+        out = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
 
-        summary = _summarise(examples, table, seed)
+        summary = _summarise(examples, out, seed)
         summary["leakage"] = dataclasses.asdict(splits.leakage(examples, seed, folds=folds))
         summary["grouped"], summary["folds"] = grouped, folds
         summary["subset"] = subset.name if subset else None
         summary["absent"] = sorted(
-            f"{row.source}/{row.path}"
-            for row in rows
-            if not (directories[row.source] / row.path).exists()
+            f"{row.source}/{row.path}" for row in rows if row.path not in files[row.source]
         )
-        summary["phantoms"] = any((d / phantoms.MARKER).exists() for d in directories.values())
-        summary["unnamed"] = covid_chestxray.unnamed_files(covid_directory, rows)
+        summary["phantoms"] = any(phantoms.MARKER in paths for paths in files.values())
+        summary["unnamed"] = covid_chestxray.unnamed_files(files[covid_chestxray.NAME], rows)
+        summary["columns"] = covid_chestxray.columns(covid_directory)
         leak = summary["leakage"]
         assert leak["ours"] == 0 or not grouped, f"the split leaks: {leak}"
-        _write_parquet(examples, SCHEMA, aside / EXAMPLES)
-        _write_parquet(table, EXCLUDED_SCHEMA, aside / EXCLUDED)
+        tables = {
+            "examples": pa.Table.from_pandas(examples, SCHEMA, preserve_index=False),
+            "excluded": pa.Table.from_pandas(out, EXCLUDED_SCHEMA, preserve_index=False),
+        }
+        summary["span"] = None
+        if archive:
+            remembered = _remembered(seen, opened_ones, examples)
+            settings = {"seed": seed, "views": list(views)}
+            one = _span(archive, before, examples, tables, remembered, settings, summary)
+            summary["span"] = {
+                "archive": str(archive),
+                "opened": len(new),
+                **{key: getattr(one, key) for key in _OF_SPAN},
+            }
+        pq.write_table(tables["examples"], aside / EXAMPLES)
+        pq.write_table(tables["excluded"], aside / EXCLUDED)
         write_json(aside / SUMMARY, summary)
+    _say(summary, len(out))
+    return summary
+
+
+_FACTS = [name for name in SEEN_SCHEMA.names if name not in ("size", "patient", "split", "span")]
+_OF_SPAN = ("number", "fingerprint", "added", "changed", "withdrawn", "added_by_label")
+
+
+def _remembered(seen: pd.DataFrame, opened: pd.DataFrame, examples: pd.DataFrame) -> pa.Table:
+    """Returns what later spans must know of every image that was ever opened; see `SEEN_SCHEMA`."""
+    now = opened[~opened["kind"].isin(["absent", "unreadable"])]  # those may be there the next time
+    table = pd.concat(
+        [seen[~seen["id"].isin(now["id"])], now.reindex(columns=SEEN_SCHEMA.names)],
+        ignore_index=True,
+    )
+    # Once an image has a split it keeps it, used or not.
+    split = pd.concat([seen, examples]).dropna(subset="split").drop_duplicates("id", keep="last")
+    table["split"] = table["id"].map(split.set_index("id")["split"])
+    table = table.sort_values("id", ignore_index=True)
+    return pa.Table.from_pandas(table, SEEN_SCHEMA, preserve_index=False)
+
+
+def _span(
+    archive: Path,
+    before: spans.Span | None,
+    examples: pd.DataFrame,
+    tables: Mapping[str, pa.Table],
+    seen: pa.Table,
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any],
+) -> spans.Span:
+    """Returns the span of this state, which is the last one where nothing has changed."""
+    digest = spans.digest_of(tables)
+    if before and before.digest == digest:
+        logger.info("nothing has changed since span %d", before.number)
+        return before
+    columns = ["id", "sha256", "label", "patient"]
+    then = spans.table(archive, before, "examples") if before else examples.iloc[:0]
+    both = examples[columns].merge(then[columns], on="id")
+    added = examples[~examples["id"].isin(then["id"])]
+    one = spans.Span(
+        number=before.number + 1 if before else 1,
+        fingerprint=summary["fingerprint"],
+        digest=digest,
+        added=len(added),
+        changed=sum(
+            any(row[f"{name}_x"] != row[f"{name}_y"] for name in columns[1:])
+            for row in both.to_dict("records")
+        ),
+        withdrawn=int((~then["id"].isin(examples["id"])).sum()),
+        added_by_label={str(label): int(n) for label, n in added["label"].value_counts().items()},
+        settings=settings,
+        summary=summary,
+    )
+    one = spans.commit(archive, one, {**tables, SEEN: seen})
+    logger.info(
+        "span %d: %d images added, %d changed, %d withdrawn",
+        one.number,
+        one.added,
+        one.changed,
+        one.withdrawn,
+    )
+    return one
+
+
+def _say(summary: Mapping[str, Any], left_out: int) -> None:
     logger.info(
         "%d images of %d patients used, %d left out, each with its reason",
         summary["used"],
         summary["patients"],
-        len(table),
+        left_out,
     )
-    if grouped:
+    leak = summary["leakage"]
+    if summary["grouped"]:
         logger.info(
             "no patient or picture on both sides of the split; split at random, %d of %d test images "
             "would have had one in training",
@@ -134,7 +264,6 @@ def ingest(
             leak["ours"],
             leak["test"][0],
         )
-    return summary
 
 
 def drawn(examples: pd.DataFrame, recipe: Recipe, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -162,12 +291,12 @@ def drawn(examples: pd.DataFrame, recipe: Recipe, seed: int) -> tuple[pd.DataFra
     return examples[chosen].reset_index(drop=True), rest
 
 
-def _require_every_label(examples: pd.DataFrame, excluded: Sequence[Mapping[Any, Any]]) -> None:
+def _require_every_label(examples: pd.DataFrame, excluded: int) -> None:
     missing = sorted(set(LABELS) - set(examples["label"]))
     if missing:
         raise UserError(
             f"ingest: no usable image is labelled {', '.join(missing)} ({len(examples)} images are "
-            f"usable, {len(excluded)} are not). covid comes from {covid_chestxray.WHERE_TO_GET_IT}, "
+            f"usable, {excluded} are not). covid comes from {covid_chestxray.WHERE_TO_GET_IT}, "
             f"normal, bacterial and viral from {kermany.WHERE_TO_GET_IT}: is each complete?"
         )
 
@@ -192,10 +321,6 @@ def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dic
     }
 
 
-def _write_parquet(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
-    pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False), path)
-
-
 @data_step
 def ingest_step(
     covid_directory: str,
@@ -207,17 +332,20 @@ def ingest_step(
     folds: int = 0,
     grouped: bool = True,
     subset: str = "",
+    archive: str = "",
 ) -> None:
     """Reads both datasets, checks every image and splits by patient. See `ingest`."""
     from pathlib import Path
 
     from components.ingest import ingest
+    from components.locations import location
     from training.recipes import recipe_named
 
     summary = ingest(
-        Path(covid_directory),
-        Path(kermany_directory),
+        location(covid_directory),
+        location(kermany_directory),
         Path(examples.path),
+        archive=location(archive) if archive else None,
         views=views,
         seed=seed,
         folds=folds,

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from components.beam_options import pipeline_options
 from components.facts import inspect
 from components.images import BadImage
+from components.locations import location
 from components.sources import Row
 
 # An element of the pipeline: so many images that Beam's own work for it does not show, so few that
@@ -34,7 +35,7 @@ def open_images(
     Args:
       rows: the images.
       directories: where each source's images are, by the source's name.
-      schema: the columns wanted: `id`, and those of `Row` and `images.Facts`; others are null.
+      schema: the columns wanted: `id`, and those of `Row` and `facts.Facts`; others are null.
       beam_options: see `components.beam_options`.
       scratch: a directory to be made for what workers find, and removed.
 
@@ -65,7 +66,7 @@ def open_images(
 
 def _open(rows: pa.RecordBatch, roots: Mapping[str, str], schema: pa.Schema) -> pa.Table:
     opened = [
-        {**row, **_found(Path(roots[row["source"]], row["path"]))} for row in rows.to_pylist()
+        {**row, **_found(location(roots[row["source"]]) / row["path"])} for row in rows.to_pylist()
     ]
     return pa.Table.from_pylist(opened, schema)
 

@@ -108,6 +108,70 @@ def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, grouped: bool =
     return pd.Series(split.loc[examples["id"]].to_numpy(), index=examples.index, name="split")
 
 
+def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Series:
+    """Returns the split of each image of a dataset that has grown, in which each stays where it was.
+
+    What is related to an image of the test split, by patient or picture, belongs there, for ever: also
+    where that image itself has been withdrawn meanwhile. A new group goes where its labels lack most.
+
+    Args:
+      examples: with the columns of `assign`.
+      earlier: every image that has had a split: `id`, `patient`, `sha256`, `perceptual_hash`, `split`.
+      seed: decides which of two new groups comes first.
+
+    Returns:
+      a split; or an empty text for an image that models were trained on before it was found to be
+      related to one of the test split: it must be used for neither.
+    """
+    columns = ["id", "patient", "sha256", "perceptual_hash"]
+    withdrawn = earlier[~earlier["id"].isin(examples["id"])]
+    everyone = pd.concat([examples[[*columns, "label"]], withdrawn[columns]], ignore_index=True)
+    everyone = everyone.sort_values("id", ignore_index=True)
+    everyone["group"] = groups(everyone)
+    everyone["was"] = everyone["id"].map(earlier.set_index("id")["split"])
+    everyone["split"] = ""
+    for name in (VALIDATION, TRAIN, TEST):  # the last that applies stands
+        related = everyone["group"].isin(everyone["group"][everyone["was"] == name])
+        everyone.loc[related, "split"] = name
+    trained_on = everyone["was"].isin((TRAIN, VALIDATION)) & (everyone["split"] == TEST)
+    fresh = everyone["split"] == ""
+    used = everyone[everyone["id"].isin(examples["id"]) & ~trained_on]
+    everyone.loc[fresh, "split"] = _placed(
+        used[used["split"] == ""], used[used["split"] != ""], seed
+    )
+    everyone.loc[trained_on, "split"] = ""
+    split = everyone.set_index("id")["split"].loc[examples["id"]]
+    return pd.Series(split.to_numpy(), index=examples.index, name="split")
+
+
+def _placed(fresh: pd.DataFrame, placed: pd.DataFrame, seed: int) -> pd.Series:
+    """Returns the split of each image of new groups: where its labels are furthest below their share."""
+    shares = pd.Series(
+        {
+            TRAIN: 1 - (len(_TEST_FOLDS) + len(_VALIDATION_FOLDS)) / _FOLDS,
+            VALIDATION: len(_VALIDATION_FOLDS) / _FOLDS,
+            TEST: len(_TEST_FOLDS) / _FOLDS,
+        }
+    )
+    labels = sorted(set(fresh["label"]) | set(placed["label"]))
+    have = pd.crosstab(placed["label"], placed["split"]).reindex(
+        index=labels, columns=shares.index, fill_value=0
+    )
+    target = np.outer(pd.concat([fresh, placed])["label"].value_counts().loc[labels], shares)
+    of_group = pd.crosstab(fresh["group"], fresh["label"]).reindex(columns=labels, fill_value=0)
+    lot = pd.util.hash_array(
+        (fresh.groupby("group")["id"].min() + f"/{seed}").to_numpy(dtype=object), categorize=False
+    )
+    # The large ones first: what is small fills the gaps.
+    order = np.lexsort((lot, -of_group.sum(axis=1).to_numpy()))
+    counts, chosen = have.to_numpy().astype(float), {}
+    for group, members in zip(of_group.index[order], of_group.to_numpy()[order], strict=True):
+        best = int((members @ ((target - counts) / target)).argmax())
+        counts[:, best] += members
+        chosen[group] = shares.index[best]
+    return fresh["group"].map(chosen)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leakage:
     """How many test images have a relative (patient or same picture) among the training images.

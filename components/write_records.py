@@ -1,11 +1,17 @@
 """Step `write_records`: packs the images of each split into TFRecord shards for training.
 
 Which image stands in which shard, and in which order, follows from the examples alone: the same
-examples give the same bytes on every Beam runner, however often a run is killed and begun again.
+examples give the same bytes on every Beam runner, however often a run is killed and begun again. A shard
+holds images of one span and is named after all that is in it, so that of a dataset that has grown only
+what is new is written, and what has changed.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +24,9 @@ from kfp import dsl
 from components.beam_options import pipeline_options
 from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
-from components.files import read_json, sha256_of, write_aside, write_json
+from components.files import read_json, sha256_of, write_json, write_text
 from components.images import for_tensorflow, to_png
+from components.locations import is_remote, location, reaching, sizes, store
 from components.progress import logger
 from components.step import data_step
 from training import preprocess
@@ -27,17 +34,20 @@ from training import preprocess
 MANIFEST = "manifest.json"
 IMAGES_PER_SHARD = 256
 
-_COLUMNS = ["id", "source", "path", "label", "split"]
+_COLUMNS = ["id", "source", "path", "label", "split", "sha256", "span"]
+# Of what `storable` makes of an image, in the shards' names: a change of it begins new ones.
+_FORMAT = 1
 
 
 def write_records(
     examples: Path,
-    directories: dict[str, Path],
+    directories: Mapping[str, Path],
     output: Path,
     *,
     beam_options: Sequence[str] = (),
+    archive: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes `<split>-<number>-of-<count>.tfrecord` for every split, and a manifest.
+    """Writes TFRecord shards for every split, `<split>-<span>-<number>-<digest>.tfrecord`, and a manifest.
 
     A record is a `tf.train.Example` with `image` (bytes of a JPEG or PNG that TensorFlow decodes,
     its longer side at most `preprocess.MAX_SIDE`), `label` and `id` (UTF-8). The original bytes are
@@ -46,75 +56,113 @@ def write_records(
     Args:
       examples: the output of `ingest`.
       directories: where each source's images are, by the source's name.
-      output: a directory to be made; a shard of an earlier, killed attempt is written anew.
+      output: a directory to be made.
       beam_options: see `components.beam_options`.
+      archive: gets the shards below `records/` (see `components.spans`); None: they are in `output`.
+        What is there already is not written again.
 
     Returns:
-      the manifest, also in `manifest.json`, which is written last: per split the shards with their
-      SHA-256 and number of records and the counts by label; the examples' fingerprint, and whether
-      they are phantoms.
+      the manifest, also in `manifest.json`, which is written last: `directory` of the shards where it
+      is not that of the manifest; per split the shards with their SHA-256 and number of records and
+      the counts by label; the examples' fingerprint and span, and whether they are phantoms.
 
     Raises:
       UserError: an image that was there at ingest is gone.
     """
     rows = pq.read_table(examples / EXAMPLES, columns=_COLUMNS).to_pandas()
     shards = list(_shards(rows))
-    roots = {name: str(path) for name, path in directories.items()}
+    home = archive / "records" if archive else output
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
-    for leftover in output.glob(".*.tmp"):  # of an attempt that was killed
-        leftover.unlink()
-    with beam.Pipeline(options=pipeline_options(beam_options, len(rows))) as pipeline:
-        _ = (
-            pipeline
-            | "Name shards" >> beam.Create(shards)
-            | "Spread over workers" >> beam.Reshuffle()
-            | "Write shard" >> beam.Map(_write_shard, roots, str(output))
-        )
+    if not is_remote(home):
+        for leftover in home.glob(".*.tmp"):  # of an attempt that was killed
+            leftover.unlink()
+    with reaching(home):
+        there = set(sizes(home))
+    missing = [shard for shard in shards if _described(shard.name) not in there]
+    roots = {name: str(path) for name, path in directories.items()}
+    if missing:
+        images = sum(len(shard.rows) for shard in missing)
+        with (
+            reaching(home),
+            beam.Pipeline(options=pipeline_options(beam_options, images)) as pipeline,
+        ):
+            _ = (
+                pipeline
+                | "Name shards" >> beam.Create(missing)
+                | "Spread over workers" >> beam.Reshuffle()
+                | "Write shard" >> beam.Map(_write_shard, roots, str(home))
+            )
     summary = read_json(examples / SUMMARY)
-    manifest = {
-        "fingerprint": summary["fingerprint"],
-        "phantoms": summary["phantoms"],
-        "splits": {
-            split: _describe(rows, shards, split, output) for split in sorted(set(rows["split"]))
-        },
-    }
+    with reaching(home):
+        manifest = {
+            "fingerprint": summary["fingerprint"],
+            "phantoms": summary["phantoms"],
+            "span": summary["span"] and summary["span"]["number"],
+            "directory": str(home) if archive else "",
+            "splits": {
+                split: _describe(rows, shards, split, home) for split in sorted(set(rows["split"]))
+            },
+        }
     write_json(output / MANIFEST, manifest)
-    logger.info(
-        "%d TFRecord shards, %.1f MB",
-        len(shards),
-        sum((output / name).stat().st_size for name, _ in shards) / 1e6,
-    )
+    logger.info("%d TFRecord shards, %d of them new", len(shards), len(missing))
     return manifest
 
 
-def _shards(rows: pd.DataFrame) -> Iterator[tuple[str, list[dict[Any, Any]]]]:
-    for split in sorted(set(rows["split"])):
+@dataclass(frozen=True)
+class _Shard:
+    name: str
+    split: str
+    rows: list[dict[Any, Any]]
+
+
+def _shards(rows: pd.DataFrame) -> Iterator[_Shard]:
+    for (split, span), of_both in rows.groupby(["split", "span"]):
         # Sorted by a hash, so that every shard holds a like mixture of sources and labels.
-        members = rows[rows["split"] == split].copy()
-        order = pd.util.hash_array(members["id"].to_numpy(dtype=object), categorize=False)
-        members = members.iloc[order.argsort(kind="stable")]
+        order = pd.util.hash_array(of_both["id"].to_numpy(dtype=object), categorize=False)
+        members = of_both.iloc[order.argsort(kind="stable")]
         count = math.ceil(len(members) / IMAGES_PER_SHARD)
         for number in range(count):
-            name = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
-            yield name, members.iloc[number::count].to_dict("records")
+            of_shard = members.iloc[number::count]
+            identity = json.dumps([_FORMAT, *of_shard[["id", "sha256", "label"]].values.tolist()])
+            digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+            name = f"{split}-{span:05d}-{number:05d}-{digest}.tfrecord"
+            yield _Shard(name, split, of_shard.to_dict("records"))
 
 
-def _write_shard(
-    shard: tuple[str, list[dict[Any, Any]]], roots: dict[str, str], output: str
-) -> None:
-    name, rows = shard
-    with write_aside(Path(output, name)) as aside, tf.io.TFRecordWriter(str(aside)) as writer:
-        for row in rows:
-            file = Path(roots[row["source"]], row["path"])
-            try:
-                content = file.read_bytes()
-            except FileNotFoundError as error:
-                raise UserError(
-                    f"write_records: {file} was there at ingest and is gone. Run ingest again."
-                ) from error
-            features = {"image": storable(content), "label": row["label"], "id": row["id"]}
-            writer.write(_example(features).SerializeToString(deterministic=True))
+def _described(name: str) -> str:
+    return f"{name}.json"
+
+
+def _write_shard(shard: _Shard, roots: Mapping[str, str], output: str) -> None:
+    """Writes a shard and then, as the sign that it is whole, what the manifest says of it."""
+    home = location(output)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "shard")
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for row in shard.rows:
+                features = {
+                    "image": storable(_content(location(roots[row["source"]]) / row["path"])),
+                    "label": row["label"],
+                    "id": row["id"],
+                }
+                writer.write(_example(features).SerializeToString(deterministic=True))
+        described = {
+            "name": shard.name,
+            "records": len(shard.rows),
+            "sha256": sha256_of(file),
+        }
+        store(file, home / shard.name)
+    write_text(home / _described(shard.name), json.dumps(described))
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"write_records: {file} was there at ingest and is gone. Run ingest again."
+        ) from error
 
 
 def _example(features: dict[str, bytes | str]) -> Any:
@@ -155,14 +203,12 @@ def storable(content: bytes) -> bytes:
 
 
 def _describe(
-    rows: pd.DataFrame, shards: Sequence[tuple[str, list[Any]]], split: str, output: Path
+    rows: pd.DataFrame, shards: Sequence[_Shard], split: str, home: Path
 ) -> dict[str, Any]:
     labels = rows.loc[rows["split"] == split, "label"]
     return {
         "shards": [
-            {"name": name, "records": len(members), "sha256": sha256_of(output / name)}
-            for name, members in shards
-            if name.startswith(f"{split}-")
+            read_json(home / _described(shard.name)) for shard in shards if shard.split == split
         ],
         "records": len(labels),
         "labels": {str(label): int(count) for label, count in labels.value_counts().items()},
@@ -176,21 +222,24 @@ def write_records_step(
     kermany_directory: str,
     beam_options: list[str],
     records: dsl.Output[dsl.Dataset],
+    archive: str = "",
 ) -> None:
     """Packs each split's images into TFRecord shards. See `write_records`."""
     from pathlib import Path
 
+    from components.locations import location
     from components.sources import covid_chestxray, kermany
     from components.write_records import write_records
 
     manifest = write_records(
         Path(examples.path),
         {
-            covid_chestxray.NAME: Path(covid_directory),
-            kermany.NAME: Path(kermany_directory),
+            covid_chestxray.NAME: location(covid_directory),
+            kermany.NAME: location(kermany_directory),
         },
         Path(records.path),
         beam_options=beam_options,
+        archive=location(archive) if archive else None,
     )
     records.metadata["fingerprint"] = manifest["fingerprint"]
     for split, described in manifest["splits"].items():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.files import read_json
+from components.locations import local_copy, location
 from training.preprocess import to_input
 from training.recipes import Recipe
 
@@ -87,9 +88,11 @@ def encoded_images(
       position in `recipe.classes`; scalar string.
     """
     count = sum(class_counts(manifest, recipe, parts).values())
-    files = [
-        str(records / shard["name"]) for part in parts for shard in _part(manifest, part)["shards"]
-    ]
+    shards = [shard["name"] for part in parts for shard in _part(manifest, part)["shards"]]
+    # In the order of the digests that end their names, which mixes the spans.
+    shards.sort(key=lambda name: name.rpartition("-")[2])
+    home = location(manifest["directory"]) if manifest["directory"] else records
+    files = [str(local_copy(home / name)) for name in shards]
     positions = {label: recipe.classes.index(name) for label, name in recipe.task.items()}
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(

@@ -11,7 +11,7 @@ many shapes since March 2020; columns are found by name, whatever their case and
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def read(directory: Path, views: Sequence[str] = FRONTAL_VIEWS) -> Iterator[Row]
 def _rows(metadata: Path, views: set[str]) -> Iterator[Row]:
     with metadata.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
-        columns = [name.strip().lower().replace(" ", "_") for name in next(reader, [])]
+        columns = _columns(next(reader, []))
         missing = [name for name in _REQUIRED if name not in columns]
         if missing:
             raise UserError(
@@ -112,11 +112,25 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
 
 
-def unnamed_files(directory: Path, rows: Sequence[Row]) -> list[str]:
-    """Returns the files in `images/` that no row names, sorted: the metadata has forgotten some."""
+def unnamed_files(files: Iterable[str], rows: Sequence[Row]) -> list[str]:
+    """Returns the files in `images/` that no row names, sorted: the metadata has forgotten some.
+
+    Args:
+      files: below the dataset's directory, by their paths relative to it.
+      rows: what `read` yielded.
+    """
     named = {row.path for row in rows}
     return sorted(
-        path
-        for file in (directory / "images").glob("*")
-        if file.is_file() and (path := f"images/{file.name}") not in named
-    )
+        path for path in files if path.startswith("images/") and path.count("/") == 1
+        and path not in named
+    )  # fmt: skip
+
+
+def columns(directory: Path) -> list[str]:
+    """Returns the metadata's columns as `read` finds them: in lower case, without blanks, named ones."""
+    with (directory / "metadata.csv").open(encoding="utf-8-sig", newline="") as file:
+        return [name for name in _columns(next(csv.reader(file), [])) if name]
+
+
+def _columns(header: Sequence[str]) -> list[str]:
+    return [name.strip().lower().replace(" ", "_") for name in header]

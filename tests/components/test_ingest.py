@@ -162,10 +162,17 @@ def test_a_label_without_an_image_is_an_error_that_names_it(copy: Path, tmp_path
     assert list(tmp_path.iterdir()) == [copy], "nothing half-written is left"
 
 
-def test_an_unreadable_file_is_quarantined(copy: Path, tmp_path: Path) -> None:
-    file = copy / "covid-chestxray-dataset/images/phantom-0003.png"
-    file.unlink()
-    file.mkdir()
+def test_an_unreadable_file_is_quarantined(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "phantom-0003.png":
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     ingest(copy / "covid-chestxray-dataset", copy / "chest_xray", tmp_path / "out")
     table = pd.read_parquet(tmp_path / "out" / EXCLUDED).set_index("path")
     assert table.loc["images/phantom-0003.png", "kind"] == "unreadable"

@@ -1,6 +1,5 @@
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -61,17 +60,20 @@ def test_killed_and_begun_again_it_writes_the_same_files(
 ) -> None:
     output = tmp_path / "records"
     program = (
-        "import sys; from pathlib import Path\n"
-        "from components.write_records import write_records\n"
-        "write_records(Path(sys.argv[1]), dict(zip(('covid-chestxray', 'kermany'),"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from components import write_records as module\n"
+        "store, calls = module.store, []\n"
+        "def killed(*arguments):\n"
+        "    calls.append(store(*arguments))\n"
+        "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "module.store = killed\n"
+        "module.write_records(Path(sys.argv[1]), dict(zip(('covid-chestxray', 'kermany'),"
         " map(Path, sys.argv[2:4]))), Path(sys.argv[4]))"
     )
     arguments = [examples, *directories.values(), output]
-    process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)])
-    while process.poll() is None and not list(output.glob(".*.tmp")):
-        pass  # until a shard is being written
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(output.glob("*.tfrecord"))) == 2
     assert not (output / "manifest.json").exists()
     write_records(examples, directories, output)
     assert contents(output) == contents(records)

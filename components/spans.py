@@ -1,0 +1,135 @@
+"""Spans: the states that a growing dataset has been ingested in, one after the other.
+
+An archive is a directory, or a place in an object store, that outlives runs:
+
+    <archive>/spans/00001.json       one file a span, written last, once, and never changed
+    <archive>/tables/<digest>.parquet  the tables that it names, by their content
+    <archive>/records/               the TFRecord shards of all spans; see `components.write_records`
+
+A span is a state of the whole dataset. It begins when images, labels, patients or anything else that is
+known of them have changed since the last; a second ingest of the same makes none. Whoever is killed
+before the span's file is there has changed nothing; of two at once one wins, and the other is told.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.errors import UserError
+from components.locations import create, reaching
+
+_NAME = re.compile(r"(\d{5,})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A state of the dataset.
+
+    Attributes:
+      number: from 1.
+      fingerprint: of the images, labels, patients and splits; see `examples.fingerprint`.
+      digest: of all that is in its tables.
+      added, changed, withdrawn: how many images are used that were not in the span before, are used
+        otherwise (another label, patient, or other bytes), and are used no longer.
+      added_by_label: of `added`, how many are of each label.
+      settings: what ingest was told that decides what is used.
+      tables: by name, where they are below `tables/`.
+      summary: what `ingest` returned.
+    """
+
+    number: int
+    fingerprint: str
+    digest: str
+    added: int
+    changed: int
+    withdrawn: int
+    added_by_label: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+def newest(archive: Path) -> Span | None:
+    """Returns the last span, or None where there is none yet.
+
+    Raises:
+      UserError: the archive cannot be read.
+    """
+    directory = archive / "spans"
+    with reaching(archive):
+        try:
+            names = [file.name for file in directory.iterdir()]
+        except FileNotFoundError:
+            return None
+    numbers = [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+    return span(archive, max(numbers)) if numbers else None
+
+
+def span(archive: Path, number: int) -> Span:
+    """Returns a span by its number.
+
+    Raises:
+      UserError: there is none of that number.
+    """
+    file = archive / "spans" / f"{number:05d}.json"
+    with reaching(archive):
+        try:
+            return Span(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise UserError(f"{archive} has no span {number}") from error
+
+
+def table(archive: Path, one: Span, name: str) -> pd.DataFrame:
+    """Returns a table of a span."""
+    with reaching(archive):
+        content = (archive / "tables" / one.tables[name]).read_bytes()
+    return pd.read_parquet(io.BytesIO(content))
+
+
+def digest_of(tables: Mapping[str, pa.Table]) -> str:
+    """Returns 64 hexadecimal digits that follow from the contents of tables alone."""
+    digest = hashlib.sha256()
+    for name in sorted(tables):
+        digest.update(name.encode() + b"\n")
+        digest.update(tables[name].to_pandas().to_csv(index=False).encode())
+    return digest.hexdigest()
+
+
+def commit(archive: Path, one: Span, tables: Mapping[str, pa.Table]) -> Span:
+    """Adds a span to an archive, its tables first.
+
+    Returns:
+      the span, with `tables`.
+
+    Raises:
+      UserError: somebody else has added a span meanwhile, or the archive cannot be written.
+    """
+    named = {}
+    with reaching(archive):
+        for name, content in tables.items():
+            buffer = io.BytesIO()
+            pq.write_table(content, buffer)
+            named[name] = f"{name}-{digest_of({name: content})[:16]}.parquet"
+            # It may be there: of an attempt that was killed, or of an earlier span.
+            with contextlib.suppress(FileExistsError):
+                create(archive / "tables" / named[name], buffer.getvalue())
+        whole = Span(**{**asdict(one), "tables": named})
+        text = json.dumps(asdict(whole), indent=2, sort_keys=True)
+        try:
+            create(archive / "spans" / f"{one.number:05d}.json", text.encode())
+        except FileExistsError as error:
+            raise UserError(
+                f"ingest: another ingest has added span {one.number} to {archive} meanwhile. Nothing "
+                "of this one is kept; run it again."
+            ) from error
+    return whole
