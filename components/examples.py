@@ -6,6 +6,8 @@ import pandas as pd
 import pyarrow as pa
 
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
+# The examples of the span before, where there is one.
+PREVIOUS = "previous.parquet"
 
 # One row an image. `id` is `<source>/<path>`, `size` that of the file in bytes, `span` the number of the
 # span in which it came (see `components.spans`); the rest is described at `sources.Row` and `facts.Facts`.

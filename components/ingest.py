@@ -21,6 +21,7 @@ from components.examples import (
     EXAMPLES,
     EXCLUDED,
     EXCLUDED_SCHEMA,
+    PREVIOUS,
     SCHEMA,
     SEEN,
     SEEN_SCHEMA,
@@ -60,7 +61,8 @@ def ingest(
       covid_directory: the covid-chestxray-dataset; see `components.locations`.
       kermany_directory: Kermany's chest X-rays.
       output: a directory to be made, with `examples.parquet` (columns as in `SCHEMA`),
-        `excluded.parquet` (as in `EXCLUDED_SCHEMA`) and `summary.json`. Written aside and renamed.
+        `excluded.parquet` (as in `EXCLUDED_SCHEMA`), `summary.json` and, where there is a span before,
+        its examples as `previous.parquet`. Written aside and renamed.
       views: the projections to keep of the first source.
       seed: of the split, and of what is drawn.
       folds, grouped: see `splits.assign`.
@@ -175,6 +177,11 @@ def ingest(
                 "opened": len(new),
                 **{key: getattr(one, key) for key in _OF_SPAN},
             }
+            if one.number > 1:
+                previous = spans.table(archive, spans.span(archive, one.number - 1), "examples")
+                pq.write_table(
+                    pa.Table.from_pandas(previous, SCHEMA, preserve_index=False), aside / PREVIOUS
+                )
         pq.write_table(tables["examples"], aside / EXAMPLES)
         pq.write_table(tables["excluded"], aside / EXCLUDED)
         write_json(aside / SUMMARY, summary)

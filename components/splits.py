@@ -67,10 +67,10 @@ def groups(examples: pd.DataFrame) -> np.ndarray:
     size = len(examples)
     links = [near_duplicates(examples["perceptual_hash"])]
     for column in ("patient", "sha256"):
-        first = examples.groupby(column)[column].transform(lambda values: values.index[0])
-        links.append(
-            np.stack([np.arange(size), examples.index.get_indexer(pd.Index(first))], axis=1)
+        _, first, which = np.unique(
+            examples[column].to_numpy(dtype=str), return_index=True, return_inverse=True
         )
+        links.append(np.stack([np.arange(size), first[which]], axis=1))
     left, right = np.concatenate(links).T
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1])

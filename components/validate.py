@@ -1,7 +1,8 @@
 """Step `validate`: holds the examples against the kept schema, with TensorFlow Data Validation.
 
-The schema is `components/validation/schema.pbtxt`; what is only warned of is in `warnings.pbtxt`
-beside it.
+The schema is `components/validation/schema.pbtxt`, or a site's own; what is only warned of is in
+`warnings.pbtxt` beside it. Where the dataset has grown, what has come is compared with what was there;
+and where a server has kept statistics of what it was sent, that with what is trained on.
 """
 
 import os
@@ -13,23 +14,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from kfp import dsl
 
 from components import pages
 from components.divisions import SPLITS
 from components.errors import UserError
-from components.examples import EXAMPLES, SUMMARY
-from components.files import read_json, write_aside, write_text
+from components.examples import EXAMPLES, PREVIOUS, SUMMARY
+from components.files import read_json, write_aside, write_json, write_text
 from components.pages import plots
 from components.progress import logger
 from components.step import data_step
+from components.validation.kept_schema import known_columns
 
-ANOMALIES, PAGE = "anomalies.json", "validation.html"
+ANOMALIES, COMPARISONS, PAGE = "anomalies.json", "comparisons.json", "validation.html"
 
 # Names the interpreter that has TFDV, where this one does not; see docs/data.md.
 TFDV_PYTHON = "CXRFLOW_TFDV_PYTHON"
 
 _VALIDATION = Path(__file__).parent / "validation"
+SCHEMA = _VALIDATION / "schema.pbtxt"
 # In the order of the page: title, and the unit of a number.
 _CATEGORIES = {
     "label": "Label",
@@ -44,18 +48,30 @@ _NUMBERS = {
     "offset": ("Offset since onset or admission", "days"),
     "width": ("Width", "pixels"),
     "height": ("Height", "pixels"),
+    "brightness": ("Brightness", "mean of the pixels, from black to white"),
+    "contrast": ("Contrast", "standard deviation of the pixels"),
+    "frame": ("Brightness of the frame", "mean of the outer eighth"),
 }
+_KINDS = {
+    "drift": "the images that came with the last span, against those of the same source before it",
+    "skew": "the images that were sent to the server, against those that are trained on",
+}
+_MEASURES = {"l_infty": "largest difference of a share", "jensen_shannon_divergence": "divergence"}
 _MOST_VALUES = 14
 
 
-def validate(examples: Path, output: Path) -> list[dict[str, Any]]:
+def validate(
+    examples: Path, output: Path, *, schema: Path | None = None, served: Path | None = None
+) -> list[dict[str, Any]]:
     """Computes statistics for each split and compares them with the schema.
 
     Args:
       examples: the output of `ingest`.
       output: a directory to be made, with `<split>/FeatureStats.pb` and `<split>/Anomalies.pb`
-        (TensorFlow Metadata's protos), `schema.pbtxt`, `anomalies.json` and `validation.html`.
-        Written aside and renamed.
+        (TensorFlow Metadata's protos), `schema.pbtxt`, `anomalies.json`, `comparisons.json` and
+        `validation.html`. Written aside and renamed.
+      schema: the site's own; None: that of the package.
+      served: the directory of a server's feature log (see `serving.feature_log`), or None.
 
     Returns:
       what `anomalies.json` says; see `components/validation/tfdv.py`.
@@ -66,14 +82,22 @@ def validate(examples: Path, output: Path) -> list[dict[str, Any]]:
     """
     with write_aside(output) as aside:
         aside.mkdir()
-        _run_tfdv(
+        arguments = [
             examples / EXAMPLES,
-            _VALIDATION / "schema.pbtxt",
+            schema or SCHEMA,
             _VALIDATION / "warnings.pbtxt",
             aside,
-        )
-        found = list(read_json(aside / ANOMALIES))
+        ]
+        if (examples / PREVIOUS).is_file():
+            arguments += [Path("--previous"), examples / PREVIOUS]
+        log = _served(served, aside / "served.parquet") if served else None
+        if log:
+            arguments += [Path("--served"), log]
+        run_tfdv(*arguments)
         summary = read_json(examples / SUMMARY)
+        found = [*read_json(aside / ANOMALIES), *_strange_columns(summary, schema or SCHEMA)]
+        write_json(aside / ANOMALIES, found)
+        compared = read_json(aside / COMPARISONS)
         statistics = {
             split: read_json(aside / split / "FeatureStats.json")["datasets"][0]["features"]
             for split in SPLITS
@@ -85,15 +109,72 @@ def validate(examples: Path, output: Path) -> list[dict[str, Any]]:
             phantoms=summary["phantoms"],
             summary=summary,
             found=found,
+            compared=[_drawn(comparison) for comparison in compared],
+            sides=list(zip(("before", "now"), plots.COLOURS, strict=False)),
             plots=_plots(statistics),
             splits=list(zip(SPLITS, plots.COLOURS, strict=False)),
         )
+        for comparison in compared:
+            del comparison["statistics"]
+        write_json(aside / COMPARISONS, compared)
         write_text(aside / PAGE, page)
     _judge(found, output)
+    for comparison in compared:
+        for measure in drifted(comparison):
+            logger.warning("%s: %s", comparison["kind"], in_words(comparison, measure))
     return found
 
 
-def _run_tfdv(*arguments: Path) -> None:
+def drifted(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the measures of a comparison that are over their thresholds, the farthest first."""
+    over = [one for one in comparison["measures"] if one["value"] > one["threshold"]]
+    return sorted(over, key=lambda one: one["threshold"] - one["value"])
+
+
+def in_words(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
+    """Returns a sentence about a measure that is over its threshold."""
+    of = f" of {comparison['source']}" if comparison["source"] else ""
+    return (
+        f"{measure['feature']}{of} differs: {_MEASURES[measure['measure']]} {measure['value']:.2f}, "
+        f"over {measure['threshold']:g} ({comparison['now']} images against {comparison['before']})"
+    )
+
+
+def _served(directory: Path, output: Path) -> Path | None:
+    """Returns a table of what a server has logged, or None where that is nothing yet."""
+    files = sorted(directory.glob("*.jsonl")) if directory.is_dir() else []
+    if not files:
+        logger.warning("no feature log in %s: what is served is not compared", directory)
+        return None
+    rows = pd.concat([pd.read_json(file, lines=True) for file in files])
+    rows.to_parquet(output, index=False)
+    return output
+
+
+def _strange_columns(summary: Mapping[str, Any], schema: Path) -> list[dict[str, Any]]:
+    """Returns an anomaly for each column of the metadata that nobody has accepted."""
+    strange = sorted(set(summary["columns"]) - set(known_columns(schema.read_text("utf-8"))))
+    return [
+        {
+            "split": "all",
+            "feature": name,
+            "severity": "warning",
+            "what": "New column",
+            "details": f"The metadata has a column {name!r} that the schema does not know; it is not "
+            "used. `cxrflow schema accept` accepts it.",
+            "rows": [],
+            "count": 0,
+        }
+        for name in strange
+    ]
+
+
+def run_tfdv(*arguments: Path) -> None:
+    """Runs `components/validation/tfdv.py`; what it prints is printed.
+
+    Raises:
+      UserError: TFDV is not installed.
+    """
     program = [_interpreter(), str(_VALIDATION / "tfdv.py"), *map(str, arguments)]
     # The program's directory must not shadow the packages that it imports.
     done = subprocess.run(program, capture_output=True, text=True, check=False)
@@ -156,33 +237,66 @@ def _feature(statistics: Mapping[str, Any], name: str) -> dict[str, dict[str, An
     }
 
 
-def _categories(feature: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    counts: dict[str, dict[str, int]] = {}
-    for split, statistics in feature.items():
-        for bucket in statistics["string_stats"].get("rank_histogram", {}).get("buckets", []):
-            counts.setdefault(bucket["label"], {})[split] = int(bucket["sample_count"])
-    ordered = sorted(counts, key=lambda value: -sum(counts[value].values()))
-    shown = {
-        value: {s: counts[value].get(s, 0) for s in feature} for value in ordered[:_MOST_VALUES]
+def _drawn(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a comparison with sentences, and both sides' distributions of what has drifted."""
+    over = drifted(comparison)
+    drawings = []
+    for measure in over:
+        name = measure["feature"]
+        sides = _feature(comparison["statistics"], name)
+        if name in _NUMBERS:
+            title, unit = _NUMBERS[name]
+            drawing = plots.densities(_buckets(sides), unit)
+        else:
+            title, drawing = _CATEGORIES[name], plots.shares(_ranked(sides)[0])
+        drawings.append({"title": title, "drawing": drawing})
+    return {
+        **comparison,
+        "what": _KINDS[comparison["kind"]],
+        "said": [in_words(comparison, measure) for measure in over],
+        "drawings": drawings,
     }
-    left_out = len(ordered) - len(shown)
+
+
+def _categories(feature: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    shown, left_out = _ranked(feature)
     note = f"{left_out} rarer values are not drawn." if left_out > 0 else ""
     missing = _missing(feature, "string_stats")
     return {"drawing": plots.bars(shown) if shown else None, "missing": missing, "note": note}
 
 
+def _ranked(feature: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict[str, int]], int]:
+    """Returns value -> part -> images of the most frequent values, and how many there are besides."""
+    counts: dict[str, dict[str, int]] = {}
+    for part, statistics in feature.items():
+        for bucket in statistics["string_stats"].get("rank_histogram", {}).get("buckets", []):
+            counts.setdefault(bucket["label"], {})[part] = int(bucket["sample_count"])
+    ordered = sorted(counts, key=lambda value: -sum(counts[value].values()))
+    shown = {
+        value: {s: counts[value].get(s, 0) for s in feature} for value in ordered[:_MOST_VALUES]
+    }
+    return shown, len(ordered) - len(shown)
+
+
 def _numbers(feature: Mapping[str, Mapping[str, Any]], unit: str) -> dict[str, Any]:
-    buckets: dict[str, list[tuple[float, float, float]]] = {}
-    for split, statistics in feature.items():
-        for histogram in statistics["num_stats"].get("histograms", []):
-            if histogram.get("type", "STANDARD") == "STANDARD" and histogram.get("buckets"):
-                buckets[split] = [
-                    (b.get("low_value", 0.0), b.get("high_value", 0.0), b.get("sample_count", 0.0))
-                    for b in histogram["buckets"]
-                ]
+    buckets = _buckets(feature)
     missing = _missing(feature, "num_stats")
     drawing = plots.histogram(buckets, unit) if buckets else None
     return {"drawing": drawing, "missing": missing, "note": ""}
+
+
+def _buckets(
+    feature: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[tuple[float, float, float]]]:
+    buckets: dict[str, list[tuple[float, float, float]]] = {}
+    for part, statistics in feature.items():
+        for histogram in statistics["num_stats"].get("histograms", []):
+            if histogram.get("type", "STANDARD") == "STANDARD" and histogram.get("buckets"):
+                buckets[part] = [
+                    (b.get("low_value", 0.0), b.get("high_value", 0.0), b.get("sample_count", 0.0))
+                    for b in histogram["buckets"]
+                ]
+    return buckets
 
 
 def _missing(feature: Mapping[str, Mapping[str, Any]], kind: str) -> int:
@@ -197,15 +311,23 @@ def validate_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
+    schema: str = "",
+    served: str = "",
 ) -> None:
     """Holds the examples against the kept schema, with TensorFlow Data Validation. See `validate`."""
     import shutil
     from pathlib import Path
 
+    from components.locations import local_copy, location
     from components.validate import PAGE, validate
 
     try:
-        validate(Path(examples.path), Path(validation.path))
+        validate(
+            Path(examples.path),
+            Path(validation.path),
+            schema=local_copy(location(schema)) if schema else None,
+            served=location(served) if served else None,
+        )
     finally:
         if Path(validation.path, PAGE).is_file():
             shutil.copyfile(Path(validation.path, PAGE), page.path)

@@ -127,7 +127,7 @@ def _shards(rows: pd.DataFrame) -> Iterator[_Shard]:
             identity = json.dumps([_FORMAT, *of_shard[["id", "sha256", "label"]].values.tolist()])
             digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
             name = f"{split}-{span:05d}-{number:05d}-{digest}.tfrecord"
-            yield _Shard(name, split, of_shard.to_dict("records"))
+            yield _Shard(name, str(split), of_shard.to_dict("records"))
 
 
 def _described(name: str) -> str:

@@ -116,12 +116,15 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> Markup:
         return _svg(figure)
 
 
-def histogram(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str) -> Markup:
+def histogram(
+    buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str, height: str = "images"
+) -> Markup:
     """Returns a histogram, one outline for each split.
 
     Args:
       buckets: split -> (low, high, images), the images of TFDV's standard histogram.
       unit: of the horizontal axis.
+      height: what the vertical axis shows.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5, 2.3), layout="constrained")
@@ -131,8 +134,54 @@ def histogram(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit:
             images = [count for _, _, count in values]
             axes.stairs(images, edges, color=colour, label=split, fill=True, alpha=0.25)
             axes.stairs(images, edges, color=colour, lw=1.2)
-        axes.set(xlabel=unit, ylabel="images", ylim=(0, None))
+        axes.set(xlabel=unit, ylabel=height, ylim=(0, None))
+        if height != "images":
+            axes.set_yticks([])
         return _svg(figure)
+
+
+def shares(counts: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Returns pairs of horizontal bars: what share of each side has a value.
+
+    Args:
+      counts: value -> side -> images; drawn in the order given.
+    """
+    sides = list(dict.fromkeys(side for by_side in counts.values() for side in by_side))
+    totals = {side: sum(by_side.get(side, 0) for by_side in counts.values()) for side in sides}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5, 0.75 + 0.36 * len(counts)), layout="constrained")
+        axes = figure.subplots()
+        for number, (side, colour) in enumerate(zip(sides, COLOURS, strict=False)):
+            for y, by_side in enumerate(counts.values()):
+                share = by_side.get(side, 0) / (totals[side] or 1)
+                at = y + (number - 0.5) * 0.38
+                axes.barh(at, share, color=colour, height=0.34)
+                axes.annotate(
+                    f"{share:.0%}", (share, at), (4, 0), textcoords="offset points", va="center",
+                    fontsize=8,
+                )  # fmt: skip
+        axes.set_yticks(range(len(counts)), [_shortened(value) for value in counts])
+        axes.set(ylim=(len(counts) - 0.4, -0.6), xlim=(0, 1.1))
+        axes.tick_params(left=False)
+        axes.xaxis.set_visible(False)
+        axes.spines[["bottom", "left"]].set_visible(False)
+        return _svg(figure)
+
+
+def densities(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str) -> Markup:
+    """Returns histograms of which each has the area one, so that sides of other sizes compare.
+
+    Args:
+      buckets: side -> (low, high, images), the images of TFDV's standard histogram.
+      unit: of the horizontal axis.
+    """
+    scaled = {}
+    for side, values in buckets.items():
+        total = sum(count for _, _, count in values) or 1
+        scaled[side] = [
+            (low, high, count / total / ((high - low) or 1)) for low, high, count in values
+        ]
+    return histogram(scaled, unit, "share of the images")
 
 
 def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:

@@ -4,15 +4,24 @@ TFDV 1.21 needs glibc 2.39. On older hosts release 1.16 runs in an environment o
 nothing else of this project can be imported; so this file imports nothing of it and talks in files.
 
     python tfdv.py EXAMPLES_PARQUET SCHEMA_PBTXT WARNINGS_PBTXT OUTPUT_DIRECTORY
+      [--previous PREVIOUS_PARQUET] [--served SERVED_PARQUET]
 
 writes, for each split, `<split>/FeatureStats.pb` (DatasetFeatureStatisticsList), the same as
 `<split>/FeatureStats.json`, and `<split>/Anomalies.pb`; beside them `schema.pbtxt` and
 `anomalies.json`, a list of what was found with `split`, `feature`, `severity`, `what`, `details`
 and, where single rows are at fault, `rows` (ids) and `count`.
+
+By the schema's comparators it compares, of each source, the images that came with the last span with the
+examples of the span before (drift), and those that are trained on with those that a server was sent
+(skew): `comparisons.json` is a list with `kind` (drift or skew), `source`, `before` and `now`, the
+numbers of images; `measures`, a row for each comparator: `feature`, `measure`, `value`, `threshold`; and
+`statistics`, those of both sides, as in `FeatureStats.json`. A side of fewer than 20 images is not compared: `measures` is empty.
 """
 
+import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,22 +35,27 @@ from google.protobuf import json_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 # They identify a row rather than describe it: a distribution of them says nothing.
-IDENTIFIERS = ("id", "sha256", "path", "perceptual_hash", "folder_split")
+IDENTIFIERS = ("id", "size", "sha256", "path", "perceptual_hash", "folder_split", "span")
 _ROWS_SHOWN = 20
+_LEAST_COMPARED = 20
 
 
 def main(arguments: list[str]) -> None:
     """Runs the program; see the module."""
-    examples, schema_file, warnings_file, output = (Path(argument) for argument in arguments)
-    schema = tfdv.load_schema_text(str(schema_file))
-    wanted = tfdv.load_schema_text(str(warnings_file))
+    parser = argparse.ArgumentParser()
+    for name in ("examples", "schema", "warnings", "output", "--previous", "--served"):
+        parser.add_argument(name, type=Path)
+    given = parser.parse_args(arguments)
+    examples, output = given.examples, given.output
+    schema = tfdv.load_schema_text(str(given.schema))
+    wanted = tfdv.load_schema_text(str(given.warnings))
     tfdv.write_schema_text(schema, str(output / "schema.pbtxt"))
     splits = pc.unique(pq.read_table(examples, columns=["split"])["split"]).to_pylist()
     found = []
     for split in sorted(splits):
         (output / split).mkdir()
         file = output / split / "FeatureStats.pb"
-        _generate_statistics(examples, split, schema, file)
+        _generate_statistics(pq.read_table(examples, filters=[("split", "=", split)]), schema, file)
         statistics = tfdv.load_stats_binary(str(file))
         file.with_suffix(".json").write_text(
             json_format.MessageToJson(statistics, preserving_proto_field_name=True)
@@ -53,26 +67,96 @@ def main(arguments: list[str]) -> None:
         broken = set(anomalies.anomaly_info)
         found += list(_warnings(statistics, split, schema, wanted, table, broken))
     (output / "anomalies.json").write_text(json.dumps(found, indent=2) + "\n")
+    compared: list[dict[str, Any]] = []
+    if given.previous:
+        previous = pq.read_table(given.previous)
+        compared += _drift(previous, pq.read_table(examples), schema, output)
+    if given.served:
+        trained_on = pq.read_table(examples, filters=[("split", "=", "train")])
+        compared.append(_skew(trained_on, pq.read_table(given.served), schema, output))
+    (output / "comparisons.json").write_text(json.dumps(compared, indent=2) + "\n")
 
 
-def _generate_statistics(
-    examples: Path, split: str, schema: schema_pb2.Schema, output: Path
-) -> None:
-    options = tfdv.StatsOptions(schema=schema, num_top_values=50)
-    with beam.Pipeline() as pipeline:
-        _ = (
-            pipeline
-            | "Name file" >> beam.Create([str(examples)])
-            | "Read batches" >> beam.FlatMap(_batches, split)
-            | "Compute statistics" >> tfdv.GenerateStatistics(options)
-            | "Write" >> tfdv.WriteStatisticsToBinaryFile(str(output))
+def _drift(
+    previous: pa.Table, examples: pa.Table, schema: schema_pb2.Schema, output: Path
+) -> Iterator[dict[str, Any]]:
+    new = examples.filter(pc.equal(examples["span"], pc.max(examples["span"])))
+    for source in sorted(pc.unique(new["source"]).to_pylist()):
+        before = previous.filter(pc.equal(previous["source"], source))
+        now = new.filter(pc.equal(new["source"], source))
+        if before.num_rows:
+            directory = output / "drift" / source
+            yield {"source": source, **_compared("drift", before, now, schema, directory)}
+
+
+def _skew(
+    trained_on: pa.Table, served: pa.Table, schema: schema_pb2.Schema, output: Path
+) -> dict[str, Any]:
+    common = [name for name in trained_on.column_names if name in served.column_names]
+    sides = (trained_on.select(common), served.select(common))
+    return {"source": "", **_compared("skew", *sides, schema, output / "skew")}
+
+
+def _compared(
+    kind: str, before: pa.Table, now: pa.Table, schema: schema_pb2.Schema, directory: Path
+) -> dict[str, Any]:
+    found = {"kind": kind, "before": before.num_rows, "now": now.num_rows}
+    if min(before.num_rows, now.num_rows) < _LEAST_COMPARED:
+        return {**found, "measures": [], "statistics": {}}
+    directory.mkdir(parents=True)
+    sides = {}
+    for name, table in (("before", before), ("now", now)):
+        _generate_statistics(table, schema, directory / f"{name}.pb")
+        sides[name] = tfdv.load_stats_binary(str(directory / f"{name}.pb"))
+    if kind == "drift":
+        # What is held against the schema is the newer side.
+        anomalies = tfdv.validate_statistics(
+            sides["now"], schema, previous_statistics=sides["before"]
         )
+    else:
+        anomalies = tfdv.validate_statistics(
+            sides["before"], schema, serving_statistics=sides["now"]
+        )
+    (directory / "Anomalies.pb").write_bytes(anomalies.SerializeToString())
+    return {
+        **found,
+        "measures": [
+            {
+                "feature": ".".join(info.path.step),
+                "measure": type(one).Type.Name(one.type).lower(),
+                "value": round(one.value, 4),
+                "threshold": round(one.threshold, 4),
+            }
+            for info in anomalies.drift_skew_info
+            for one in (info.drift_measurements if kind == "drift" else info.skew_measurements)
+        ],
+        "statistics": {
+            name: json_format.MessageToDict(one, preserving_proto_field_name=True)["datasets"][0][
+                "features"
+            ]
+            for name, one in sides.items()
+        },
+    }
 
 
-def _batches(examples: str, split: str) -> Iterator[pa.RecordBatch]:
-    """Yields a split's rows as TFDV takes them: every column a list, null where a value is missing."""
-    for batch in pq.ParquetFile(examples).iter_batches(batch_size=1000):
-        batch = batch.filter(pc.equal(batch["split"], split))
+def _generate_statistics(table: pa.Table, schema: schema_pb2.Schema, output: Path) -> None:
+    options = tfdv.StatsOptions(schema=schema, num_top_values=50)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = f"{scratch}/table.parquet"
+        pq.write_table(table, file)
+        with beam.Pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Name file" >> beam.Create([file])
+                | "Read batches" >> beam.FlatMap(_batches)
+                | "Compute statistics" >> tfdv.GenerateStatistics(options)
+                | "Write" >> tfdv.WriteStatisticsToBinaryFile(str(output))
+            )
+
+
+def _batches(file: str) -> Iterator[pa.RecordBatch]:
+    """Yields rows as TFDV takes them: every column a list, null where a value is missing."""
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=1000):
         names = [name for name in batch.schema.names if name not in IDENTIFIERS]
         columns = [
             pa.array([None if value is None else [value] for value in column.to_pylist()],
