@@ -19,6 +19,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from rich.console import Console
 
@@ -30,7 +31,6 @@ from components.files import write_json
 from components.ingest import ingest
 from components.labels import NORMAL
 from components.open_images import open_images
-from components.sources import Row
 from components.write_records import write_records
 from training import architectures, data, gradcam, loop
 from training.precision import dtype_policy
@@ -88,14 +88,12 @@ def opening(home: Path) -> list[str]:
             directory / f"{number}.jpeg", quality=90
         )
     files = sorted(directory.iterdir())
-    rows = [
-        Row(source="bench", path=files[i % len(files)].name, finding="", label=NORMAL, patient="")
-        for i in range(OPENED)
-    ]
+    paths = [files[i % len(files)].name for i in range(OPENED)]
+    rows = pd.DataFrame({"source": "bench", "path": paths}).assign(id=lambda row: row["path"])
 
     def bare() -> None:
-        for row in rows:
-            inspect((directory / row.path).read_bytes())
+        for path in paths:
+            inspect((directory / path).read_bytes())
 
     def beam(options: tuple[str, ...]) -> Callable[[], None]:
         def run() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from kfp import dsl
 
 from components.errors import UserError
-from components.files import read_json, write_text
+from components.files import read_json, write_json, write_text
 from components.progress import logger
 from components.step import serving_step
 from serving import known_answers, local, rollout, store
 from serving.inference_service import InferenceService
 from serving.rollout import Policy, Release
-from serving.version import DECISION
+from serving.store import DECISION, IMAGES, LINEAGE
 from training import export
 
 
@@ -27,6 +27,7 @@ def deploy(
     service: InferenceService | None = None,
     policy: Policy | None = None,
     run: str = "",
+    archive: str = "",
     report: Path | None = None,
 ) -> str:
     """Publishes a model once a server has given its known answers, and has it served.
@@ -43,7 +44,8 @@ def deploy(
         One that runs goes on and takes the new version in.
       service: of KServe, to be made or changed; or None for none.
       policy: how the version is rolled out there.
-      run: the pipeline's.
+      run: the pipeline's; kept beside the model.
+      archive: of the data that it was made with; see `components.spans`. Kept beside the model.
       report: gets what was done and why, as Markdown, also where it ends in an error.
 
     Returns:
@@ -59,12 +61,17 @@ def deploy(
     said = [decided["reason"]]
     try:
         with tempfile.TemporaryDirectory() as scratch:
+            lineage = Path(scratch, LINEAGE)
+            write_json(lineage, {"run": run, "archive": archive})
+            images = {IMAGES: model / IMAGES} if (model / IMAGES).is_file() else {}
             candidate = store.assemble(
                 {
+                    **images,
                     ".": model / export.SAVED_MODEL,
                     export.CARD: model / export.CARD,
                     known_answers.FILE: evaluation / known_answers.FILE,
                     DECISION: decision,
+                    LINEAGE: lineage,
                 },
                 Path(scratch, "version"),
                 name,
@@ -108,6 +115,7 @@ def deploy_step(
     canary: str,
     canary_minutes: float,
     run: str,
+    archive: str,
     report: dsl.Output[dsl.Markdown],
 ) -> str:
     """Publishes the winner into the model store and has it served. See `deploy`."""
@@ -127,5 +135,6 @@ def deploy_step(
         service=InferenceService(namespace, name) if namespace else None,
         policy=Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes),
         run=run,
+        archive=archive,
         report=Path(report.path),
     )

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from components import pages
+from components.answers import PREDICTIONS
 from components.divisions import division
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
@@ -25,7 +26,7 @@ from serving import known_answers
 from training import data, export, loop, metrics
 from training.recipes import Recipe, recipe_named
 
-PREDICTIONS, GALLERY, PAGE = "predictions.parquet", "gallery.json", "evaluation.html"
+GALLERY, PAGE = "gallery.json", "evaluation.html"
 
 _BATCH = 16
 _EXAMPLES_PER_CLASS = 6
@@ -57,7 +58,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     tested = division(card["division"]).test
     images = data.encoded_images(records, manifest, recipe, tested)
     exported = export.load(model / export.SAVED_MODEL)
-    predictions = _predict(exported, images, recipe)
+    predictions = export.predictions(exported, images, recipe.classes)
     probabilities = predictions[list(recipe.classes)].to_numpy()
     truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
     figures = {
@@ -109,18 +110,6 @@ def roc_curves(
         thresholds[0] = 1.0  # scikit-learn begins at infinity, which JSON does not have
         curves[name] = (x.tolist(), y.tolist(), thresholds.tolist())
     return curves
-
-
-def _predict(exported: export.Exported, images: tf.data.Dataset, recipe: Recipe) -> pd.DataFrame:
-    parts = []
-    for content, position, identity in images.batch(_BATCH).prefetch(1):
-        probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
-        part = pd.DataFrame(probabilities, columns=list(recipe.classes))
-        part.insert(0, "id", [value.decode() for value in identity.numpy()])
-        part.insert(1, "truth", [recipe.classes[i] for i in position.numpy()])
-        part.insert(2, "predicted", [recipe.classes[i] for i in probabilities.argmax(axis=1)])
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
 
 
 def _gallery(
@@ -216,7 +205,8 @@ def evaluate_step(
 
     import pandas as pd
 
-    from components.evaluate import PAGE, PREDICTIONS, evaluate, roc_curves
+    from components.answers import PREDICTIONS
+    from components.evaluate import PAGE, evaluate, roc_curves
     from components.labels import COVID
 
     evaluation.metadata["recipe"] = model.metadata["recipe"]

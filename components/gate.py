@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from kfp import dsl
 
+from components.answers import CHAMPION, PREDICTIONS
 from components.errors import UserError
 from components.files import read_json, write_json
 from components.labels import COVID
@@ -47,23 +49,33 @@ def parse(text: str) -> dict[str, float]:
     return thresholds
 
 
-def decide(candidates: Sequence[Mapping[str, Any]], gate: Mapping[str, float]) -> dict[str, Any]:
+def decide(
+    candidates: Sequence[Mapping[str, Any]],
+    gate: Mapping[str, float],
+    duels: Sequence[Mapping[str, Any] | None] = (),
+) -> dict[str, Any]:
     """Decides which candidate is deployed.
 
     A candidate passes if its recall on the test split reaches the threshold in every one of its
-    classes, and if it tells every class that the gate names. Of those that pass, the winner is the
+    classes, if it tells every class that the gate names, and if it is no worse than the champion, on the
+    same test images, in its recall of covid and in its accuracy. Of those that pass, the winner is the
     one with the highest recall of covid, then with the highest macro-F1, then the first.
 
     Args:
       candidates: the metrics of `evaluate`.
       gate: see `parse`.
+      duels: of each candidate with the champion, see `training.metrics.duel`; none where there is no
+        champion.
 
     Returns:
       `winner`, a recipe's name or None; `reason`, a sentence; `gate`; and `candidates`, a row each:
-      `recipe`, `passed`, `reasons` (why not), `macro_f1`, `starting_point` and `checks`, a row for
-      each class: `class`, `recall` (with its interval), `threshold`, `passed`.
+      `recipe`, `passed`, `reasons` (why not), `macro_f1`, `starting_point`, `duel` (or None) and
+      `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`, `passed`.
     """
-    rows = [_judged(candidate, gate) for candidate in candidates]
+    rows = [
+        _judged(candidate, gate, duel)
+        for candidate, duel in zip(candidates, duels or [None] * len(candidates), strict=True)
+    ]
     passed = [
         (row, candidate) for row, candidate in zip(rows, candidates, strict=True) if row["passed"]
     ]
@@ -82,7 +94,9 @@ def decide(candidates: Sequence[Mapping[str, Any]], gate: Mapping[str, float]) -
     return {"winner": winner, "reason": reason, "gate": dict(gate), "candidates": rows}
 
 
-def _judged(candidate: Mapping[str, Any], gate: Mapping[str, float]) -> dict[str, Any]:
+def _judged(
+    candidate: Mapping[str, Any], gate: Mapping[str, float], duel: Mapping[str, Any] | None
+) -> dict[str, Any]:
     checks, reasons = [], []
     for name in candidate["classes"]:
         threshold = gate.get(name, gate[DEFAULT])
@@ -97,8 +111,17 @@ def _judged(candidate: Mapping[str, Any], gate: Mapping[str, float]) -> dict[str
     for name in gate:
         if name != DEFAULT and name not in candidate["classes"]:
             reasons.append(f"does not tell {name}, which the gate names")
+    if duel:
+        for name, figure in ((f"recall of {COVID}", "covid_recall"), ("accuracy", "accuracy")):
+            ours, theirs = duel[figure]
+            if ours is not None and ours < theirs:
+                reasons.append(
+                    f"{name} {100 * ours:.1f} % is under the {100 * theirs:.1f} % of version "
+                    f"{duel['version']}, which is served, on the same {duel['images']} images"
+                )
     return {
         "recipe": candidate["recipe"],
+        "duel": duel,
         "passed": not reasons,
         "reasons": reasons,
         "macro_f1": candidate["macro_f1"],
@@ -114,24 +137,37 @@ def _recall(candidate: Mapping[str, Any], name: str) -> float:
 
 
 def gate(
-    evaluations: Sequence[Path], thresholds: Mapping[str, float], output: Path
+    evaluations: Sequence[Path],
+    thresholds: Mapping[str, float],
+    output: Path,
+    champion: Path | None = None,
 ) -> dict[str, Any]:
     """Reads what `evaluate` wrote for each candidate, decides, and writes the decision.
 
     Args:
       evaluations: the outputs of `evaluate`.
       thresholds: see `parse`.
+      champion: the output of `champion`, or None.
       output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC.
     """
     candidates = [read_json(evaluation / metrics.FILE) for evaluation in evaluations]
+    duels = [_duel(evaluation, champion) for evaluation in evaluations] if champion else []
     # Of two decisions the later one is deployed.
-    decision = {**decide(candidates, thresholds), "decided": datetime.now(UTC).isoformat()}
+    decision = {**decide(candidates, thresholds, duels), "decided": datetime.now(UTC).isoformat()}
     write_json(output, decision)
     for row in decision["candidates"]:
         verdict = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"
         logger.info("%s %s", row["recipe"], verdict)
     logger.info("%s", decision["reason"])
     return decision
+
+
+def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
+    version = read_json(champion / CHAMPION)["version"]
+    if not version:
+        return None
+    ours, theirs = (pd.read_parquet(one / PREDICTIONS) for one in (evaluation, champion))
+    return {"version": version, **metrics.duel(ours, theirs)}
 
 
 @data_step
@@ -142,17 +178,29 @@ def gate_step(
     decision: dsl.Output[dsl.Artifact],
     winner: dsl.Output[dsl.Model],
     winners_evaluation: dsl.Output[dsl.Artifact],
+    champion: dsl.Input[dsl.Artifact],
+    examples: dsl.Input[dsl.Dataset],
+    archive: str,
 ) -> str:
     """Lets a candidate pass only if the recall of every class does. See `decide`."""
     from pathlib import Path
 
+    from components import spans
+    from components.examples import SUMMARY
+    from components.files import read_json
     from components.gate import DEPLOY, KEEP, gate, parse
+    from components.locations import location
 
     decided = gate(
         [Path(evaluation.path) for evaluation in evaluations],
         parse(thresholds),
         Path(decision.path),
+        Path(champion.path),
     )
+    span = read_json(Path(examples.path) / SUMMARY)["span"]
+    if archive and span:
+        outcome = {"trained": True, "reason": decided["reason"]}
+        spans.record_outcome(location(archive), span["number"], outcome)
     for made, found in ((winner, models), (winners_evaluation, evaluations)):
         chosen = next((one for one in found if one.metadata["recipe"] == decided["winner"]), None)
         if chosen:

@@ -30,7 +30,7 @@ from components.examples import (
 )
 from components.files import write_aside, write_json
 from components.labels import LABELS
-from components.locations import reaching, sizes
+from components.named_images import digest_of_names, named_images
 from components.open_images import open_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany
@@ -89,11 +89,8 @@ def ingest(
             f"ingest: {archive} was begun with --seed {before.settings['seed']}, and its splits stay. "
             f"Go on with that, or begin another archive with --seed {seed}."
         )
-    with reaching(covid_directory), reaching(kermany_directory):
-        rows = [*covid_chestxray.read(covid_directory, views), *kermany.read(kermany_directory)]
-        files = {name: sizes(directory) for name, directory in directories.items()}
-    named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
-    named["size"] = [files[row.source].get(row.path, -1) for row in rows]
+    named, files = named_images(directories, views)
+    names = digest_of_names(named)
     usable = named["label"].notna() & (named["excluded"] == "")
     there = named["size"] >= 0
     excluded = [
@@ -102,19 +99,21 @@ def ingest(
             kind="absent", reason="the metadata names it, it is not there"
         ),
     ]
+    absent = named.loc[~there, "id"]
+    of_covid = named.loc[named["source"] == covid_chestxray.NAME, "path"]
     named = named[usable & there]
     seen = SEEN_SCHEMA.empty_table().to_pandas()
     if archive and before:
         seen = spans.table(archive, before, SEEN)
     known = set(named.merge(seen[["id", "size"]], on=["id", "size"])["id"])
     unknown = set(named["id"]) - known
-    new = [row for row in rows if f"{row.source}/{row.path}" in unknown]
-    logger.info("%d images named by the sources, %d to open", len(rows), len(new))
+    new = named[named["id"].isin(unknown)]
+    logger.info("%d images named by the sources, %d to open", len(there), len(new))
 
     with write_aside(output) as aside:
         aside.mkdir()
         opened = pd.DataFrame(columns=_FACTS)
-        if new:
+        if len(new):
             found = open_images(new, directories, SCHEMA, beam_options, aside / "opened")
             opened = found.to_pandas()[_FACTS]
         number = before.number + 1 if before else 1
@@ -155,11 +154,9 @@ def ingest(
         summary["leakage"] = dataclasses.asdict(splits.leakage(examples, seed, folds=folds))
         summary["grouped"], summary["folds"] = grouped, folds
         summary["subset"] = subset.name if subset else None
-        summary["absent"] = sorted(
-            f"{row.source}/{row.path}" for row in rows if row.path not in files[row.source]
-        )
+        summary["absent"] = sorted(absent)
         summary["phantoms"] = any(phantoms.MARKER in paths for paths in files.values())
-        summary["unnamed"] = covid_chestxray.unnamed_files(files[covid_chestxray.NAME], rows)
+        summary["unnamed"] = covid_chestxray.unnamed_files(files[covid_chestxray.NAME], of_covid)
         summary["columns"] = covid_chestxray.columns(covid_directory)
         leak = summary["leakage"]
         assert leak["ours"] == 0 or not grouped, f"the split leaks: {leak}"
@@ -170,7 +167,7 @@ def ingest(
         summary["span"] = None
         if archive:
             remembered = _remembered(seen, opened_ones, examples)
-            settings = {"seed": seed, "views": list(views)}
+            settings = {"seed": seed, "views": list(views), "named": names}
             one = _span(archive, before, examples, tables, remembered, settings, summary)
             summary["span"] = {
                 "archive": str(archive),

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from gcsfs.retry import HttpError
 from upath import UPath
 
 from components.errors import UserError
@@ -122,10 +121,12 @@ def reaching(place: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except FileExistsError:
-        raise
-    except (OSError, HttpError) as error:
-        if not is_remote(place):
+    except Exception as error:
+        if isinstance(error, FileExistsError) or not is_remote(place):
+            raise
+        from gcsfs.retry import HttpError  # takes long to import
+
+        if not isinstance(error, OSError | HttpError):
             raise
         said = str(error).strip() or type(error).__name__
         raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,6 @@ from components.beam_options import pipeline_options
 from components.facts import inspect
 from components.images import BadImage
 from components.locations import location
-from components.sources import Row
 
 # An element of the pipeline: so many images that Beam's own work for it does not show, so few that
 # they spread evenly.
@@ -24,7 +24,7 @@ _IMAGES_AT_ONCE = 64
 
 
 def open_images(
-    rows: Sequence[Row],
+    rows: pd.DataFrame,
     directories: Mapping[str, Path],
     schema: pa.Schema,
     beam_options: Sequence[str],
@@ -33,9 +33,9 @@ def open_images(
     """Opens, hashes and decodes every image.
 
     Args:
-      rows: the images.
+      rows: the images: with `id`, `source` and `path`, and whatever of `schema` is known.
       directories: where each source's images are, by the source's name.
-      schema: the columns wanted: `id`, and those of `Row` and `facts.Facts`; others are null.
+      schema: the columns wanted: those of `rows` and of `facts.Facts`; others are null.
       beam_options: see `components.beam_options`.
       scratch: a directory to be made for what workers find, and removed.
 
@@ -45,7 +45,7 @@ def open_images(
     """
     schema = pa.schema([*schema, ("kind", pa.string()), ("reason", pa.string())])
     roots = {name: str(path) for name, path in directories.items()}
-    named = [{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows]
+    named = rows.astype(object).where(rows.notna(), None).to_dict("records")
     # As Arrow: Beam would encode rows of Python value by value, again at every step.
     batches = [
         pa.RecordBatch.from_pylist(named[start : start + _IMAGES_AT_ONCE], schema)

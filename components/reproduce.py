@@ -9,6 +9,7 @@ import pandas as pd
 from kfp import dsl
 
 from components import evaluate, pages
+from components.answers import PREDICTIONS
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.labels import LABELS
@@ -115,7 +116,7 @@ def _of_recipe(
     """Returns what is told of a recipe, and what is drawn of it besides."""
     folds = [read_json(evaluation / metrics.FILE) for evaluation in evaluations]
     predictions = pd.concat(
-        [pd.read_parquet(evaluation / evaluate.PREDICTIONS) for evaluation in evaluations]
+        [pd.read_parquet(evaluation / PREDICTIONS) for evaluation in evaluations]
     )
     truth = predictions["truth"].map(recipe.classes.index).to_numpy()
     figures = metrics.evaluate(truth, predictions[list(recipe.classes)].to_numpy(), recipe.classes)

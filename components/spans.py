@@ -3,6 +3,7 @@
 An archive is a directory, or a place in an object store, that outlives runs:
 
     <archive>/spans/00001.json       one file a span, written last, once, and never changed
+    <archive>/spans/00001.outcome.json  what has come of it: a training, or not
     <archive>/tables/<digest>.parquet  the tables that it names, by their content
     <archive>/records/               the TFRecord shards of all spans; see `components.write_records`
 
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import UserError
+from components.files import write_json
 from components.locations import create, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
@@ -87,6 +89,24 @@ def span(archive: Path, number: int) -> Span:
             return Span(**json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise UserError(f"{archive} has no span {number}") from error
+
+
+def outcome(archive: Path, number: int) -> dict[str, Any] | None:
+    """Returns what has come of a span: `trained`, and `reason`; or None where that is open yet."""
+    file = archive / "spans" / f"{number:05d}.outcome.json"
+    with reaching(archive):
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+
+def record_outcome(archive: Path, number: int, what: Mapping[str, Any]) -> None:
+    """Writes what has come of a span; that models were trained on it is not forgotten again."""
+    past = outcome(archive, number)
+    if not (past and past["trained"] and not what["trained"]):
+        with reaching(archive):
+            write_json(archive / "spans" / f"{number:05d}.outcome.json", what)
 
 
 def table(archive: Path, one: Span, name: str) -> pd.DataFrame:

@@ -5,12 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from kfp import dsl
 
 from components import divisions, pretrain
-from components.files import write_aside, write_json
+from components.answers import CHAMPION
+from components.examples import EXAMPLES
+from components.files import read_json, write_aside, write_json
 from components.progress import logger
 from components.step import training_step
+from serving import store
+from serving.store import IMAGES
 from training import architectures, data, export, loop
 from training.recipes import Recipe
 
@@ -26,15 +31,19 @@ def train(
     precision: str = "auto",
     division: str = divisions.HOLD_OUT,
     examples: Path | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and exports it.
 
     Args:
       recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
       output: a directory to be made, with `saved_model/` (see `training.export`), `model.json`,
-        `history.csv` and `tensorboard/`. Written aside and renamed.
+        `history.csv` and `tensorboard/`, and given `examples` the images that it was made with,
+        `images.parquet` (`id`, `sha256`, `part`). Written aside and renamed.
       examples: the output of `ingest`, against which a base that `pretrain` made is held: it must
         not have seen what is tested on.
+      start: a version of the model store. Where that is of this recipe, and all of it is trained, its
+        weights are gone on from, in place of `weights`.
 
     Returns:
       what `model.json` says: the recipe, the division, where training started, the data's
@@ -46,8 +55,9 @@ def train(
         given to hold it against.
     """
     manifest = data.read_manifest(records)
+    before = _gone_on_from(start, recipe) if start else None
     base = architectures.pretrained_directory(recipe, weights)
-    if recipe.pretrained and base:
+    if recipe.pretrained and base and not before:
         pretrain.require_unseen(base, examples, recipe, division)
     trained = loop.train(
         recipe,
@@ -57,15 +67,26 @@ def train(
         seed=seed,
         precision=precision,
         division=division,
+        start=start if before else None,
     )
     parts = divisions.division(division)
     card = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
         "weights": weights if recipe.pretrained else architectures.NONE,
-        "starting_point": architectures.starting_point(recipe, weights),
-        "transfer_learning": recipe.pretrained and weights != architectures.NONE,
+        "starting_point": (
+            f"from version {before['version']}, which started {before['starting_point']}"
+            if before
+            else architectures.starting_point(recipe, weights)
+        ),
+        "transfer_learning": (
+            before["transfer_learning"]
+            if before
+            else recipe.pretrained and weights != architectures.NONE
+        ),
+        "parent": before and before["version"],
         "fingerprint": manifest["fingerprint"],
+        "span": manifest["span"],
         "phantoms": manifest["phantoms"],
         "training_images": data.class_counts(manifest, recipe, parts.train),
         "parameters": trained.model.count_params(),
@@ -83,6 +104,8 @@ def train(
         write_json(aside / export.CARD, card)
         trained.history.to_csv(aside / loop.HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
+        if examples:
+            _made_with(examples, recipe, parts).to_parquet(aside / IMAGES, index=False)
     last = trained.history.iloc[-1]
     logger.info(
         "%s: trained in %.0f s, validation accuracy %.3f",
@@ -91,6 +114,36 @@ def train(
         last["val_accuracy"],
     )
     return card
+
+
+def gone_on_from(champion: Path) -> Path | None:
+    """Returns the version that training shall go on from, on this machine, or None.
+
+    Args:
+      champion: the output of `champion`.
+
+    Raises:
+      UserError: the version is not there, or damaged.
+    """
+    found = read_json(champion / CHAMPION)
+    return store.fetched(found["place"]) if found["go_on"] else None
+
+
+def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Returns the card of a version and its number, or None where the recipe cannot go on from it."""
+    card = read_json(version / export.CARD)
+    theirs = card["recipe"]
+    same = theirs["name"] == recipe.name and theirs["classes"] == list(recipe.classes)
+    if recipe.frozen or not same or theirs["input_size"] != list(recipe.input_size):
+        return None  # a frozen base's head is trained anew in no time
+    return {**card, "version": store.verified(version)["version"]}
+
+
+def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
+    table = pd.read_parquet(examples / EXAMPLES, columns=["id", "sha256", "label", "split"])
+    seen = table["split"].isin([*parts.train, *parts.validation])
+    table = table[seen & table["label"].isin(list(recipe.task))]
+    return table[["id", "sha256", "split"]].rename(columns={"split": "part"})
 
 
 @training_step
@@ -104,12 +157,13 @@ def train_step(
     seed: int,
     checkpoints: str,
     model: dsl.Output[dsl.Model],
+    champion: dsl.Input[dsl.Artifact] = None,
 ) -> None:
     """Trains a recipe, or recipe@division (see `Recipe.trials`), on every GPU there is. See `train`."""
     from pathlib import Path
 
     from components.divisions import HOLD_OUT
-    from components.train import train
+    from components.train import gone_on_from, train
     from training.recipes import recipe_named, with_epochs
 
     name, _, division = trial.partition("@")
@@ -123,6 +177,7 @@ def train_step(
         precision=precision,
         division=division or HOLD_OUT,
         examples=Path(examples.path),
+        start=gone_on_from(Path(champion.path)) if champion else None,
     )
     model.metadata.update(
         {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},

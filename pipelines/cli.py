@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError
+from components.locations import absolute
 from pipelines import cluster_cli
 from pipelines.console import console, parts_of, print_rows
 
@@ -29,9 +30,12 @@ _debug = False
 
 Output = Annotated[Path, typer.Option(help="Where everything is written.", file_okay=False)]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Covid = Annotated[
+    str,
+    typer.Option(help="covid-chestxray-dataset: has metadata.csv. A directory, gs:// or s3://."),
+]
+Kermany = Annotated[str, typer.Option(help="Kermany's chest X-rays: has train/NORMAL etc.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
-Covid = Annotated[Path, typer.Option(help="covid-chestxray-dataset: has metadata.csv.")]
-Kermany = Annotated[Path, typer.Option(help="Kermany's chest X-rays: has train/NORMAL etc.")]
 Epochs = Annotated[
     str, typer.Option(help="Other than a recipe's own, e.g. 5, or cnn-dubey=5,default=2.")
 ]
@@ -118,12 +122,25 @@ def run(
         typer.Option(help="Option of a Beam runner, e.g. --runner=FlinkRunner; may be repeated."),
     ] = None,
     serve: Annotated[bool, typer.Option(help="Start a model server of the winner.")] = True,
+    archive: Annotated[
+        str, typer.Option(help="States of the data: a directory, gs:// or s3://. [output/archive]")
+    ] = "",
+    store: Annotated[str, typer.Option(help="Model store: likewise. [output/store]")] = "",
+    if_new: Annotated[
+        bool, typer.Option("--if-new", help="Train only where enough is new; see --new-covid.")
+    ] = False,
+    new_covid: Annotated[int, typer.Option(min=1, help="Images of covid that are enough.")] = 20,
+    schema: Annotated[str, typer.Option(help="Your own, as `cxrflow schema` makes it.")] = "",
+    served: Annotated[
+        str, typer.Option(help="A server's feature log, to be compared with the data.")
+    ] = "",
 ) -> None:
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
     from components import gate as gates
     from pipelines import local
     from serving import NAME
     from serving import local as servers
+    from serving.store import newest
     from training.recipes import recipe_named, with_epochs
 
     names = parts_of(recipes)
@@ -134,8 +151,8 @@ def run(
     done = local.run(
         _training,
         {
-            "covid_directory": str(covid.resolve()),
-            "kermany_directory": str(kermany.resolve()),
+            "covid_directory": absolute(covid),
+            "kermany_directory": absolute(kermany),
             "views": parts_of(views),
             "recipes": names,
             "gate": gate,
@@ -144,21 +161,27 @@ def run(
             "precision": precision,
             "seed": seed,
             "beam_options": beam_option or [],
+            "archive": absolute(archive or home / "archive"),
+            "if_new": if_new,
+            "new_covid": new_covid,
+            "schema": absolute(schema) if schema else "",
+            "served": absolute(served) if served else "",
             "checkpoints": str(home / "checkpoints"),
-            "store": str(home / "store"),
+            "store": absolute(store or home / "store"),
             "server": str(home / "server") if serve else "",
         },
         home,
         console,
         verbose=_debug,
     )
-    report, *others = local.collect_pages(done.directory, home / "report")
-    rows = [("report", str(report))]
-    rows += [("", str(page)) for page in others]
+    pages = local.collect_pages(done.directory, home / "report")
+    if not pages:
+        console.print("Nothing is new: nothing was done.")
+    rows = [("" if number else "report", str(page)) for number, page in enumerate(pages)]
     rows += [("artifacts", str(done.directory)), ("log", str(done.log))]
-    latest = home / "store" / NAME / "latest"
-    if latest.exists():
-        rows.append(("model", str(latest.resolve())))
+    model = newest(absolute(store or home / "store"), NAME)
+    if model:
+        rows.append(("model", model))
     server = servers.running(home / "server")
     if server:
         rows.append(("server", server.url))
@@ -220,8 +243,8 @@ def reproduce(
     done = local.run(
         _cross_validation,
         {
-            "covid_directory": str(covid.resolve()),
-            "kermany_directory": str(kermany.resolve()),
+            "covid_directory": absolute(covid),
+            "kermany_directory": absolute(kermany),
             "trials": [trial for one in recipes for trial in one.trials(protocol)],
             "views": parts_of(views),
             "folds": folds_of(protocol),
@@ -290,8 +313,8 @@ def pretrain(
     done = local.run(
         _pretraining,
         {
-            "covid_directory": str(covid.resolve()),
-            "kermany_directory": str(kermany.resolve()),
+            "covid_directory": absolute(covid),
+            "kermany_directory": absolute(kermany),
             "recipe": chosen.name,
             "views": parts_of(views),
             "folds": folds or folds_of(chosen.protocol),

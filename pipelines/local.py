@@ -169,13 +169,16 @@ def collect_pages(directory: Path, target: Path) -> list[Path]:
       target: a directory to be made, in place of that of the run before.
 
     Returns:
-      the pages, the report first.
+      the pages, the report first; of a run that trained nothing, that of the validation alone, and of
+      one that found nothing new, none.
     """
-    pages = {REPORT: next(directory.glob("*/report-step/page"))}
-    for page in sorted(directory.glob("*/*/evaluate-step/page")):
+    pages = dict(zip([REPORT], directory.glob("**/report-step/page"), strict=False))
+    for page in sorted(directory.glob("**/evaluate-step/page")):
         recipe = read_json(page.parent / "evaluation" / "metrics.json")["recipe"]
         pages[f"evaluation-{recipe}.html"] = page
-    pages["validation.html"] = next(directory.glob("*/validate-step/page"))
+    pages |= zip(["validation.html"], directory.glob("**/validate-step/page"), strict=False)
+    if not pages:
+        return []
     with write_aside(target) as aside:
         aside.mkdir()
         for name, page in pages.items():

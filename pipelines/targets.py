@@ -95,7 +95,12 @@ TARGETS = {target.name: target for target in (KIND, MINIKUBE, GKE)}
 
 
 def place(
-    target: Target, *, data: Sequence[Any], training: Sequence[Any], light: Sequence[Any]
+    target: Target,
+    *,
+    data: Sequence[Any],
+    training: Sequence[Any],
+    light: Sequence[Any],
+    reading: Sequence[Any] = (),
 ) -> None:
     """Says of each task what a cluster must know: image, resources, volumes, retries, time-outs.
 
@@ -104,13 +109,14 @@ def place(
       data: tasks that read the datasets.
       training: tasks that train.
       light: all others.
+      reading: those of them that read what lies beside the datasets.
     """
     if not target.name:
         return
     for kind, tasks in (("data", data), ("training", training), ("light", light)):
         for task in tasks:
             _place(target, task, kind)
-    for task in (*data, *training):
+    for task in (*data, *training, *reading):
         kubernetes.mount_pvc(task, pvc_name=_CLAIM, mount_path=_DATA)
     if target.gpus:
         for task in training:

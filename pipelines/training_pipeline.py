@@ -1,9 +1,16 @@
-"""The main job, read from top to bottom: from two public datasets to a served model."""
+"""The main job, read from top to bottom: from two public datasets to a served model, again as they grow."""
 
 from typing import Any
 
 from kfp import dsl
 
+from components.champion import champion_step
+from components.check_for_new_data import (
+    NEW,
+    TRAIN,
+    check_for_new_data_step,
+    choose_to_train_step,
+)
 from components.deploy import deploy_step
 from components.evaluate import evaluate_step
 from components.gate import DEPLOY, GATE, gate_step
@@ -44,6 +51,11 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         precision: str = "auto",
         seed: int = 0,
         beam_options: list[str] = [],
+        archive: str = f"{target.data}/archive",
+        if_new: bool = False,
+        new_covid: int = 20,
+        schema: str = "",
+        served: str = "",
         checkpoints: str = f"{target.data}/checkpoints",
         store: str = target.store,
         model_name: str = MODEL_NAME,
@@ -65,6 +77,11 @@ def training_pipeline(target: Target = LOCAL) -> Any:
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
           seed: Of the split, the initial weights, dropout and shuffling.
           beam_options: Options of the Beam runner; none: this machine, all cores.
+          archive: Directory that outlives a run, or place at gs:// or s3://, for the states of the data.
+          if_new: Train only where enough is new since models were last trained; go on from the champion.
+          new_covid: So many new images of covid are enough.
+          schema: Path of the site's own schema; empty: that of the package.
+          served: Directory of a server's feature log, to be compared with the data; empty: none.
           checkpoints: Directory that outlives a step, from which a killed training goes on.
           store: Model store: a directory, or a place at gs:// or s3://.
           model_name: Name of the model in the store, and of its InferenceService.
@@ -73,82 +90,119 @@ def training_pipeline(target: Target = LOCAL) -> Any:
           canary: Shares of the traffic that a new version gets one after the other, in percent.
           canary_minutes: How long it is watched at each.
         """
-        ingested = ingest_step(
+        checked = check_for_new_data_step(
             covid_directory=covid_directory,
             kermany_directory=kermany_directory,
             views=views,
-            seed=seed,
-            beam_options=beam_options,
-        ).set_display_name("Ingest both datasets, split by patient")
+            archive=archive,
+            if_new=if_new,
+        ).set_display_name("Check for new data")
         # What is in a directory is not in the key of the cache.
-        ingested.set_caching_options(False)
+        checked.set_caching_options(False)
 
-        validated = validate_step(examples=ingested.outputs["examples"]).set_display_name(
-            "Validate against the schema"
-        )
-
-        recorded = (
-            write_records_step(
-                examples=ingested.outputs["examples"],
+        with dsl.If(checked.output == NEW, name="there-is-something-new"):
+            ingested = ingest_step(
                 covid_directory=covid_directory,
                 kermany_directory=kermany_directory,
-                beam_options=beam_options,
-            )
-            .after(validated)
-            .set_display_name("Write TFRecords")
-        )
-
-        with dsl.ParallelFor(recipes, name="candidates", parallelism=target.at_once) as recipe:
-            trained = train_step(
-                examples=ingested.outputs["examples"],
-                records=recorded.outputs["records"],
-                trial=recipe,
-                epochs=epochs,
-                weights=weights,
-                precision=precision,
+                views=views,
                 seed=seed,
-                checkpoints=checkpoints,
-            ).set_display_name("Train a candidate")
+                beam_options=beam_options,
+                archive=archive,
+            ).set_display_name("Ingest what is new, split by patient")
+            ingested.set_caching_options(False)
 
-            evaluated = evaluate_step(
-                model=trained.outputs["model"], records=recorded.outputs["records"]
-            ).set_display_name("Evaluate it on the test split")
+            validated = validate_step(
+                examples=ingested.outputs["examples"], schema=schema, served=served
+            ).set_display_name("Validate against the schema, look for drift")
+            validated.set_caching_options(False)
 
-        decided = gate_step(
-            models=dsl.Collected(trained.outputs["model"]),
-            evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
-            thresholds=gate,
-        ).set_display_name("Gate on the recall of every class")
+            chosen = choose_to_train_step(
+                examples=ingested.outputs["examples"],
+                validation=validated.outputs["validation"],
+                archive=archive,
+                if_new=if_new,
+                new_covid=new_covid,
+            ).set_display_name("Choose whether to train")
+            chosen.set_caching_options(False)
 
-        reported = report_step(
-            examples=ingested.outputs["examples"],
-            validation=validated.outputs["validation"],
-            evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
-            decision=decided.outputs["decision"],
-        ).set_display_name("Report")
+            with dsl.If(chosen.outputs["Output"] == TRAIN, name="enough-is-new"):
+                recorded = write_records_step(
+                    examples=ingested.outputs["examples"],
+                    covid_directory=covid_directory,
+                    kermany_directory=kermany_directory,
+                    beam_options=beam_options,
+                    archive=archive,
+                ).set_display_name("Write TFRecords")
 
-        # Not a named output: kfp.local resolves conditions on the unnamed one alone.
-        with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
-            deployed = deploy_step(
-                model=decided.outputs["winner"],
-                evaluation=decided.outputs["winners_evaluation"],
-                decision=decided.outputs["decision"],
-                store=store,
-                name=model_name,
-                server=server,
-                namespace=namespace,
-                canary=canary,
-                canary_minutes=canary_minutes,
-                run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            ).set_display_name("Deploy the winner")
-            deployed.set_caching_options(False)
+                champion = champion_step(
+                    records=recorded.outputs["records"],
+                    store=store,
+                    name=model_name,
+                    namespace=namespace,
+                    go_on=if_new,
+                ).set_display_name("Ask the version that is served")
+                champion.set_caching_options(False)
+
+                with dsl.ParallelFor(
+                    recipes, name="candidates", parallelism=target.at_once
+                ) as recipe:
+                    trained = train_step(
+                        examples=ingested.outputs["examples"],
+                        records=recorded.outputs["records"],
+                        trial=recipe,
+                        epochs=epochs,
+                        weights=weights,
+                        precision=precision,
+                        seed=seed,
+                        checkpoints=checkpoints,
+                        champion=champion.outputs["champion"],
+                    ).set_display_name("Train a candidate")
+
+                    evaluated = evaluate_step(
+                        model=trained.outputs["model"], records=recorded.outputs["records"]
+                    ).set_display_name("Evaluate it on the test split")
+
+                decided = gate_step(
+                    models=dsl.Collected(trained.outputs["model"]),
+                    evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+                    thresholds=gate,
+                    champion=champion.outputs["champion"],
+                    examples=ingested.outputs["examples"],
+                    archive=archive,
+                ).set_display_name("Gate on the recall of every class, and on the champion")
+
+                reported = report_step(
+                    examples=ingested.outputs["examples"],
+                    validation=validated.outputs["validation"],
+                    evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+                    decision=decided.outputs["decision"],
+                ).set_display_name("Report")
+
+                # Not a named output: kfp.local resolves conditions on the unnamed one alone.
+                with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
+                    deployed = deploy_step(
+                        model=decided.outputs["winner"],
+                        evaluation=decided.outputs["winners_evaluation"],
+                        decision=decided.outputs["decision"],
+                        store=store,
+                        name=model_name,
+                        server=server,
+                        namespace=namespace,
+                        canary=canary,
+                        canary_minutes=canary_minutes,
+                        run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                        archive=archive,
+                    ).set_display_name("Deploy the winner")
+                    deployed.set_caching_options(False)
 
         place(
             target,
-            data=[ingested, recorded],
+            data=[checked, ingested, recorded],
             training=[trained],
-            light=[validated, evaluated, decided, reported, deployed],
+            light=[validated, chosen, champion, evaluated, decided, reported, deployed],
+            reading=[chosen, champion, evaluated, decided],
         )
-        let_into_object_store(target, deployed)
+        for task in (champion, trained, deployed):
+            let_into_object_store(target, task)
 
     return pipeline

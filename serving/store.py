@@ -6,6 +6,7 @@ store is a directory, where the link `latest` names the version to serve and is 
 an object store (`gs://`, `s3://`), from where KServe fetches the version that its InferenceService names.
 """
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -18,9 +19,13 @@ import fsspec
 
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
+from components.locations import is_remote, local_copy, location, reaching
 
 LATEST = "latest"
 MANIFEST = "manifest.json"
+# In a version: why it was let pass, the run and the data that led to it, and the images it was made with
+# (`id`, `sha256`, `part`).
+DECISION, LINEAGE, IMAGES = "decision.json", "lineage.json", "images.parquet"
 
 
 def assemble(files: Mapping[str, Path], directory: Path, name: str) -> Path:
@@ -153,6 +158,50 @@ def version_in(directory: Path) -> Path:
         f"{directory} holds no published model: looked for {MANIFEST} in it and in {LATEST}/. Name a "
         "version of the model store, as `cxrflow run` prints it, or the directory of all versions."
     )
+
+
+def newest(store: str, name: str) -> str | None:
+    """Returns the directory or URL of the version that is served last: `latest`, or the highest number.
+
+    Raises:
+      UserError: the object store is not there, or does not let in.
+    """
+    home = location(store) / name
+    if not is_remote(home):
+        latest = home / LATEST
+        return str(latest.resolve()) if (latest / MANIFEST).is_file() else None
+    with reaching(home):
+        try:
+            names = [entry.name for entry in home.iterdir()]
+        except FileNotFoundError:
+            return None
+        numbers = sorted((int(one) for one in names if one.isdigit()), reverse=True)
+        whole = (one for one in numbers if (home / str(one) / MANIFEST).is_file())
+        number = next(whole, None)
+    return f"{home}/{number}" if number else None
+
+
+def fetched(version: str) -> Path:
+    """Returns where a version is on this machine, whole; of one in an object store, a copy.
+
+    Raises:
+      UserError: it is not there, or damaged.
+    """
+    if not is_remote(version):
+        return version_in(Path(version))
+    there = location(version)
+    manifest = local_copy(there / MANIFEST)
+    key = hashlib.sha256(str(there).encode()).hexdigest()[:16]
+    copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{key}-version")
+    if not copy.exists():
+        with write_aside(copy) as aside:
+            for name in read_json(manifest)["files"]:
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                with reaching(there):
+                    (aside / name).write_bytes((there / name).read_bytes())
+            shutil.copyfile(manifest, aside / MANIFEST)
+    verified(copy)
+    return copy
 
 
 def verified(version: Path) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from components.errors import UserError
 from components.files import read_json
 from serving import metrics, store
 from serving.batches import Batches
+from serving.store import DECISION
 from training import export
-
-DECISION = "decision.json"
 
 # More images at once gain nothing on CPUs and would keep the first waiting.
 LARGEST_BATCH = 32

@@ -1,15 +1,17 @@
 """The exported model: a SavedModel from the bytes of image files to probabilities of named classes."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
 import keras
+import pandas as pd
 import tensorflow as tf
 
 from components.errors import UserError
+from components.files import sha256_of
 from training import gradcam
 from training.preprocess import to_input
 from training.recipes import Recipe
@@ -18,6 +20,7 @@ SAVED_MODEL = "saved_model"
 # Beside the SavedModel: where it comes from.
 CARD = "model.json"
 
+_BATCH = 16
 _PACKAGES = ("cxrflow", "tensorflow", "keras", "numpy")
 
 
@@ -115,6 +118,53 @@ def load(directory: Path) -> Exported:
         signatures[field.name] = loaded.signatures[name]
         signatures[field.name].model = loaded  # a signature alone does not keep variables alive
     return Exported(**signatures)
+
+
+def predictions(
+    exported: Exported, images: tf.data.Dataset, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Asks an exported model about images through the signature that is served.
+
+    Args:
+      exported: the model.
+      images: see `data.encoded_images`.
+      classes: in the order of the model's outputs.
+
+    Returns:
+      a row an image, sorted by `id`: `id`, `truth`, `predicted` and a probability for each class.
+    """
+    parts = []
+    for content, position, identity in images.batch(_BATCH).prefetch(1):
+        probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
+        part = pd.DataFrame(probabilities, columns=list(classes))
+        part.insert(0, "id", [value.decode() for value in identity.numpy()])
+        part.insert(1, "truth", [classes[i] for i in position.numpy()])
+        part.insert(2, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+
+
+def restore(model: keras.Model, directory: Path) -> None:
+    """Gives a model the weights of an exported one of the same recipe.
+
+    Args:
+      model: as `architectures.build` makes it.
+      directory: of the SavedModel.
+
+    Raises:
+      UserError: the exported model is another network.
+    """
+    exported = list(tf.saved_model.load(str(directory)).variables)
+    if [tuple(one.shape) for one in exported] != [tuple(one.shape) for one in model.variables]:
+        raise UserError(f"{directory}: the model there has other layers; it cannot be gone on from")
+    for variable, value in zip(model.variables, exported, strict=True):
+        if not variable.path.endswith("seed_generator_state"):
+            variable.assign(value.numpy())
+
+
+def digest_of_weights(directory: Path) -> str:
+    """Returns 64 hexadecimal digits that follow from the weights of the SavedModel in a directory."""
+    return sha256_of(directory / "variables" / "variables.data-00000-of-00001")
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from components import divisions
 from components.files import sha256_of, write_aside
 from components.progress import logger
-from training import architectures, data, features
+from training import architectures, data, export, features
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 
@@ -58,6 +58,7 @@ def train(
     seed: int = 0,
     precision: str = AUTO,
     division: str = divisions.HOLD_OUT,
+    start: Path | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
@@ -77,6 +78,7 @@ def train(
       seed: of initial weights, dropout and shuffling.
       precision: see `dtype_policy`.
       division: which parts of the records are trained on; see `components.divisions`.
+      start: the SavedModel of the same recipe to go on from, in place of `weights`; or None.
       strategy: how replicas share the work; by default a MirroredStrategy over every GPU, and
         TensorFlow's own where there is but one device, a GPU or the CPU.
 
@@ -94,10 +96,12 @@ def train(
     batch, learning_rate = scaled(recipe, replicas)
     images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
 
-    key = _key(recipe, manifest["fingerprint"], division, weights, seed, policy, batch)
+    key = _key(recipe, manifest["fingerprint"], division, weights, start, seed, policy, batch)
     directory = checkpoints / f"{recipe.name}-{key}"
     with strategy.scope(), _policy(policy):
-        model = architectures.build(recipe, weights, seed)
+        model = architectures.build(recipe, architectures.NONE if start else weights, seed)
+        if start:
+            export.restore(model, start)
         # With a frozen base the head is all that trains.
         trained = model.get_layer(architectures.HEAD) if recipe.frozen else model
         _shorten_averages(trained, steps * recipe.epochs)
@@ -113,7 +117,7 @@ def train(
         images,
         ", ".join(f"{count} {name}" for name, count in counts.items()),
         model.count_params(),
-        architectures.starting_point(recipe, weights),
+        "from an earlier version" if start else architectures.starting_point(recipe, weights),
         "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         replicas,
         batch,
@@ -330,12 +334,17 @@ def _key(
     fingerprint: str,
     division: str,
     weights: str,
+    start: Path | None,
     seed: int,
     policy: str,
     batch: int,
 ) -> str:
     """Names everything that the result depends on, weights by what is in them."""
-    named = weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained
-    start = weights if named else sha256_of(architectures.weights_file(recipe, weights))
-    parts = (repr(recipe), fingerprint, division, start, seed, policy, batch, tf.__version__)
+    if start:
+        begun = export.digest_of_weights(start)
+    elif weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained:
+        begun = weights
+    else:
+        begun = sha256_of(architectures.weights_file(recipe, weights))
+    parts = (repr(recipe), fingerprint, division, begun, seed, policy, batch, tf.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

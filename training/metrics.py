@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_auc_score
+
+from components.labels import COVID
 
 # Where step `evaluate` keeps what the function below returns.
 FILE = "metrics.json"
@@ -53,6 +56,46 @@ def evaluate(
         "macro_f1": float(np.mean(f1)),
         "per_class": per_class,
     }
+
+
+def duel(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
+    """Compares two models on the images that both were asked about (McNemar 1947, the exact test).
+
+    Models that tell other classes are compared by whether they tell covid from the rest.
+
+    Args:
+      ours, theirs: with `id`, `truth` and `predicted`; see `training.export.predictions`.
+
+    Returns:
+      `images`; `covid_recall` and `accuracy`, each (ours, theirs), None where nothing was counted;
+      `only_ours` and `only_theirs`, how many images one alone gets right; and `p`, how likely so uneven
+      a pair of numbers is where neither model is the better one.
+    """
+    both = ours[["id", "truth", "predicted"]].merge(
+        theirs[["id", "truth", "predicted"]], on="id", suffixes=("_ours", "_theirs")
+    )
+    if set(ours["truth"]) != set(theirs["truth"]):
+        for column in both.columns.drop("id"):
+            both[column] = both[column].where(both[column] == COVID, "other")
+    right = {
+        side: both[f"predicted_{side}"] == both[f"truth_{side}"] for side in ("ours", "theirs")
+    }
+    is_covid = both["truth_ours"] == COVID
+    only_ours = int((right["ours"] & ~right["theirs"]).sum())
+    only_theirs = int((right["theirs"] & ~right["ours"]).sum())
+    uneven = only_ours + only_theirs
+    return {
+        "images": len(both),
+        "covid_recall": [_share(right[side][is_covid]) for side in right],
+        "accuracy": [_share(right[side]) for side in right],
+        "only_ours": only_ours,
+        "only_theirs": only_theirs,
+        "p": float(binomtest(only_ours, uneven, 0.5).pvalue) if uneven else 1.0,
+    }
+
+
+def _share(hits: pd.Series) -> float | None:
+    return float(hits.mean()) if len(hits) else None
 
 
 def rate(hits: int, total: int) -> dict[str, float | None]:

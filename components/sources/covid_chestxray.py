@@ -112,14 +112,14 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
 
 
-def unnamed_files(files: Iterable[str], rows: Sequence[Row]) -> list[str]:
+def unnamed_files(files: Iterable[str], paths: Iterable[str]) -> list[str]:
     """Returns the files in `images/` that no row names, sorted: the metadata has forgotten some.
 
     Args:
       files: below the dataset's directory, by their paths relative to it.
-      rows: what `read` yielded.
+      paths: that rows name.
     """
-    named = {row.path for row in rows}
+    named = set(paths)
     return sorted(
         path for path in files if path.startswith("images/") and path.count("/") == 1
         and path not in named

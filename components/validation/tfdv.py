@@ -15,7 +15,8 @@ By the schema's comparators it compares, of each source, the images that came wi
 examples of the span before (drift), and those that are trained on with those that a server was sent
 (skew): `comparisons.json` is a list with `kind` (drift or skew), `source`, `before` and `now`, the
 numbers of images; `measures`, a row for each comparator: `feature`, `measure`, `value`, `threshold`; and
-`statistics`, those of both sides, as in `FeatureStats.json`. A side of fewer than 20 images is not compared: `measures` is empty.
+`statistics`, those of both sides, as in `FeatureStats.json`. A side of fewer than 20 images is not
+compared: `measures` is empty.
 """
 
 import argparse

@@ -24,8 +24,9 @@ def test_from_datasets_to_an_answer(
     said = cxrflow("run", *sources, *QUICK, "--gate", "default=0", "--output", str(output))
     try:
         begun = [line.split(" ", 1)[1] for line in said.splitlines() if line[:1].isdigit()]
-        assert begun[:6] == ["ingest", "validate", "write records", "train", "evaluate", "gate"]
-        assert set(begun[6:]) == {"report", "deploy"}
+        assert begun[:4] == ["check for new data", "ingest", "validate", "choose to train"]
+        assert begun[4:9] == ["write records", "champion", "train", "evaluate", "gate"]
+        assert set(begun[9:]) == {"report", "deploy"}
         for page in ("report.html", "evaluation-cnn-dubey.html", "validation.html"):
             assert str(output / "report" / page) in said
             assert (output / "report" / page).is_file()

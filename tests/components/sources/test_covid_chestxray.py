@@ -106,7 +106,7 @@ def test_an_empty_file_is_an_error_of_the_user(tmp_path: Path) -> None:
 def test_files_that_no_row_names_are_found(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, JUNE, {"filename": "a.png"})
     files = ["images/forgotten.png", "metadata.csv", "images/a.png", "images/masks/a.png"]
-    assert unnamed_files(files, rows) == ["images/forgotten.png"]
+    assert unnamed_files(files, [row.path for row in rows]) == ["images/forgotten.png"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

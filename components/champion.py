@@ -1,0 +1,111 @@
+"""Step `champion`: the version that is served, asked about the images that challengers are judged on."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from kfp import dsl
+
+from components.answers import CHAMPION, PREDICTIONS
+from components.divisions import HOLD_OUT, division
+from components.errors import UserError
+from components.files import read_json, write_aside, write_json
+from components.progress import logger
+from components.step import serving_step
+from serving import rollout, store
+from serving.inference_service import InferenceService
+from serving.store import IMAGES
+from training import data, export
+from training.recipes import recipe_named
+
+
+def champion(
+    models: str,
+    name: str,
+    records: Path,
+    output: Path,
+    *,
+    service: InferenceService | None = None,
+    go_on: bool = False,
+) -> None:
+    """Asks the version that is served about the images of the test split that it was not made with.
+
+    Args:
+      models: the model store; see `serving.store`.
+      name: of the model there.
+      records: the TFRecords.
+      output: a directory to be made, with `champion.json`: `version`, its number or None, `place`, its
+        directory or URL, `recipe`, and `go_on`; and where there is a version `predictions.parquet`
+        (see `export.predictions`).
+      service: the InferenceService that says which version is served; None: the store's latest.
+      go_on: whether training shall go on from its weights.
+
+    Raises:
+      UserError: the store or the cluster is not there, or the version is damaged.
+    """
+    version = _served(models, name, service)
+    found: dict[str, Any] = {"version": None, "go_on": False}
+    with write_aside(output) as aside:
+        aside.mkdir()
+        if version:
+            there = store.fetched(version)
+            card = read_json(there / export.CARD)
+            recipe = recipe_named(card["recipe"]["name"])
+            found = {
+                "version": store.number_of(version),
+                "place": version,
+                "recipe": recipe.name,
+                "go_on": go_on,
+            }
+            images = data.encoded_images(
+                records, data.read_manifest(records), recipe, division(HOLD_OUT).test
+            )
+            predictions = export.predictions(export.load(there), images, recipe.classes)
+            if (there / IMAGES).is_file():
+                made_with = pd.read_parquet(there / IMAGES)["id"]
+                predictions = predictions[~predictions["id"].isin(made_with)]
+            predictions.to_parquet(aside / PREDICTIONS, index=False)
+            logger.info(
+                "version %s, %s, is served: asked about %d test images",
+                found["version"],
+                recipe.name,
+                len(predictions),
+            )
+        else:
+            logger.info("no version is served yet")
+        write_json(aside / CHAMPION, found)
+
+
+def _served(models: str, name: str, service: InferenceService | None) -> str | None:
+    if service:
+        found = service.read()
+        return rollout.state_of(found).stable.uri if found else None
+    try:
+        return store.newest(models, name)
+    except UserError as error:
+        raise UserError(f"champion: {error}") from error
+
+
+@serving_step
+def champion_step(
+    records: dsl.Input[dsl.Dataset],
+    store: str,
+    name: str,
+    namespace: str,
+    go_on: bool,
+    champion: dsl.Output[dsl.Artifact],
+) -> None:
+    """Asks the version that is served about the test split. See `champion`."""
+    from pathlib import Path
+
+    from components.champion import champion as ask
+    from serving.inference_service import InferenceService
+
+    ask(
+        store,
+        name,
+        Path(records.path),
+        Path(champion.path),
+        service=InferenceService(namespace, name) if namespace else None,
+        go_on=go_on,
+    )

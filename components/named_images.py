@@ -1,0 +1,40 @@
+"""What the sources say of their images, before one of them has been opened."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from components.locations import reaching, sizes
+from components.sources import covid_chestxray, kermany
+
+
+def named_images(
+    directories: Mapping[str, Path], views: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """Returns what the sources say of their images, and which files there are.
+
+    Args:
+      directories: by the source's name.
+      views: see `covid_chestxray.read`.
+
+    Returns:
+      a row for each image that is named: the columns of `sources.Row`, `id`, and `size` in bytes, -1
+      where it is absent; and by the source's name the sizes of its files (see `locations.sizes`).
+
+    Raises:
+      UserError: a source's directory is missing or empty, or cannot be read.
+    """
+    covid, others = directories[covid_chestxray.NAME], directories[kermany.NAME]
+    with reaching(covid), reaching(others):
+        rows = [*covid_chestxray.read(covid, views), *kermany.read(others)]
+        files = {name: sizes(directory) for name, directory in directories.items()}
+    named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
+    named["size"] = [files[row.source].get(row.path, -1) for row in rows]
+    return named, files
+
+
+def digest_of_names(named: pd.DataFrame) -> str:
+    """Returns 64 hexadecimal digits that follow from what the sources say of their images."""
+    return hashlib.sha256(named.sort_values("id").to_csv(index=False).encode()).hexdigest()

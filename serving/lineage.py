@@ -1,0 +1,88 @@
+"""Where a version comes from, and what has come of an image: both are published with each version."""
+
+from typing import Any
+
+import pandas as pd
+
+from components.errors import UserError
+from components.files import read_json
+from components.locations import is_remote, location, reaching
+from serving.store import DECISION, IMAGES, LINEAGE, MANIFEST, fetched, number_of
+
+_CARD = "model.json"
+
+
+def lineage(version: str) -> dict[str, Any]:
+    """Returns what led to a version.
+
+    Args:
+      version: its directory or URL.
+
+    Returns:
+      `version`, `run`, `code` and `packages` (releases), `recipe`, `seed`, `precision`,
+      `starting_point`, `parent` (the version that was gone on from, or None), `data` (`archive`,
+      `span`, `fingerprint`, and the number of `images` it was made with), and of the gate `decided`,
+      `reason` and `checks`.
+
+    Raises:
+      UserError: there is no such version, or it is of a release that kept no lineage.
+    """
+    there = fetched(version)
+    if not (there / LINEAGE).is_file():
+        raise UserError(f"{version}: it was published by a release that kept no lineage")
+    kept, card, decision = (read_json(there / name) for name in (LINEAGE, _CARD, DECISION))
+    (row,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
+    return {
+        "version": number_of(version),
+        "run": kept["run"],
+        "code": card["versions"]["cxrflow"],
+        "packages": card["versions"],
+        "recipe": card["recipe"]["name"],
+        "seed": card["seed"],
+        "precision": card["precision"],
+        "starting_point": card["starting_point"],
+        "parent": card["parent"],
+        "data": {
+            "archive": kept["archive"],
+            "span": card["span"],
+            "fingerprint": card["fingerprint"],
+            "images": len(pd.read_parquet(there / IMAGES)),
+        },
+        "decided": decision["decided"],
+        "reason": decision["reason"],
+        "checks": row["checks"],
+    }
+
+
+def versions(store: str, name: str) -> list[str]:
+    """Returns the directories or URLs of a model's versions, the oldest first."""
+    home = location(store) / name
+    with reaching(home):
+        if not home.is_dir():
+            raise UserError(f"{home} holds no published model; name a model store with --store")
+        numbers = sorted(int(entry.name) for entry in home.iterdir() if entry.name.isdigit())
+        whole = [number for number in numbers if (home / str(number) / MANIFEST).is_file()]
+    return [f"{home}/{number}" if is_remote(home) else str(home / str(number)) for number in whole]
+
+
+def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
+    """Returns the versions that an image had a part in.
+
+    Args:
+      store, name: see `serving.store`.
+      image: its id, `<source>/<path>`, the end of one, or the SHA-256 of its bytes.
+
+    Returns:
+      a row for each version and image: `version`, `id`, `part`.
+    """
+    rows = []
+    for version in versions(store, name):
+        file = location(version) / IMAGES
+        with reaching(file), file.open("rb") as content:
+            table = pd.read_parquet(content)
+        found = table[table["id"].str.endswith(image) | (table["sha256"] == image)]
+        rows += [
+            {"version": number_of(version), "id": row["id"], "part": row["part"]}
+            for row in found.to_dict("records")
+        ]
+    return rows
