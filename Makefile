@@ -24,7 +24,7 @@ ACCELERATOR ?= cpu
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo bench images images-test clean browser kustomize \
+.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize \
 	kind-up minikube-up kind-down minikube-down
 
 help: ## list the verbs
@@ -79,6 +79,12 @@ demo: setup ## run everything on generated radiographs, serve the winner, ask it
 	$(RUN)cxrflow predict demo/data/covid-chestxray-dataset/images/phantom-0000.png --output demo
 	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output demo\` ends it.",$(RUN)cxrflow stop --output demo)
 
+# COVID and KERMANY name the real datasets, COVID with metadata-<day>.csv below snapshots/.
+growth-demo: setup ## play a dataset that grows: three spans, drift, challengers, lineage
+	@$(RUN)cxrflow stop --output growth >/dev/null
+	rm -rf growth
+	$(RUN)python -m bench.growth growth $(if $(COVID),--covid $(COVID) --kermany $(KERMANY))
+
 images: setup ## build the images of the steps and the server, and an SBOM beside each (below build/)
 	@mkdir -p build
 	@set -e; for target in data training serving; do \
@@ -115,4 +121,4 @@ bench: setup ## measure speed, as ratios within one run
 	TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench
 
 clean: ## remove the environments and everything generated
-	rm -rf .venv .venv-tfdv .uv .tools .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo build
+	rm -rf .venv .venv-tfdv .uv .tools .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo growth build

@@ -13,7 +13,7 @@ from components.files import read_json, write_text
 from components.labels import LABELS
 from components.pages import plots
 from components.step import data_step
-from components.validate import ANOMALIES
+from components.validate import ANOMALIES, COMPARISONS, drifted, in_words
 from training import metrics
 
 
@@ -40,6 +40,11 @@ def report(
         summary=summary,
         excluded=_by_kind(summary["excluded"]),
         found=read_json(validation / ANOMALIES),
+        drift=[
+            in_words(comparison, measure)
+            for comparison in read_json(validation / COMPARISONS)
+            for measure in drifted(comparison)
+        ],
         evaluations=[read_json(evaluation / metrics.FILE) for evaluation in evaluations],
         decision=decided,
         recalls=plots.recalls(decided["candidates"]),

@@ -25,15 +25,14 @@ from components.files import read_json, write_aside, write_json, write_text
 from components.pages import plots
 from components.progress import logger
 from components.step import data_step
-from components.validation.kept_schema import known_columns
+from components.validation import SCHEMA, WARNINGS
+from components.validation.kept_schema import unknown
 
 ANOMALIES, COMPARISONS, PAGE = "anomalies.json", "comparisons.json", "validation.html"
 
 # Names the interpreter that has TFDV, where this one does not; see docs/data.md.
 TFDV_PYTHON = "CXRFLOW_TFDV_PYTHON"
 
-_VALIDATION = Path(__file__).parent / "validation"
-SCHEMA = _VALIDATION / "schema.pbtxt"
 # In the order of the page: title, and the unit of a number.
 _CATEGORIES = {
     "label": "Label",
@@ -85,7 +84,7 @@ def validate(
         arguments = [
             examples / EXAMPLES,
             schema or SCHEMA,
-            _VALIDATION / "warnings.pbtxt",
+            WARNINGS,
             aside,
         ]
         if (examples / PREVIOUS).is_file():
@@ -153,7 +152,7 @@ def _served(directory: Path, output: Path) -> Path | None:
 
 def _strange_columns(summary: Mapping[str, Any], schema: Path) -> list[dict[str, Any]]:
     """Returns an anomaly for each column of the metadata that nobody has accepted."""
-    strange = sorted(set(summary["columns"]) - set(known_columns(schema.read_text("utf-8"))))
+    strange = unknown(schema.read_text("utf-8"), "columns", summary["columns"])
     return [
         {
             "split": "all",
@@ -175,7 +174,7 @@ def run_tfdv(*arguments: Path) -> None:
     Raises:
       UserError: TFDV is not installed.
     """
-    program = [_interpreter(), str(_VALIDATION / "tfdv.py"), *map(str, arguments)]
+    program = [_interpreter(), str(SCHEMA.with_name("tfdv.py")), *map(str, arguments)]
     # The program's directory must not shadow the packages that it imports.
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     sys.stdout.write(done.stdout)

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from components.errors import UserError
 from components.locations import absolute
-from pipelines import cluster_cli
+from pipelines import cluster_cli, data_cli
 from pipelines.console import console, parts_of, print_rows
 
 OUTPUT = Path("cxrflow-output")
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="From public chest X-ray datasets to a served model. Not a diagnostic device.",
 )
 app.add_typer(cluster_cli.app)
+app.add_typer(data_cli.app)
 _debug = False
 
 Output = Annotated[Path, typer.Option(help="Where everything is written.", file_okay=False)]

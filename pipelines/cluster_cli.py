@@ -122,6 +122,12 @@ def schedule(
     target: Overlay = "kind",
     cron: Annotated[str, typer.Option(help='When, e.g. "0 3 * * 1": Mondays at three.')] = "",
     every: Annotated[str, typer.Option(help="How often, e.g. 12h or 7d.")] = "",
+    new_covid: Annotated[
+        int, typer.Option(min=1, help="New images of covid that are enough.")
+    ] = 20,
+    archive: Annotated[
+        str, typer.Option(help="States of the data, as steps see it. [/data/archive]")
+    ] = "",
     covid: Covid = None,
     kermany: Kermany = None,
     recipes: Recipes = None,
@@ -138,7 +144,10 @@ def schedule(
     host: Host = None,
     token: Token = None,
 ) -> None:
-    """Run the whole pipeline again and again on a cluster. Called again, it replaces the schedule."""
+    """Run the whole pipeline again and again on a cluster. Called again, it replaces the schedule.
+
+    A run trains only where enough is new since models were last trained, and goes on from the champion.
+    """
     with quiet():
         from pipelines.kubeflow import parse_schedule
 
@@ -146,6 +155,9 @@ def schedule(
     arguments = _arguments(
         covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes, beam_option
     )
+    arguments |= {"if_new": True, "new_covid": new_covid}
+    if archive:
+        arguments["archive"] = archive
     chosen = _target(target, registry, store, gpus)
     name, changed = _kubeflow(host, token).schedule(chosen, arguments, when)
     console.print(f"{name} is scheduled" if changed else f"{name} is scheduled so already")

@@ -197,10 +197,12 @@ def training_pipeline(target: Target = LOCAL) -> Any:
 
         place(
             target,
-            data=[checked, ingested, recorded],
+            data=[ingested, recorded],
             training=[trained],
-            light=[validated, chosen, champion, evaluated, decided, reported, deployed],
-            reading=[chosen, champion, evaluated, decided],
+            light=[
+                checked, validated, chosen, champion, evaluated, decided, reported, deployed,
+            ],
+            reading=[checked, validated, chosen, champion, evaluated, decided],
         )
         for task in (champion, trained, deployed):
             let_into_object_store(target, task)

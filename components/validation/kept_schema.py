@@ -1,23 +1,18 @@
 """The kept schema as a file of text that people review: what it knows, and adding to it.
 
+Beside lists of values of features it has one of the columns of the first source's metadata, `columns`.
+
 TensorFlow Metadata's protos are not installed everywhere (see `tfdv.py`), and writing one anew would lose
 the file's comments and order: so the text is changed where it must be, and nothing else of it.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from components.errors import UserError
 
-# A list of columns of the first source's metadata, kept as a domain that no feature has.
-_COLUMNS = "columns"
 _VALUE = re.compile(r'value: "((?:[^"\\]|\\.)*)"')
-
-
-def known_columns(schema: str) -> list[str]:
-    """Returns the columns of the covid-chestxray-dataset's metadata that a schema's text knows."""
-    return known_values(schema, _COLUMNS)
 
 
 def known_values(schema: str, feature: str) -> list[str]:
@@ -28,6 +23,16 @@ def known_values(schema: str, feature: str) -> list[str]:
     """
     start, end = _domain(schema, feature)
     return [json.loads(f'"{value}"') for value in _VALUE.findall(schema[start:end])]
+
+
+def listed_features(schema: str) -> list[str]:
+    """Returns what has a list of values in a schema's text."""
+    return re.findall(r'string_domain\s*\{\s*name: "([^"]*)"', schema)
+
+
+def unknown(schema: str, feature: str, values: Iterable[str]) -> list[str]:
+    """Returns the values, sorted, that a feature may not have by a schema's text."""
+    return sorted(set(values) - set(known_values(schema, feature)))
 
 
 def accepting(schema: str, feature: str, values: Sequence[str]) -> str:
@@ -51,10 +56,9 @@ def _domain(schema: str, feature: str) -> tuple[int, int]:
     """Returns where the list of a feature's values begins and ends in a schema's text."""
     found = re.search(rf'string_domain\s*\{{\s*name: "{re.escape(feature)}"', schema)
     if not found:
-        lists = re.findall(r'string_domain\s*\{\s*name: "([^"]*)"', schema)
         raise UserError(
-            f"schema: {feature!r} has no list of values; there are {', '.join(lists)}. Change the "
-            "file by hand for anything else."
+            f"schema: {feature!r} has no list of values, only {', '.join(listed_features(schema))} "
+            "have; change the file by hand for anything else"
         )
     depth, position, quoted = 1, found.end(), False
     while depth:

@@ -8,7 +8,8 @@ import pytest
 
 from components.errors import UserError
 from components.ingest import ingest
-from components.validate import SCHEMA, drifted, validate
+from components.validate import drifted, validate
+from components.validation import SCHEMA
 from components.validation.kept_schema import accepting, known_values
 
 
@@ -154,5 +155,5 @@ def test_a_new_value_ends_the_run_until_it_is_accepted(examples: Path, tmp_path:
 
 
 def test_what_has_no_list_of_values_cannot_be_accepted() -> None:
-    with pytest.raises(UserError, match="'width' has no list of values; there are source, label"):
+    with pytest.raises(UserError, match="'width' has no list of values, only source, label"):
         accepting(SCHEMA.read_text(), "width", ["9"])

@@ -1,0 +1,78 @@
+"""Plays a dataset that grows, day by day, as a schedule would meet it.
+
+    python -m bench.growth OUTPUT [--covid DIR --kermany DIR]
+
+DIR of covid has `metadata-<day>.csv` of at least three days below `snapshots/`; without, phantoms are
+drawn and three days are made of them. On the first day a first version is trained; on the second a
+challenger goes on from it; on the third another recipe, hardly trained, challenges the champion; then
+nothing is new.
+"""
+
+import argparse
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from components import phantoms
+
+# Arguments of `cxrflow run`, a day each. Small trainings: this shows the way, not a model.
+FIRST = ("--recipes", "cnn-dubey", "--epochs", "1", "--gate", "covid=0,default=0")
+GOES_ON = ("--recipes", "cnn-dubey", "--epochs", "6", "--gate", "covid=0.5,default=0.5")
+HARDLY_TRAINED = ("--recipes", "coronet-4class", "--epochs", "1", "--gate", "covid=0,default=0")
+DAYS = (FIRST, GOES_ON, HARDLY_TRAINED, HARDLY_TRAINED)
+
+console = Console(soft_wrap=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--covid", type=Path)
+    parser.add_argument("--kermany", type=Path)
+    given = parser.parse_args()
+    output: Path = given.output
+    covid, kermany = given.covid, given.kermany
+    if not covid:
+        covid, kermany = drawn(output / "data")
+    snapshots = sorted((covid / "snapshots").glob("metadata-*.csv"))[:3]
+    today = output / "today"
+    today.mkdir(parents=True, exist_ok=True)
+    (today / "images").symlink_to((covid / "images").resolve())
+    if (covid / phantoms.MARKER).exists():
+        shutil.copy(covid / phantoms.MARKER, today)
+    for snapshot, arguments in zip([*snapshots, snapshots[-1]], DAYS, strict=True):
+        console.rule(f"{snapshot.stem.removeprefix('metadata-')}")
+        shutil.copy(snapshot, today / "metadata.csv")
+        run(
+            "run", "--covid", str(today), "--kermany", str(kermany), "--weights", "none",
+            "--output", str(output), "--if-new", "--new-covid", "5", "--no-serve", *arguments,
+        )  # fmt: skip
+    console.rule("where the last version comes from")
+    run("lineage", "--store", str(output / "store"))
+
+
+def run(*arguments: str) -> None:
+    console.print(f"$ cxrflow {' '.join(arguments)}", style="dim", markup=False)
+    program = Path(sys.executable).with_name("cxrflow")
+    subprocess.run([program, *arguments], check=True)
+
+
+def drawn(directory: Path) -> tuple[Path, Path]:
+    """Draws phantoms, and makes three days of their metadata."""
+    phantoms.write(directory, patients=40)
+    covid = directory / phantoms.COVID_DIRECTORY
+    with (covid / "metadata.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    (covid / "snapshots").mkdir()
+    for day, share in (("2020-03-28", 0.4), ("2020-04-18", 0.7), ("2020-06-22", 1.0)):
+        with (covid / "snapshots" / f"metadata-{day}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows[: int(share * len(rows))]])
+    return covid, directory / phantoms.KERMANY_DIRECTORY
+
+
+if __name__ == "__main__":
+    main()

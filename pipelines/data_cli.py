@@ -1,0 +1,128 @@
+"""The commands about data: what the schema does not know yet, where a version comes from, fetching."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.errors import UserError
+from components.locations import absolute, location
+from pipelines.console import console, print_rows
+
+app = typer.Typer()
+schema_app = typer.Typer(no_args_is_help=True, help="Review what the kept schema does not know.")
+data_app = typer.Typer(no_args_is_help=True, help="Get the two public datasets.")
+app.add_typer(schema_app, name="schema")
+app.add_typer(data_app, name="data")
+
+OUTPUT = Path("cxrflow-output")
+Archive = Annotated[
+    str, typer.Option(help="Of the data's states: a directory, gs:// or s3://.", show_default=True)
+]
+SchemaFile = Annotated[
+    Path, typer.Option(help="Your own, to be kept under version control.", dir_okay=False)
+]
+
+
+@schema_app.command()
+def diff(
+    archive: Archive = str(OUTPUT / "archive"), schema: SchemaFile = Path("schema.pbtxt")
+) -> None:
+    """Show the values and columns of the last span that the schema does not know."""
+    from components import spans
+    from components.validation.kept_schema import listed_features, unknown
+
+    place = location(absolute(archive))
+    last = spans.newest(place)
+    if not last:
+        raise UserError(f"{archive} has no span yet; `cxrflow run` makes one")
+    text = _schema_text(schema)
+    table = spans.table(place, last, "examples")
+    found = {
+        feature: unknown(text, feature, table[feature].dropna())
+        for feature in listed_features(text)
+        if feature in table
+    }
+    found["columns"] = unknown(text, "columns", last.summary["columns"])
+    news = [(feature, value) for feature, values in found.items() for value in values]
+    for feature, value in news:
+        count = "" if feature == "columns" else f"{int((table[feature] == value).sum())} images"
+        print_rows([(f"+ {feature}", f'"{value}"  {count}'.rstrip())])
+    if not news:
+        console.print(f"the schema knows all of span {last.number}")
+    else:
+        console.print("`cxrflow schema accept FEATURE VALUE …` accepts them", style="dim")
+
+
+@schema_app.command()
+def accept(
+    feature: Annotated[str, typer.Argument(help="E.g. view; columns: of the metadata.")],
+    values: Annotated[list[str], typer.Argument(help="What it may be from now on.")],
+    schema: SchemaFile = Path("schema.pbtxt"),
+) -> None:
+    """Let a feature have more values; give the file to `cxrflow run --schema`."""
+    from components.files import write_text
+    from components.validation.kept_schema import accepting
+
+    write_text(schema, accepting(_schema_text(schema), feature, values))
+    console.print(f"{schema}: {feature} may be {', '.join(values)}")
+
+
+def _schema_text(schema: Path) -> str:
+    """Returns the site's own schema, or where there is none yet that of the package."""
+    from components.validation import SCHEMA
+
+    return (schema if schema.exists() else SCHEMA).read_text(encoding="utf-8")
+
+
+@app.command()
+def lineage(
+    version: Annotated[
+        str, typer.Argument(help="A version's number, directory or URL. Default: the last.")
+    ] = "",
+    image: Annotated[
+        str, typer.Option(help="The versions that an image had a part in: its path or SHA-256.")
+    ] = "",
+    store: Annotated[str, typer.Option(help="Model store.")] = str(OUTPUT / "store"),
+) -> None:
+    """Show where a version comes from, or what has come of an image."""
+    from serving import NAME
+    from serving import lineage as lineages
+
+    place = absolute(store)
+    if image:
+        rows = lineages.made_with(place, NAME, image)
+        if not rows:
+            console.print(f"no version was made with {image}")
+        for row in rows:
+            print_rows([(f"version {row['version']}", f"{row['id']} ({row['part']})")])
+        return
+    known = lineages.versions(place, NAME)
+    if not known and not version:
+        raise UserError(f"{store} has no version yet; `cxrflow run` makes one")
+    if not version:
+        version = known[-1]
+    elif version.isdigit():
+        version = next((one for one in known if one.endswith(f"/{version}")), version)
+    found = lineages.lineage(version)
+    data = found["data"]
+    recalls = [
+        f"{check['class']} {100 * check['recall']['value']:.1f} % (at least "
+        f"{100 * check['threshold']:g} %)"
+        for check in found["checks"]
+    ]
+    print_rows(
+        [
+            ("version", found["version"]),
+            ("run", found["run"] or "by hand"),
+            ("code", f"cxrflow {found['code']}, TensorFlow {found['packages']['tensorflow']}"),
+            ("recipe", f"{found['recipe']}, seed {found['seed']}, {found['precision']}"),
+            ("started", found["starting_point"]),
+            ("parent", f"version {found['parent']}" if found["parent"] else "none"),
+            ("data", f"{data['images']} images, fingerprint {data['fingerprint']}"),
+            ("span", f"{data['span']} of {data['archive']}" if data["span"] else "none"),
+            ("decided", found["decided"]),
+            ("because", found["reason"]),
+            ("recall", ", ".join(recalls)),
+        ]
+    )
