@@ -5,6 +5,7 @@ The schema is `components/validation/schema.pbtxt`, or a site's own; what is onl
 and where a server has kept statistics of what it was sent, that with what is trained on.
 """
 
+import io
 import os
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def _served(directory: Path, output: Path) -> Path | None:
     if not files:
         logger.warning("no feature log in %s: what is served is not compared", directory)
         return None
-    rows = pd.concat([pd.read_json(file, lines=True) for file in files])
+    rows = pd.concat([pd.read_json(io.StringIO(file.read_text()), lines=True) for file in files])
     rows.to_parquet(output, index=False)
     return output
 

@@ -200,7 +200,14 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             data=[ingested, recorded],
             training=[trained],
             light=[
-                checked, validated, chosen, champion, evaluated, decided, reported, deployed,
+                checked,
+                validated,
+                chosen,
+                champion,
+                evaluated,
+                decided,
+                reported,
+                deployed,
             ],
             reading=[checked, validated, chosen, champion, evaluated, decided],
         )
