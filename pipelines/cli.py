@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError
-from components.locations import absolute
+from components.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli
 from pipelines.console import console, parts_of, print_rows
 
@@ -366,15 +366,20 @@ def predict(
 
 @app.command()
 def serve(
-    model_dir: Annotated[Path, typer.Argument(help="A version of the model store, or its parent.")],
+    model_dir: Annotated[
+        str,
+        typer.Argument(help="A version of the model store, at gs:// or s3:// too, or its parent."),
+    ],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of HTTP.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Of gRPC.")] = 8081,
 ) -> None:
     """Serve a model in the foreground, with a page to drop X-rays onto, until interrupted."""
-    from serving import NAME, server
+    from serving import NAME, server, store
 
     console.print(f"serving {model_dir} at http://localhost:{port}")
-    server.main(model_dir, NAME, port, grpc_port)
+    # Of a directory `latest` is followed; an object store's version stays.
+    directory = store.fetched(model_dir) if is_remote(model_dir) else Path(model_dir)
+    server.main(directory, NAME, port, grpc_port)
 
 
 @app.command()

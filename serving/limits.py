@@ -4,6 +4,20 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class FeatureLogSettings(BaseSettings):
+    """Where the feature log is kept, if anywhere; see `serving.feature_log`.
+
+    Attributes:
+      feature_log: a directory, or a place at `gs://` or `s3://`; empty: nothing is kept.
+      feature_share: of the images that are answered, in 0..1.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CXRFLOW_", frozen=True)
+
+    feature_log: str = ""
+    feature_share: float = Field(default=0.1, ge=0, le=1)
+
+
 class Limits(BaseSettings):
     """Limits of the server, each set by an environment variable, e.g. `CXRFLOW_BODY_MB=64`.
 

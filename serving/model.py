@@ -18,9 +18,10 @@ from kserve import InferRequest, InferResponse, Model
 from PIL import Image
 
 from components.errors import UserError
-from components.images import BadImage, to_png
+from components.images import BadImage, statistics, to_png
 from components.pages import heat_maps
 from serving import metrics, protocol, radiograph, store
+from serving.feature_log import FeatureLog
 from serving.limits import Limits
 from serving.protocol import Answer
 from serving.version import Explanation, Version
@@ -40,7 +41,9 @@ class Busy(GrpcException):
 class ChestXrayModel(Model):  # type: ignore[misc]
     """Classifies and explains images of chest X-rays with the newest version of a model."""
 
-    def __init__(self, name: str, directory: Path, limits: Limits) -> None:
+    def __init__(
+        self, name: str, directory: Path, limits: Limits, log: FeatureLog | None = None
+    ) -> None:
         """Makes a model that is not loaded yet.
 
         Args:
@@ -48,10 +51,12 @@ class ChestXrayModel(Model):  # type: ignore[misc]
           directory: a version of the model store, or the directory of all of a model's versions, of
             which `latest` is then followed.
           limits: of a request and of the queue.
+          log: gets statistics of what is answered, if any.
         """
         super().__init__(name)
         self._directory = directory
         self._limits = limits
+        self._log = log
         self._images = 0
         self._version: Version
         self._refused: dict[str, str] | None = None
@@ -177,8 +182,10 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             answers = await asyncio.gather(*(answered(version, one) for one in read))
         finally:
             self._images -= len(images)
-        for answer in answers:
+        for answer, image in zip(answers, read, strict=True):
             label = version.classes[int(answer.probabilities.argmax())]
+            if self._log:
+                self._log.add(version.about["version"], label, image.statistics)
             metrics.PREDICTIONS.labels(label).inc()
             if answer.doubts:
                 metrics.DOUBTED.inc()
@@ -228,6 +235,15 @@ class _Read:
     pixels: np.ndarray
     doubts: tuple[str, ...]
     picture: Image.Image | None
+    made: radiograph.Radiograph
+
+    def statistics(self) -> dict[str, Any]:
+        """Returns what the feature log keeps of it."""
+        grey = Image.fromarray(self.pixels[..., 0].astype(np.uint8))
+        made = self.made
+        return {
+            "width": made.width, "height": made.height, "mode": made.mode, **statistics(grey),
+        }  # fmt: skip
 
 
 def _read(version: Version, image: str | bytes, max_pixels: int, with_picture: bool) -> _Read:
@@ -241,7 +257,7 @@ def _read(version: Version, image: str | bytes, max_pixels: int, with_picture: b
         pixels = version.preprocess(content)
     doubts = (*made.doubts, *radiograph.doubts_about_pixels(pixels))
     picture = radiograph.shown(content) if with_picture else None
-    return _Read(pixels=pixels, doubts=doubts, picture=picture)
+    return _Read(pixels=pixels, doubts=doubts, picture=picture, made=made)
 
 
 def _drawn(version: Version, image: _Read, made: Explanation) -> dict[str, Any]:

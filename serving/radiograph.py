@@ -25,10 +25,14 @@ class Radiograph:
     Attributes:
       content: the bytes of an upright JPEG or PNG.
       doubts: sentences; none where it looks like a frontal chest radiograph.
+      width, height, mode: as `components.facts.Facts` has them.
     """
 
     content: bytes
     doubts: tuple[str, ...]
+    width: int
+    height: int
+    mode: str
 
 
 def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
@@ -54,12 +58,19 @@ def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
     try:
         with opened(content, max_pixels) as image:
             plain = is_plain(image, content)
+            (width, height), mode = image.size, image.mode
             doubts = (*_doubts_about_shape(*image.size), *_doubts_about_colour(image))
     except BadImage as error:
         if error.kind == "not an image":
             raise BadImage(error.kind, f"none of {', '.join(FORMATS)}, DICOM") from None
         raise
-    return Radiograph(content=content if plain else to_png(content), doubts=doubts)
+    return Radiograph(
+        content=content if plain else to_png(content),
+        doubts=doubts,
+        width=width,
+        height=height,
+        mode=mode,
+    )
 
 
 def _doubts_about_shape(width: int, height: int) -> list[str]:

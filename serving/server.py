@@ -24,9 +24,11 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from components.errors import UserError
+from components.locations import location
 from serving import GRPC_PORT, NAME, PORT
+from serving.feature_log import FeatureLog
 from serving.guard import Guard, protocol
-from serving.limits import Limits
+from serving.limits import FeatureLogSettings, Limits
 from serving.model import Busy, ChestXrayModel
 from serving.rest import application
 
@@ -52,13 +54,16 @@ def main(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("kserve").addFilter(_no_refusal)
-    limits = Limits()
-    model = ChestXrayModel(name, model_dir, limits)
+    limits, kept = Limits(), FeatureLogSettings()
+    log = FeatureLog(location(kept.feature_log), kept.feature_share) if kept.feature_log else None
+    model = ChestXrayModel(name, model_dir, limits, log)
     model.load()
-    asyncio.run(_serve(model, limits, port, grpc_port))
+    asyncio.run(_serve(model, limits, log, port, grpc_port))
 
 
-async def _serve(model: ChestXrayModel, limits: Limits, port: int, grpc_port: int) -> None:
+async def _serve(
+    model: ChestXrayModel, limits: Limits, log: FeatureLog | None, port: int, grpc_port: int
+) -> None:
     repository = ModelRepository()
     repository.update(model)
     dataplane = DataPlane(repository)
@@ -79,13 +84,17 @@ async def _serve(model: ChestXrayModel, limits: Limits, port: int, grpc_port: in
     )
     remote_calls = _grpc_server(dataplane, repository, limits, grpc_port)
     await remote_calls.start()
-    following = asyncio.create_task(model.follow())
+    tasks = [asyncio.create_task(model.follow())]
+    if log:
+        tasks.append(asyncio.create_task(log.write()))
     # uvicorn stops on these by itself, and raises them again once it has stopped.
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
     await rest.serve()
-    following.cancel()
     await remote_calls.stop(limits.grace_seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)  # the last rows of the log are written
 
 
 def _grpc_server(
