@@ -24,7 +24,7 @@ ACCELERATOR ?= cpu
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize \
+.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize flink \
 	kind-up minikube-up kind-down minikube-down
 
 help: ## list the verbs
@@ -66,7 +66,18 @@ kustomize:
 	GOBIN=$(CURDIR)/.tools go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
 	|| { echo "test: install kubectl, which the tests of the manifests need" >&2; exit 1; }
 
-test: lint browser kustomize ## run every check and every test
+# Beam's pipelines are tried on a real Flink, too.
+flink: .tools/flink
+
+.tools/flink: tests/flink/pom.xml
+	@which java mvn >/dev/null || $(APT) openjdk-17-jre-headless maven \
+	|| { echo "test: install Java 17 and Maven, which the tests on Flink need" >&2; exit 1; }
+	@rm -rf $@ $@.tmp
+	@mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DincludeScope=runtime \
+		-DoutputDirectory=$(CURDIR)/$@.tmp
+	@mv $@.tmp $@
+
+test: lint browser kustomize flink ## run every check and every test
 	$(RUN)pytest
 
 # Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.
@@ -100,7 +111,7 @@ images: setup ## build the images of the steps and the server, and an SBOM besid
 
 # On a Debian without a container engine or a registry: its own base, and buildah in a chroot.
 images-test: setup ## build the images from nothing and try each of them (Debian, as root, 30 GB)
-	@command -v buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
+	@which buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
 	@podman image exists localhost/debian:trixie-slim || { \
 		base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
 		debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv trixie "$$base" >/dev/null; \
