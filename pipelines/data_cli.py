@@ -68,6 +68,25 @@ def accept(
     console.print(f"{schema}: {feature} may be {', '.join(values)}")
 
 
+@data_app.command()
+def fetch(
+    directory: Annotated[Path, typer.Argument(help="Gets both.", file_okay=False)] = Path("data"),
+    covid_commit: Annotated[
+        str, typer.Option(help="State of the covid-chestxray-dataset. Default: its last.")
+    ] = "",
+) -> None:
+    """Get both datasets from their publishers, checked; run it again where it was broken off.
+
+    Kermany's images are under CC BY 4.0. Of the covid-chestxray-dataset each image has a licence of its
+    own, which its metadata names; some allow no commercial use.
+    """
+    from components.sources import fetch as fetching
+
+    covid = fetching.fetch_covid(directory, covid_commit or fetching.COVID_COMMIT)
+    kermany = fetching.fetch_kermany(directory)
+    print_rows([("covid", str(covid)), ("kermany", str(kermany))])
+
+
 def _schema_text(schema: Path) -> str:
     """Returns the site's own schema, or where there is none yet that of the package."""
     from components.validation import SCHEMA
