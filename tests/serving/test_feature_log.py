@@ -53,7 +53,8 @@ def test_what_is_served_is_described_as_ingest_describes_it_and_by_nothing_else(
         }  # fmt: skip
         assert (row["width"], row["height"], row["mode"]) == (facts.width, facts.height, facts.mode)
         for name in ("brightness", "contrast", "frame"):
-            assert row[name] == pytest.approx(getattr(facts, name), abs=0.02)
+            # Of the 40 x 40 pixels that this small model is shown, not of the file's.
+            assert row[name] == pytest.approx(getattr(facts, name), abs=0.05)
         assert file.name not in json.dumps(row)
 
 

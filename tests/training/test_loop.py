@@ -128,7 +128,7 @@ def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -
 
 def test_another_seed_dataset_or_division_starts_anew(records: Path, tiny_cnn) -> None:
     keys = {
-        loop._key(tiny_cnn, fingerprint, division, "none", seed, "float32", 8)
+        loop._key(tiny_cnn, fingerprint, division, "none", None, seed, "float32", 8)
         for fingerprint in ("a", "b")
         for division in ("70/10/20", "80/20")
         for seed in (0, 1)
