@@ -24,7 +24,7 @@ ACCELERATOR ?= cpu
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize flink \
+.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize flink storage \
 	kind-up minikube-up kind-down minikube-down
 
 help: ## list the verbs
@@ -77,7 +77,15 @@ flink: .tools/flink
 		-DoutputDirectory=$(CURDIR)/$@.tmp
 	@mv $@.tmp $@
 
-test: lint browser kustomize flink ## run every check and every test
+# Cloud Storage is played by an emulator that keeps its preconditions, as Python's do not.
+storage: .tools/fake-gcs-server
+
+.tools/fake-gcs-server:
+	@which go >/dev/null || $(APT) golang-go \
+	|| { echo "test: install Go, which builds the emulator of Cloud Storage" >&2; exit 1; }
+	@GOBIN=$(CURDIR)/.tools go install github.com/fsouza/fake-gcs-server@v1.56.1
+
+test: lint browser kustomize flink storage ## run every check and every test
 	$(RUN)pytest
 
 # Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.

@@ -52,6 +52,19 @@ def sizes(directory: Path) -> dict[str, int]:
     return {path.removeprefix(root): int(info["size"]) for path, info in found.items()}
 
 
+def names(directory: Path) -> list[str]:
+    """Returns the names of what is in a directory; none where there is no directory."""
+    if not is_remote(directory):
+        return [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
+    place = cast(UPath, directory)
+    place.fs.invalidate_cache(place.path)
+    try:
+        found = place.fs.ls(place.path, detail=False)
+    except FileNotFoundError:
+        return []
+    return [str(path).rstrip("/").rpartition("/")[2] for path in found]
+
+
 def create(file: Path, content: bytes) -> None:
     """Writes a whole file that must not be there yet; of several at once, one does.
 
@@ -128,7 +141,7 @@ def reaching(place: str | Path) -> Iterator[None]:
 
         if not isinstance(error, OSError | HttpError):
             raise
-        said = str(error).strip() or type(error).__name__
+        said = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{place} cannot be read or written: {said[:300]}. Is the bucket there, and may this "
             "account use it?"

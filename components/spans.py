@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from components.errors import UserError
 from components.files import write_json
-from components.locations import create, reaching
+from components.locations import create, names, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
 
@@ -67,13 +67,9 @@ def newest(archive: Path) -> Span | None:
     Raises:
       UserError: the archive cannot be read.
     """
-    directory = archive / "spans"
     with reaching(archive):
-        try:
-            names = [file.name for file in directory.iterdir()]
-        except FileNotFoundError:
-            return None
-    numbers = [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+        found = names(archive / "spans")
+    numbers = [int(match[1]) for name in found if (match := _NAME.fullmatch(name))]
     return span(archive, max(numbers)) if numbers else None
 
 

@@ -19,7 +19,7 @@ import fsspec
 
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
-from components.locations import is_remote, local_copy, location, reaching
+from components.locations import is_remote, local_copy, location, names, reaching
 
 LATEST = "latest"
 MANIFEST = "manifest.json"
@@ -118,7 +118,7 @@ def _files(version: Path) -> Any:
 
 
 def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> str:
-    try:
+    with reaching(url):
         objects, home = fsspec.core.url_to_fs(url)
         objects.invalidate_cache()
         manifests = objects.glob(f"{home}/*/{MANIFEST}")
@@ -137,11 +137,6 @@ def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> 
             objects.put_file(str(candidate / name), f"{home}/{number}/{name}")
         last = json.dumps({**manifest, "version": str(number)}, indent=2, sort_keys=True)
         objects.pipe_file(f"{home}/{number}/{MANIFEST}", last.encode())
-    except OSError as error:
-        raise UserError(
-            f"store: cannot publish to {url}: {str(error) or type(error).__name__}. Is the bucket there, and "
-            "may this account write to it?"
-        ) from error
     return f"{url}/{number}"
 
 
@@ -171,11 +166,7 @@ def newest(store: str, name: str) -> str | None:
         latest = home / LATEST
         return str(latest.resolve()) if (latest / MANIFEST).is_file() else None
     with reaching(home):
-        try:
-            names = [entry.name for entry in home.iterdir()]
-        except FileNotFoundError:
-            return None
-        numbers = sorted((int(one) for one in names if one.isdigit()), reverse=True)
+        numbers = sorted((int(one) for one in names(home) if one.isdigit()), reverse=True)
         whole = (one for one in numbers if (home / str(one) / MANIFEST).is_file())
         number = next(whole, None)
     return f"{home}/{number}" if number else None

@@ -161,12 +161,14 @@ def test_a_publication_that_is_cut_off_does_not_count(
             raise ConnectionResetError("cut off")
 
         patch.setattr(objects, "put_file", cut)
-        with pytest.raises(UserError, match=r"cannot publish to s3://cxrflow/cut/cxr: cut off"):
+        with pytest.raises(
+            UserError, match=r"s3://cxrflow/cut/cxr cannot be read or written: cut off"
+        ):
             store.publish(candidate(), f"{bucket}/cut")
     assert not objects.glob("cxrflow/cut/cxr/*/manifest.json")
     assert store.publish(candidate(), f"{bucket}/cut") == f"{bucket}/cut/cxr/2"
 
 
 def test_a_bucket_that_is_not_there_is_said(candidate: Make, bucket: str) -> None:
-    with pytest.raises(UserError, match="cannot publish to s3://nowhere/models/cxr"):
+    with pytest.raises(UserError, match="s3://nowhere/models/cxr cannot be read or written"):
         store.publish(candidate(), "s3://nowhere/models")
