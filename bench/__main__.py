@@ -1,6 +1,7 @@
 """Prints every ratio: `make bench`.
 
-On generated radiographs, so that it runs anywhere. Baselines and steps take turns, because a machine
+On generated radiographs, so that it runs anywhere; `make bench COVID=… KERMANY=…` lets the growing
+dataset be the real one. Baselines and steps take turns, because a machine
 that others use has slow minutes; each figure is the median of its
 turns where they are short enough for several.
 """
@@ -23,6 +24,7 @@ import pandas as pd
 import tensorflow as tf
 from rich.console import Console
 
+from bench.ingesting import growth, scale
 from bench.serving import serving
 from components import phantoms
 from components.examples import SCHEMA
@@ -60,6 +62,9 @@ def main() -> None:
         phantoms.write(home / "data", PATIENTS)
         console.print(f"ingest: opening {OPENED} images, three ways")
         console.print(*opening(home), sep="\n")
+        console.print("a dataset that grows, and a large one")
+        console.print(growth(home, *real()))
+        console.print(*scale(home), sep="\n")
         records = make_records(home)
         for name, epochs, turns in (("cnn-dubey", 4, 3), ("coronet-4class", 2, 1)):
             recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
@@ -75,6 +80,11 @@ def main() -> None:
         console.print(*explaining(), sep="\n")
         console.print("coronet-4class: the server, and the bare model")
         console.print(*serving(home), sep="\n")
+
+
+def real() -> list[Path | None]:
+    """Returns the directories of the real datasets, where the environment names them."""
+    return [Path(os.environ[name]) if name in os.environ else None for name in ("COVID", "KERMANY")]
 
 
 def opening(home: Path) -> list[str]:

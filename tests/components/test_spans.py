@@ -227,6 +227,36 @@ def test_only_shards_of_what_is_new_or_changed_are_written(
     assert counted == len(table(tmp_path / "second"))
 
 
+def test_a_withdrawn_image_leaves_its_shard_and_no_other_image_is_read_again(
+    grown: dict[str, Any],
+    covid: Path,
+    kermany_directory: Path,
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = {"covid-chestxray": covid, "kermany": kermany_directory}
+    second = write_records(tmp_path / "second", sources, tmp_path / "r2", archive=archive)
+    before = table(tmp_path / "second")
+    withdrawn = before.index[(before["source"] == "covid-chestxray") & (before["split"] == TRAIN)][
+        0
+    ]
+    write(covid, [row for row in grown["rows"] if row["filename"] not in withdrawn])
+    ingest(covid, kermany_directory, tmp_path / "third", archive=archive)
+    opened: list[Path] = []
+    monkeypatch.setattr("components.write_records._content", opened.append)
+    third = write_records(tmp_path / "third", sources, tmp_path / "r3", archive=archive)
+    assert opened == []
+    told = [
+        {shard["name"] for split in one["splits"].values() for shard in split["shards"]}
+        for one in (second, third)
+    ]
+    assert len(told[0] - told[1]) == len(told[1] - told[0]) == 1
+    monkeypatch.undo()
+    anew = write_records(tmp_path / "third", sources, tmp_path / "r4", archive=tmp_path / "other")
+    assert anew["splits"] == third["splits"]
+
+
 PATIENTS = st.lists(
     st.tuples(st.integers(0, 25), st.sampled_from(["covid", "normal"])), min_size=60, max_size=90
 )
