@@ -18,11 +18,14 @@ from pathlib import Path
 from rich.console import Console
 
 from components import phantoms
+from components.rules import RULES
 
-# Arguments of `cxrflow run`, a day each. Small trainings: this shows the way, not a model.
-FIRST = ("--recipes", "cnn-dubey", "--epochs", "1", "--gate", "covid=0,default=0")
-GOES_ON = ("--recipes", "cnn-dubey", "--epochs", "6", "--gate", "covid=0.5,default=0.5")
-HARDLY_TRAINED = ("--recipes", "coronet-4class", "--epochs", "1", "--gate", "covid=0,default=0")
+# This shows the way, not a model: models so small and so little trained keep no rule of trust.
+NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in RULES)
+# Arguments of `cxrflow run`, a day each.
+FIRST = ("--recipes", "cnn-dubey", "--epochs", "1", "--gate", f"covid=0,default=0,{NO_RULES}")
+GOES_ON = ("--recipes", "cnn-dubey", "--epochs", "6", "--gate", f"default=0.5,{NO_RULES}")
+HARDLY_TRAINED = ("--recipes", "coronet-4class", "--epochs", "1", *FIRST[-2:])
 DAYS = (FIRST, GOES_ON, HARDLY_TRAINED, HARDLY_TRAINED)
 
 console = Console(soft_wrap=True)

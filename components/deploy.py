@@ -5,6 +5,8 @@ from pathlib import Path
 
 from kfp import dsl
 
+from components import model_card
+from components.answers import AUDIT, AUDIT_PAGE
 from components.errors import UserError
 from components.files import read_json, write_json, write_text
 from components.progress import logger
@@ -13,12 +15,13 @@ from serving import known_answers, local, rollout, store
 from serving.inference_service import InferenceService
 from serving.rollout import Policy, Release
 from serving.store import DECISION, IMAGES, LINEAGE
-from training import export
+from training import export, metrics
 
 
 def deploy(
     model: Path,
     evaluation: Path,
+    audit: Path,
     decision: Path,
     models: str,
     name: str,
@@ -37,6 +40,7 @@ def deploy(
     Args:
       model: the output of `train`.
       evaluation: the output of `evaluate`.
+      audit: the output of `audit`.
       decision: the output of `gate`, kept beside the model: why it was deployed.
       models: the model store; see `serving.store`.
       name: of the model there.
@@ -63,6 +67,14 @@ def deploy(
         with tempfile.TemporaryDirectory() as scratch:
             lineage = Path(scratch, LINEAGE)
             write_json(lineage, {"run": run, "archive": archive})
+            cards = model_card.written(
+                read_json(model / export.CARD),
+                read_json(evaluation / metrics.FILE),
+                read_json(audit / AUDIT),
+                decided,
+            )
+            for file, text in cards.items():
+                write_text(Path(scratch, file), text)
             images = {IMAGES: model / IMAGES} if (model / IMAGES).is_file() else {}
             candidate = store.assemble(
                 {
@@ -72,6 +84,9 @@ def deploy(
                     known_answers.FILE: evaluation / known_answers.FILE,
                     DECISION: decision,
                     LINEAGE: lineage,
+                    AUDIT: audit / AUDIT,
+                    AUDIT_PAGE: audit / AUDIT_PAGE,
+                    **{file: Path(scratch, file) for file in cards},
                 },
                 Path(scratch, "version"),
                 name,
@@ -107,6 +122,7 @@ def deploy(
 def deploy_step(
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
+    audit: dsl.Input[dsl.Artifact],
     decision: dsl.Input[dsl.Artifact],
     store: str,
     name: str,
@@ -128,6 +144,7 @@ def deploy_step(
     return deploy(
         Path(model.path),
         Path(evaluation.path),
+        Path(audit.path),
         Path(decision.path),
         store,
         name,

@@ -17,6 +17,7 @@ from PIL import Image
 from components.errors import UserError
 from components.files import write_aside, write_text
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
+from components.sources.covid_chestxray import MASKS
 
 # Lies in both directories: whatever comes of them says on every page that it is of phantoms.
 MARKER = "PHANTOMS.txt"
@@ -34,7 +35,12 @@ _HEIGHT, _WIDTH = 288, 320
 
 
 def draw(label: str, random: np.random.Generator) -> Image.Image:
-    """Draws the radiograph of one more patient.
+    """Draws the radiograph of one more patient: the first of `draw_with_lungs`."""
+    return draw_with_lungs(label, random)[0]
+
+
+def draw_with_lungs(label: str, random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """Draws the radiograph of one more patient, and where its lungs are.
 
     Args:
       label: one of `components.labels.LABELS`, which decides the sign that the lungs show: nothing;
@@ -43,7 +49,7 @@ def draw(label: str, random: np.random.Generator) -> Image.Image:
       random: draws the patient: build, posture, exposure, collimation, noise.
 
     Returns:
-      an 8-bit grey image of 320 x 288 pixels.
+      an 8-bit grey image of 320 x 288 pixels, and another: 255 in the lungs, 0 elsewhere.
     """
     y, x = np.meshgrid(np.linspace(-1, 1, _HEIGHT), np.linspace(-1, 1, _WIDTH), indexing="ij")
     tilt, stretch = random.normal(0, 0.05), random.uniform(0.88, 1.1, 2)
@@ -72,7 +78,8 @@ def draw(label: str, random: np.random.Generator) -> Image.Image:
     margins = random.integers(0, 14, 4)  # collimation: an unexposed frame
     frame = np.zeros(pixels.shape)
     frame[margins[0] : _HEIGHT - margins[1], margins[2] : _WIDTH - margins[3]] = 1
-    return Image.fromarray(np.clip(pixels * frame, 0, 255).astype(np.uint8))
+    radiograph = Image.fromarray(np.clip(pixels * frame, 0, 255).astype(np.uint8))
+    return radiograph, Image.fromarray(((lungs * frame > 0.5) * 255).astype(np.uint8))
 
 
 def _lung(x: np.ndarray, y: np.ndarray, side: float, random: np.random.Generator) -> np.ndarray:
@@ -187,14 +194,17 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
 
 
 def _covid_source(directory: Path, patients: int, random: np.random.Generator) -> None:
-    images = directory / "images"
-    images.mkdir(parents=True)
+    images, masks = directory / "images", directory / MASKS
+    for folder in (images, masks):
+        folder.mkdir(parents=True)
     rows = []
     for number, study in enumerate(_studies(patients, random)):
         suffix = "jpg" if study.store == "JPEG" else "png"  # WebP and 16 bits, too, are named .png
         name = f"phantom-{number:04d}.{suffix}"
         if study.label:
-            (images / name).write_bytes(_encoded(draw(study.label, random), study.store))
+            radiograph, lungs = draw_with_lungs(study.label, random)
+            (images / name).write_bytes(_encoded(radiograph, study.store))
+            lungs.save(masks / f"{Path(name).stem}_mask.png")
         rows.append(
             {
                 "patientid": study.patient,

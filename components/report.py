@@ -12,6 +12,7 @@ from components.examples import SUMMARY
 from components.files import read_json, write_text
 from components.labels import LABELS
 from components.pages import plots
+from components.rules import RULE_NAMES
 from components.step import data_step
 from components.validate import ANOMALIES, COMPARISONS, drifted, in_words
 from training import metrics
@@ -48,6 +49,9 @@ def report(
         evaluations=[read_json(evaluation / metrics.FILE) for evaluation in evaluations],
         decision=decided,
         recalls=plots.recalls(decided["candidates"]),
+        recalled=[
+            (name, least) for name, least in decided["gate"].items() if name not in RULE_NAMES
+        ],
     )
     write_text(output, page)
 

@@ -2,9 +2,12 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pandas as pd
 from kfp import dsl
 
@@ -16,8 +19,10 @@ from components.progress import logger
 from components.step import training_step
 from serving import store
 from serving.store import IMAGES
-from training import architectures, data, export, loop
+from training import architectures, calibration, data, export, loop
 from training.recipes import Recipe
+
+_BATCH = 16
 
 
 def train(
@@ -47,7 +52,8 @@ def train(
 
     Returns:
       what `model.json` says: the recipe, the division, where training started, the data's
-      fingerprint, whether it is of phantoms, counts, the network's layers, seed, precision, replicas,
+      fingerprint, whether it is of phantoms, counts, the network's layers, the softmax's temperature,
+      seed, precision, replicas,
       releases of the packages, and the time it took.
 
     Raises:
@@ -70,6 +76,7 @@ def train(
         start=start if before else None,
     )
     parts = divisions.division(division)
+    temperature = _temperature(trained.model, recipe, records, manifest, parts)
     card = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
@@ -91,6 +98,7 @@ def train(
         "training_images": data.class_counts(manifest, recipe, parts.train),
         "parameters": trained.model.count_params(),
         "layers": architectures.layer_table(trained.model, recipe),
+        "temperature": temperature,
         "seed": seed,
         "precision": trained.policy,
         "replicas": trained.replicas,
@@ -100,7 +108,7 @@ def train(
         "seconds": round(float(trained.history["seconds"].sum()), 1),
     }
     with write_aside(output) as aside:
-        export.export(trained.model, recipe, aside / export.SAVED_MODEL)
+        export.export(trained.model, recipe, aside / export.SAVED_MODEL, temperature=temperature)
         write_json(aside / export.CARD, card)
         trained.history.to_csv(aside / loop.HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
@@ -137,6 +145,27 @@ def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
     if recipe.frozen or not same or theirs["input_size"] != list(recipe.input_size):
         return None  # a frozen base's head is trained anew in no time
     return {**card, "version": store.verified(version)["version"]}
+
+
+def _temperature(
+    model: keras.Model,
+    recipe: Recipe,
+    records: Path,
+    manifest: Mapping[str, Any],
+    parts: divisions.Division,
+) -> float:
+    """Returns the temperature of the exported softmax: fitted to what was neither trained nor is tested on.
+
+    1 where the division has no such part.
+    """
+    if parts.validation == parts.test:
+        return 1.0
+    images = data.pixels(records, manifest, recipe, parts.validation)
+    truth = np.array([position for _, position in images.as_numpy_iterator()])
+    probabilities = model.predict(images.map(lambda pixels, _: pixels).batch(_BATCH), verbose=0)
+    if probabilities.shape[1] == 1:
+        probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
+    return round(calibration.fitted_temperature(probabilities, truth), 4)
 
 
 def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def run(
         str, typer.Option(help="Candidates, with commas; `cxrflow recipes` lists all.")
     ] = "coronet-4class,cnn-dubey",
     gate: Annotated[
-        str, typer.Option(help="Least recall by class; default is for every other class.")
+        str, typer.Option(help="Least recall by class (default: every other), and rules of trust.")
     ] = "covid=0.9,default=0.7",
     output: Output = OUTPUT,
     epochs: Epochs = "",
@@ -137,7 +137,7 @@ def run(
     ] = "",
 ) -> None:
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
-    from components import gate as gates
+    from components import rules
     from pipelines import local
     from serving import NAME
     from serving import local as servers
@@ -147,7 +147,7 @@ def run(
     names = parts_of(recipes)
     for name in names:
         with_epochs(recipe_named(name), epochs)
-    gates.parse(gate)
+    rules.parse(gate)
     home = output.resolve()
     done = local.run(
         _training,

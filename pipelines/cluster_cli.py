@@ -293,7 +293,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """Returns the pipeline's parameters that were given, checked as far as can be from here."""
     with quiet():
-        from components import gate as gates
+        from components import rules
         from serving.rollout import parse_steps
         from training.recipes import CANDIDATES, recipe_named, with_epochs
 
@@ -301,7 +301,7 @@ def _arguments(
     for name in names:
         with_epochs(recipe_named(name), epochs or "")
     if gate is not None:
-        gates.parse(gate)
+        rules.parse(gate)
     if canary is not None:
         parse_steps(canary)
     given = {

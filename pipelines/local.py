@@ -176,6 +176,10 @@ def collect_pages(directory: Path, target: Path) -> list[Path]:
     for page in sorted(directory.glob("**/evaluate-step/page")):
         recipe = read_json(page.parent / "evaluation" / "metrics.json")["recipe"]
         pages[f"evaluation-{recipe}.html"] = page
+    for page in sorted(directory.glob("**/audit-step/page")):
+        recipe = read_json(page.parent / "audit" / "audit.json")["recipe"]
+        pages[f"audit-{recipe}.html"] = page
+    pages |= zip(["lungs.html"], directory.glob("**/find-lungs-step/page"), strict=False)
     pages |= zip(["validation.html"], directory.glob("**/validate-step/page"), strict=False)
     if not pages:
         return []

@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.audit import audit_step
 from components.champion import champion_step
 from components.check_for_new_data import (
     NEW,
@@ -13,10 +14,12 @@ from components.check_for_new_data import (
 )
 from components.deploy import deploy_step
 from components.evaluate import evaluate_step
-from components.gate import DEPLOY, GATE, gate_step
+from components.find_lungs import find_lungs_step
+from components.gate import DEPLOY, gate_step
 from components.ingest import ingest_step
 from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
 from components.report import report_step
+from components.rules import GATE
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.validate import validate_step
@@ -38,7 +41,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
     @dsl.pipeline(  # type: ignore[untyped-decorator]
         name=NAME,
         description="Ingests and validates chest X-rays of two public datasets, trains candidates, "
-        "lets pass those whose recall suffices for every class, and deploys the best.",
+        "lets pass those whose recall suffices for every class and that look at the lungs, and deploys "
+        "the best.",
     )
     def pipeline(
         covid_directory: str = f"{target.data}/{COVID_DIRECTORY}",
@@ -71,7 +75,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
           kermany_directory: Path of Kermany's chest X-rays, as every step sees it.
           views: Projections to keep of the covid-chestxray-dataset.
           recipes: Names of the candidates to train.
-          gate: Least recall by class, e.g. covid=0.9,default=0.7.
+          gate: Least recall by class, and rules of trust, e.g. covid=0.9,default=0.7,in-lungs=1.2.
           epochs: Passes over the training split by recipe, where not as many as it says.
           weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
@@ -134,6 +138,14 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     archive=archive,
                 ).set_display_name("Write TFRecords")
 
+                lungs = find_lungs_step(
+                    covid_directory=covid_directory,
+                    examples=ingested.outputs["examples"],
+                    records=recorded.outputs["records"],
+                    seed=seed,
+                    checkpoints=checkpoints,
+                ).set_display_name("Learn where the lungs are")
+
                 champion = champion_step(
                     records=recorded.outputs["records"],
                     store=store,
@@ -162,14 +174,25 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         model=trained.outputs["model"], records=recorded.outputs["records"]
                     ).set_display_name("Evaluate it on the test split")
 
+                    audited = audit_step(
+                        model=trained.outputs["model"],
+                        records=recorded.outputs["records"],
+                        examples=ingested.outputs["examples"],
+                        evaluation=evaluated.outputs["evaluation"],
+                        lungs=lungs.outputs["lungs"],
+                        gate=gate,
+                        checkpoints=checkpoints,
+                    ).set_display_name("Audit what it looks at")
+
                 decided = gate_step(
                     models=dsl.Collected(trained.outputs["model"]),
                     evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+                    audits=dsl.Collected(audited.outputs["audit"]),
                     thresholds=gate,
                     champion=champion.outputs["champion"],
                     examples=ingested.outputs["examples"],
                     archive=archive,
-                ).set_display_name("Gate on the recall of every class, and on the champion")
+                ).set_display_name("Gate on recall, trust and the champion")
 
                 reported = report_step(
                     examples=ingested.outputs["examples"],
@@ -183,6 +206,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     deployed = deploy_step(
                         model=decided.outputs["winner"],
                         evaluation=decided.outputs["winners_evaluation"],
+                        audit=decided.outputs["winners_audit"],
                         decision=decided.outputs["decision"],
                         store=store,
                         name=model_name,
@@ -198,18 +222,19 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         place(
             target,
             data=[ingested, recorded],
-            training=[trained],
+            training=[trained, lungs],
             light=[
                 checked,
                 validated,
                 chosen,
                 champion,
                 evaluated,
+                audited,
                 decided,
                 reported,
                 deployed,
             ],
-            reading=[checked, validated, chosen, champion, evaluated, decided],
+            reading=[checked, validated, chosen, champion, evaluated, audited, decided],
         )
         for task in (champion, trained, deployed):
             let_into_object_store(target, task)

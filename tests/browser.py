@@ -23,6 +23,6 @@ def require_whole(page: Page, width: int) -> None:
     for picture in page.query_selector_all("img"):
         picture.scroll_into_view_if_needed()
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    assert page.query_selector("svg, img, table")
     drawings = page.query_selector_all("svg")
-    assert drawings
     assert all(drawing.bounding_box()["height"] > 40 for drawing in drawings)

@@ -89,6 +89,35 @@ def evaluation(model: Path, records: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
+def lungs(
+    covid_directory: Path, examples: Path, records: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from components.find_lungs import find_lungs
+
+    directory = tmp_path_factory.mktemp("find_lungs")
+    find_lungs(
+        covid_directory, examples, records, directory / "lungs", epochs=30, kept=directory / "kept"
+    )
+    return directory / "lungs"
+
+
+@pytest.fixture(scope="session")
+def audit(
+    model: Path,
+    records: Path,
+    examples: Path,
+    evaluation: Path,
+    lungs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    from components.audit import audit
+
+    output = tmp_path_factory.mktemp("audit") / "audit"
+    audit(model, records, examples, evaluation, lungs, output)
+    return output
+
+
+@pytest.fixture(scope="session")
 def validation(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from components.validate import validate
 
@@ -158,10 +187,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def version(model: Path, evaluation: Path, decision: Path, home: Path) -> Path:
+def version(model: Path, evaluation: Path, audit: Path, decision: Path, home: Path) -> Path:
     from components.deploy import deploy
 
-    return Path(deploy(model, evaluation, decision, str(home / "store"), "cxrflow", server=home))
+    models = str(home / "store")
+    return Path(deploy(model, evaluation, audit, decision, models, "cxrflow", server=home))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.files import sha256_of
-from training import gradcam
+from training import architectures, gradcam
 from training.preprocess import to_input
 from training.recipes import Recipe
 
@@ -24,7 +24,9 @@ _BATCH = 16
 _PACKAGES = ("cxrflow", "tensorflow", "keras", "numpy")
 
 
-def export(model: keras.Model, recipe: Recipe, directory: Path) -> None:
+def export(
+    model: keras.Model, recipe: Recipe, directory: Path, *, temperature: float = 1.0
+) -> None:
     """Writes a SavedModel that decodes, preprocesses and classifies image files by itself.
 
     Its signatures:
@@ -38,13 +40,17 @@ def export(model: keras.Model, recipe: Recipe, directory: Path) -> None:
       `explain`: from `pixels` and `positions` in `classes`, int32 [N], or -1 for the most probable, to
         `heat_maps`, float32 [N, rows, columns] (see `training.gradcam`), `explained`, string [N], the
         classes' names, and what `serving_default` returns.
+      `features`: from `pixels` to `features`, float32 [N, units]: what the last layer decides by.
 
     Args:
       model: as `architectures.build` makes it, in float32.
       directory: to be made.
+      temperature: of the softmax that gives the probabilities; see `training.calibration`.
     """
     names = tf.constant(recipe.classes)
     heat_maps = gradcam.explainer(model, recipe)
+    base, head = model.get_layer(architectures.BASE), model.get_layer(architectures.HEAD)
+    hidden = keras.Model(head.inputs[0], head.layers[-1].input)
 
     def preprocess(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"pixels": to_input(image_bytes, recipe.input_size)}
@@ -53,6 +59,9 @@ def export(model: keras.Model, recipe: Recipe, directory: Path) -> None:
         probabilities = model(pixels, training=False)
         if probabilities.shape[-1] == 1:
             probabilities = tf.concat([1.0 - probabilities, probabilities], axis=-1)
+        if temperature != 1.0:
+            logits = tf.math.log(tf.maximum(probabilities, 1e-7)) / temperature
+            probabilities = tf.nn.softmax(logits)
         return {
             "probabilities": probabilities,
             "classes": tf.tile(names[tf.newaxis], [tf.shape(pixels)[0], 1]),
@@ -77,6 +86,10 @@ def export(model: keras.Model, recipe: Recipe, directory: Path) -> None:
             "explained": tf.gather(names, positions),
         }
 
+    def features(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = hidden(base(pixels, training=False), training=False)
+        return {"features": tf.reshape(found, (tf.shape(pixels)[0], -1))}
+
     files = tf.TensorSpec([None], tf.string, "image_bytes")
     pixels = tf.TensorSpec([None, *recipe.input_size, 1], tf.float32, "pixels")
     positions = tf.TensorSpec([None], tf.int32, "positions")
@@ -86,6 +99,7 @@ def export(model: keras.Model, recipe: Recipe, directory: Path) -> None:
     archive.add_endpoint("preprocess", preprocess, [tf.TensorSpec([], tf.string, "image_bytes")])
     archive.add_endpoint("classify", classify, [pixels])
     archive.add_endpoint("explain", explain, [pixels, positions])
+    archive.add_endpoint("features", features, [pixels])
     archive.write_out(str(directory), verbose=False)
 
 
@@ -97,6 +111,7 @@ class Exported:
     preprocess: Callable[..., dict[str, tf.Tensor]]
     classify: Callable[..., dict[str, tf.Tensor]]
     explain: Callable[..., dict[str, tf.Tensor]]
+    features: Callable[..., dict[str, tf.Tensor]]
 
 
 def load(directory: Path) -> Exported:

@@ -14,17 +14,17 @@ def render(template: str, **values: Any) -> str:
     """Returns a page.
 
     Args:
-      template: a file of `components/pages/templates`.
-      values: what the template names. Text is escaped; markup must come as `Markup`.
+      template: a file of `components/pages/templates`, HTML or Markdown.
+      values: what the template names. In HTML text is escaped; markup must come as `Markup`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("components.pages"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, interval=_interval)
+    environment.filters.update(percent=_percent, interval=_interval, words=_words)
     return environment.get_template(template).render(**values)
 
 
@@ -49,3 +49,11 @@ def _interval(rate: Mapping[str, float | None]) -> Markup:
     return Markup(
         f"<b>{100 * rate['value']:.1f}</b> <small>{100 * low:.0f}–{100 * high:.0f}</small>"
     )
+
+
+def _words(rate: Mapping[str, float | None]) -> str:
+    """Formats a rate with its interval as text."""
+    if rate["value"] is None:
+        return "–"
+    low, high = rate["low"], rate["high"]
+    return f"{100 * rate['value']:.1f} % ({100 * (low or 0):.0f}–{100 * (high or 0):.0f})"

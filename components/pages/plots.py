@@ -217,6 +217,58 @@ def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
         return _svg(figure)
 
 
+def levels(figures: Mapping[str, float], chance: float) -> Markup:
+    """Returns figures in 0..1 as bars, one below the other, and where chance is.
+
+    Args:
+      figures: by name; the first is what the others are held against.
+      chance: what guessing reaches.
+    """
+    names = list(figures)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 0.9 + 0.36 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        colours = [COLOURS[0], *[COLOURS[1]] * (len(names) - 1)]
+        axes.barh(names, list(figures.values()), color=colours, height=0.62)
+        axes.axvline(chance, color=_INK, lw=1, ls=(0, (4, 3)))
+        axes.text(chance, -0.62, " chance", ha="left", va="center", fontsize=9)
+        for y, value in enumerate(figures.values()):
+            axes.text(value + 0.012, y, f"{100 * value:.0f} %", va="center")
+        axes.set(xlim=(0, 1.1), ylim=(len(names) - 0.5, -0.9), xlabel="mean recall of the classes")
+        axes.tick_params(left=False)
+        axes.spines["left"].set_visible(False)
+        return _svg(figure)
+
+
+def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
+    """Returns how often predictions of some confidence are right; the larger a dot, the more images.
+
+    Args:
+      bins: see `training.calibration.reliability`.
+    """
+    most = max(one["images"] for one in bins)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=(0, (4, 3)))
+        axes.plot(
+            [one["confidence"] for one in bins],
+            [one["accuracy"] for one in bins],
+            color=COLOURS[0],
+            lw=1,
+        )
+        axes.scatter(
+            [one["confidence"] for one in bins],
+            [one["accuracy"] for one in bins],
+            s=[18 + 140 * one["images"] / most for one in bins],
+            color=COLOURS[0],
+            zorder=3,
+        )
+        axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03))
+        axes.grid(color=_INK, alpha=0.1)
+        return _svg(figure)
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= 34 else text[:33] + "…"
 

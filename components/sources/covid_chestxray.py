@@ -13,15 +13,21 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from components.errors import UserError
 from components.labels import label_of
+from components.locations import names
 from components.sources import Row
 
 NAME = "covid-chestxray"
 WHERE_TO_GET_IT = "https://github.com/ieee8023/covid-chestxray-dataset"
 FRONTAL_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
+
+# Where the lungs are, for some images: `<the image's name without its ending>_mask.png`, white in the lungs,
+# made by a model (Selvan et al., Lung Segmentation from Chest X-rays using Variational Data Imputation,
+# arXiv:2005.10052) and checked by the dataset's authors.
+MASKS = "annotations/lungVAE-masks"
 
 _REQUIRED = ("patientid", "finding", "view", "modality", "filename")
 
@@ -124,6 +130,22 @@ def unnamed_files(files: Iterable[str], paths: Iterable[str]) -> list[str]:
         path for path in files if path.startswith("images/") and path.count("/") == 1
         and path not in named
     )  # fmt: skip
+
+
+def masks(directory: Path, paths: Iterable[str]) -> dict[str, Path]:
+    """Returns the lung masks that there are, by the path of their image.
+
+    Args:
+      directory: the dataset's.
+      paths: of images, as in `Row`.
+    """
+    stems = {path: PurePosixPath(path).stem for path in paths}
+    there = set(names(directory / MASKS))
+    return {
+        path: directory / MASKS / f"{stem}_mask.png"
+        for path, stem in stems.items()
+        if f"{stem}_mask.png" in there
+    }
 
 
 def columns(directory: Path) -> list[str]:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import UserError
-from components.gate import decide, gate, parse
+from components.gate import decide, gate
+from components.rules import RULE_NAMES, RULES, parse
 
 
 def candidate(recipe: str, macro_f1: float = 0.8, **recalls: float | None) -> dict:
@@ -94,9 +95,64 @@ def test_a_winner_passes_and_nobody_who_passes_has_more_covid_recall(found, covi
         assert found[int(decision["winner"])]["covid"] == max(passing)
 
 
-def test_a_gate_is_written_as_class_and_recall() -> None:
-    assert parse("covid=0.95, default=0.8") == {"covid": 0.95, "default": 0.8}
-    assert parse("viral=0.5") == {"viral": 0.5, "default": 0.7}
+def audited(**found) -> dict:
+    """An audit that keeps every rule, but for what is given."""
+    whole = {
+        "leaks": 0,
+        "explained": {"frame probe": 0.2, "lungs blanked": 0.1},
+        "attribution": {"all": {"focus": 1.6}},
+        "calibration": {"error": 0.05},
+        "lowest_subgroup": {"recall": {"value": 0.8}},
+        "same_source": {"false_alarms": {"value": 0.1}},
+    }
+    return {**whole, **found}
+
+
+BROKEN = {
+    "leaks": ({"leaks": 1}, "in training is 1.00, over 0"),
+    "frame-explained": (
+        {"explained": {"frame probe": 0.9, "lungs blanked": 0.1}},
+        "sees the frame alone is 0.90, over 0.5",
+    ),
+    "lung-free-explained": (
+        {"explained": {"frame probe": 0.2, "lungs blanked": 0.6}},
+        "lungs are blanked is 0.60, over 0.5",
+    ),
+    "in-lungs": ({"attribution": None}, "could not be measured"),
+    "calibration-error": ({"calibration": {"error": 0.2}}, "calibration error is 0.20, over 0.15"),
+    "subgroup-recall": ({"lowest_subgroup": {"recall": {"value": 0.5}}}, "is 0.50, under 0.6"),
+    "false-alarms": ({"same_source": {"false_alarms": {"value": 0.7}}}, "is 0.70, over 0.5"),
+}
+
+
+def test_a_candidate_must_keep_every_rule_of_trust() -> None:
+    one = candidate("a", covid=1.0, normal=1.0)
+    assert decide([one], parse(""), audits=[audited()])["winner"] == "a"
+    assert set(BROKEN) == set(RULE_NAMES)
+    for name, (found, reason) in BROKEN.items():
+        decision = decide([one], parse(""), audits=[audited(**found)])
+        assert decision["winner"] is None
+        (said,) = decision["candidates"][0]["reasons"]
+        assert reason in said
+        (broken,) = (row for row in decision["candidates"][0]["rules"] if not row["passed"])
+        assert broken["name"] == name
+        off = parse(f"{name}={'0' if broken['at_least'] else 'inf'}")
+        decision = decide([one], off, audits=[audited(**found)])
+        assert decision["winner"] == "a"
+        assert "Infinity" not in json.dumps(decision)
+
+
+def test_what_few_images_cannot_show_refuses_nobody() -> None:
+    one = candidate("a", covid=1.0, normal=1.0)
+    few = audited(lowest_subgroup=None, same_source=None)
+    assert decide([one], parse(""), audits=[few])["winner"] == "a"
+
+
+def test_a_gate_is_written_as_names_and_numbers() -> None:
+    rules = {rule.name: rule.bound for rule in RULES}
+    assert parse("covid=0.95, default=0.8") == {"covid": 0.95, "default": 0.8, **rules}
+    assert parse("viral=0.5")["default"] == 0.7
+    assert parse("in-lungs=1.5")["in-lungs"] == 1.5
 
 
 @pytest.mark.parametrize(

@@ -9,24 +9,37 @@ from playwright.sync_api import Browser
 
 from components.gate import gate
 from components.report import report
+from components.rules import parse
 from tests.browser import opened, require_whole
 
 
 @pytest.fixture(scope="module")
 def pages(
-    examples: Path, validation: Path, evaluation: Path, tmp_path_factory: pytest.TempPathFactory
+    examples: Path,
+    validation: Path,
+    evaluation: Path,
+    audit: Path,
+    lungs: Path,
+    version: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("pages")
-    gate([evaluation], {"covid": 0.5, "default": 1.0}, directory / "decision")
+    gate([evaluation], parse("covid=0.5,default=1"), directory / "decision", audits=[audit])
     report(examples, validation, [evaluation], directory / "decision", directory / "report.html")
     return {
         "report": directory / "report.html",
         "evaluation": evaluation / "evaluation.html",
         "validation": validation / "validation.html",
+        "audit": audit / "audit.html",
+        "lungs": lungs / "lungs.html",
+        "model card": version / "model_card.html",
     }
 
 
-@pytest.mark.parametrize("name", ["report", "evaluation", "validation"])
+PAGES = ["report", "evaluation", "validation", "audit", "lungs", "model card"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [390, 1180])
 def test_a_page_fits_its_window_and_shows_all_pictures(
     browser: Browser, pages: dict[str, Path], name: str, width: int
@@ -37,7 +50,10 @@ def test_a_page_fits_its_window_and_shows_all_pictures(
     page.close()
 
 
-@pytest.mark.parametrize("name", ["report", "evaluation", "validation"])
+PAGES = ["report", "evaluation", "validation", "audit", "lungs", "model card"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(
     browser: Browser, pages: dict[str, Path], name: str, scheme: str

@@ -70,6 +70,7 @@ def test_all_that_a_run_reads_and_leaves_may_lie_in_an_object_store(
     examples: Path,
     records: Path,
     tiny_cnn,
+    audit: Path,
     decision: Path,
     unused_ports: tuple[int, int],
     covid_directory: Path,
@@ -96,7 +97,7 @@ def test_all_that_a_run_reads_and_leaves_may_lie_in_an_object_store(
     )  # fmt: skip
     evaluate(tmp_path / "model", tmp_path / "records", tmp_path / "evaluation")
     version = deploy(
-        tmp_path / "model", tmp_path / "evaluation", decision, f"{place}/models", "cxrflow"
+        tmp_path / "model", tmp_path / "evaluation", audit, decision, f"{place}/models", "cxrflow"
     )
     assert version == f"{place}/models/cxrflow/1" == store.newest(f"{place}/models", "cxrflow")
     image = covid_directory / "images" / "phantom-0000.png"

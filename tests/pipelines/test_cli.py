@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from components.gate import GATE
+from components.rules import GATE
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from pipelines import cli
 from tests.pipelines.cli import cxrflow
@@ -33,7 +33,7 @@ def test_every_command_has_help(command: str) -> None:
             "there is no recipe 'vgg'; there are coronet-4class, coronet-3class",
         ),
         (["--gate", "covid"], "'covid' in 'covid' is not NAME=NUMBER"),
-        (["--gate", "covd=0.9"], "no recipe has a class 'covd'"),
+        (["--gate", "covd=0.9"], "'covd' is no class of a recipe and no rule"),
         (["--epochs", "cnn-dubey=0"], "no number of epochs"),
         ([], "looked for metadata.csv in"),
     ],

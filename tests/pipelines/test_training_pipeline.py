@@ -41,7 +41,8 @@ def test_names_tell_the_story(spec: dict) -> None:
         "Write TFRecords",
         "Ask the version that is served",
         "candidates",
-        "Gate on the recall of every class, and on the champion",
+        "Learn where the lungs are",
+        "Gate on recall, trust and the champion",
         "Report",
         "a-candidate-passed",
     }
@@ -53,6 +54,7 @@ def test_names_tell_the_story(spec: dict) -> None:
     assert names(spec["components"][loop["componentRef"]["name"]]["dag"]) == {
         "Train a candidate",
         "Evaluate it on the test split",
+        "Audit what it looks at",
     }
 
 

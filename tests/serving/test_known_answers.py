@@ -61,7 +61,7 @@ def test_what_evaluation_kept_is_asked_of_a_real_server(version: Path) -> None:
 
 
 def test_a_model_that_answers_otherwise_is_not_published(
-    model: Path, evaluation: Path, decision: Path, tmp_path: Path
+    model: Path, evaluation: Path, audit: Path, decision: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "evaluation"
     shutil.copytree(evaluation, other)
@@ -71,7 +71,7 @@ def test_a_model_that_answers_otherwise_is_not_published(
     (other / known_answers.FILE).write_text(json.dumps(rows))
     report = tmp_path / "report.md"
     with pytest.raises(UserError, match="evaluation had"):
-        deploy(model, other, decision, str(tmp_path / "store"), "cxrflow", report=report)
+        deploy(model, other, audit, decision, str(tmp_path / "store"), "cxrflow", report=report)
     assert not (tmp_path / "store").exists()
     assert "- ended: check: a server on this machine answers" in report.read_text()
 

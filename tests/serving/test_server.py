@@ -120,7 +120,7 @@ def test_json_is_read_whatever_the_content_type(url: str) -> None:
 
 
 def test_a_new_version_is_swapped_in_without_a_failed_request(
-    url: str, model: Path, evaluation: Path, home: Path, tmp_path: Path
+    url: str, model: Path, evaluation: Path, audit: Path, home: Path, tmp_path: Path
 ) -> None:
     before = local.running(home)
     decision = tmp_path / "decision"
@@ -141,7 +141,7 @@ def test_a_new_version_is_swapped_in_without_a_failed_request(
         while not versions and not asked.done():
             pass
         models = str(home / "store")
-        version = Path(deploy(model, evaluation, decision, models, "cxrflow", server=home))
+        version = Path(deploy(model, evaluation, audit, decision, models, "cxrflow", server=home))
         swapped.set()
         asked.result()
     assert versions == sorted(versions, key=int)

@@ -1,0 +1,531 @@
+"""Step `audit`: whether a candidate decides by the lungs, or by what tells its data's sources apart.
+
+Covid comes from one source and nearly all else from another, of children: so a model can be right for
+wrong reasons (DeGrave, Janizek, Lee: "AI for radiographic COVID-19 detection selects shortcuts over
+signal", Nature Machine Intelligence 2021). What is measured is held against the gate's rules; see
+`components.rules`.
+"""
+
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import layers
+from kfp import dsl
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from components import find_lungs, pages, rules, splits
+from components.answers import AUDIT, AUDIT_PAGE, PREDICTIONS
+from components.divisions import Division, division
+from components.examples import EXAMPLES, SUMMARY
+from components.files import read_json, write_aside, write_json, write_text
+from components.labels import COVID
+from components.pages import heat_maps, plots
+from components.progress import logger
+from components.sources import covid_chestxray, kermany
+from components.step import training_step
+from training import calibration, data, export, gradcam, lungs, metrics
+from training.recipes import Recipe, recipe_named
+
+# Of each side of an image; the lungs are hardly ever in it.
+_FRAME = 0.12
+_CORNER = 0.2
+_BATCH = 16
+_PROBE_SIDE, _PROBE_EPOCHS = 64, 12
+_FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
+_FOLDS = 4
+_LUNGS_SEEN = 0.03  # less of the image than this are no lungs: they were not found
+_PICTURE = 200
+_AGES = (0, 18, 40, 65, 200)
+_AGE_NAMES = ("under 18 years", "18 to 39 years", "40 to 64 years", "65 years and over")
+_ADULT = 18
+
+WHOLE, LUNG_FREE, LUNGS_ALONE = "whole image", "lungs blanked", "lungs alone"
+FRAME_ALONE, NO_MARKERS, PROBE = "frame alone", "markers blanked", "frame probe"
+
+
+def audit(
+    model: Path,
+    records: Path,
+    examples: Path,
+    evaluation: Path,
+    segmenter: Path,
+    output: Path,
+    *,
+    gate: Mapping[str, float] | None = None,
+    kept: Path | None = None,
+) -> dict[str, Any]:
+    """Measures what a candidate's answers on the test split rest on.
+
+    Args:
+      model: the output of `train`.
+      records: the TFRecords.
+      examples: the output of `ingest`.
+      evaluation: the output of `evaluate`.
+      segmenter: the output of `find_lungs`.
+      output: a directory to be made, with `audit.json` and `audit.html`. Written aside and renamed.
+      gate: whose rules the page holds the candidate against; see `rules.parse`.
+      kept: a directory that outlives the step, where the frame probe's answers are kept; or None.
+
+    Returns:
+      what `audit.json` says:
+      `views`: by name, how the candidate does when it is shown the whole image, the image with its lungs
+        blanked, its lungs alone, its frame alone, and without corners and burned-in letters; and
+        `frame probe`, how a network does that was trained on frames alone: `accuracy`, `balanced` (the
+        mean recall) and `recall` by class, with intervals.
+      `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
+        chance that it reaches; None where the candidate is hardly above chance.
+      `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), that of the
+        image which the lungs take (`area`), and their ratio (`focus`).
+      `probes`: rows of `what`, `auc` and `images`: how well a linear classifier tells the sources of one
+        class, or adults from children, by the candidate's own features, in cross-validation by patient.
+      `same_source`: in covid's own source, how covid is told from the other findings; or None.
+      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`, that of the
+        lowest recall with at least 20 images of covid; or None.
+      `calibration`: see `calibration.reliability`; with `temperature`.
+      `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
+      `lungs`: what `find_lungs` says, and in how many images they were `not_found`.
+      `rules`: see `rules.judged`; `recipe`, `images`, `fingerprint`, `phantoms`.
+
+    Raises:
+      UserError: the records are not whole.
+    """
+    card = read_json(model / export.CARD)
+    recipe = recipe_named(card["recipe"]["name"])
+    manifest, parts = data.read_manifest(records), division(card["division"])
+    exported = export.load(model / export.SAVED_MODEL)
+    images = data.encoded_images(records, manifest, recipe, parts.test)
+    seen, pictures = _look(exported, images, recipe, lungs.load(segmenter))
+
+    everyone = pd.read_parquet(examples / EXAMPLES)
+    table = everyone.set_index("id").loc[seen["id"]].reset_index()
+    predictions = pd.read_parquet(evaluation / PREDICTIONS).set_index("id").loc[seen["id"]]
+    table["truth"], table["predicted"] = (
+        predictions["truth"].to_numpy(),
+        predictions["predicted"].to_numpy(),
+    )
+    probabilities = predictions[list(recipe.classes)].to_numpy()
+    truth = seen["truth"]
+
+    views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
+    probe = _frame_probe(records, manifest, recipe, parts, card["seed"], kept)
+    views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
+    summary = read_json(examples / SUMMARY)
+    leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
+    groups = _subgroups(table)
+    found: dict[str, Any] = {
+        "recipe": recipe.name,
+        "division": card["division"],
+        "starting_point": card["starting_point"],
+        "images": len(truth),
+        "fingerprint": manifest["fingerprint"],
+        "phantoms": card["phantoms"] or manifest["phantoms"],
+        "views": views,
+        "explained": {
+            name: _explained(views[name]["balanced"], views[WHOLE]["balanced"], len(recipe.classes))
+            for name in (PROBE, LUNG_FREE, FRAME_ALONE)
+        },
+        "attribution": _attribution(seen, recipe.classes),
+        "probes": _probes(seen["features"], table),
+        "same_source": _same_source(table, predictions),
+        "subgroups": groups,
+        "lowest_subgroup": _lowest(groups),
+        "calibration": {
+            **calibration.reliability(probabilities, truth),
+            "temperature": card["temperature"],
+        },
+        "leaks": leak.ours,
+        "leakage": vars(leak),
+        "lungs": {
+            **read_json(segmenter / find_lungs.CARD),
+            "not_found": int((seen["area"] < _LUNGS_SEEN).sum()),
+        },
+    }
+    found["rules"] = rules.judged(found, gate or rules.parse(""))
+    page = pages.render(
+        "audit.html",
+        version=version("cxrflow"),
+        fingerprint=manifest["fingerprint"],
+        phantoms=found["phantoms"],
+        audit=found,
+        classes=recipe.classes,
+        levels=plots.levels(
+            {name: view["balanced"] for name, view in views.items()}, 1 / len(recipe.classes)
+        ),
+        reliability=plots.reliability(found["calibration"]["bins"]),
+        pictures=pictures,
+        colour_bar=heat_maps.colour_bar(),
+    )
+    with write_aside(output) as aside:
+        aside.mkdir()
+        write_json(aside / AUDIT, found)
+        write_text(aside / AUDIT_PAGE, page)
+    for row in found["rules"]:
+        if not row["passed"]:
+            logger.warning("%s: %s", recipe.name, row["reason"])
+    logger.info(
+        "%s: %d of %d rules of trust are kept",
+        recipe.name,
+        sum(row["passed"] for row in found["rules"]),
+        len(found["rules"]),
+    )
+    return found
+
+
+def blanked(pixels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Returns images in which what is in a mask has the mean of the rest.
+
+    Args:
+      pixels: float32 [N, height, width, 1] in 0..255.
+      mask: float32 of the same shape, or [1, height, width, 1]; 1 where nothing shall be seen.
+    """
+    axes = (1, 2, 3)
+    rest = 1 - tf.broadcast_to(mask, tf.shape(pixels))
+    mean = tf.math.divide_no_nan(
+        tf.reduce_sum(pixels * rest, axes, keepdims=True), tf.reduce_sum(rest, axes, keepdims=True)
+    )
+    return pixels * rest + mean * (1 - rest)
+
+
+def inner(height: int, width: int) -> np.ndarray:
+    """Returns float32 [1, height, width, 1]: 0 in the frame, the outer 12 % of each side, and 1 inside."""
+    mask = np.ones((1, height, width, 1), np.float32)
+    y, x = round(_FRAME * height), round(_FRAME * width)
+    mask[:, :y], mask[:, -y:], mask[:, :, :x], mask[:, :, -x:] = 0, 0, 0, 0
+    return mask
+
+
+def shown_otherwise(pixels: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns images as the audit shows them to a model.
+
+    Args:
+      pixels: float32 [N, height, width, 1] in 0..255.
+      found: where the lungs are; see `lungs.find`.
+
+    Returns:
+      by the view's name, images of the same shape. Lungs are blanked with a margin, so that their outline
+      goes with them.
+    """
+    height, width = pixels.shape[1:3]
+    margin = 2 * max(1, round(min(height, width) / 40)) + 1
+    swollen = tf.nn.max_pool2d(found, margin, 1, "SAME")
+    corner = np.zeros((1, height, width, 1), np.float32)
+    y, x = round(_CORNER * height), round(_CORNER * width)
+    corner[:, :y, :x] = corner[:, :y, -x:] = corner[:, -y:, :x] = corner[:, -y:, -x:] = 1
+    # Letters are burned in at full brightness.
+    highest = tf.reduce_max(pixels, (1, 2, 3), keepdims=True)
+    letters = tf.nn.max_pool2d(tf.cast(pixels > 0.95 * highest, tf.float32), 3, 1, "SAME")
+    markers = tf.maximum(tf.broadcast_to(corner, tf.shape(found)), letters) * (1 - found)
+    return {
+        WHOLE: pixels,
+        LUNG_FREE: blanked(pixels, swollen),
+        LUNGS_ALONE: blanked(pixels, 1 - swollen),
+        FRAME_ALONE: blanked(pixels, inner(height, width)),
+        NO_MARKERS: blanked(pixels, markers),
+    }
+
+
+def _look(
+    exported: export.Exported, images: tf.data.Dataset, recipe: Recipe, segmenter: keras.Model
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Shows the candidate every test image in every view.
+
+    Returns:
+      `id`, `truth`, `views` (probabilities by view), `features`, `inside` and `area` (shares of the heat
+      map and of the image that are lungs), each an array with a row an image; and for the page the first
+      image of each class in each view.
+    """
+    gathered: dict[str, list[Any]] = {}
+    pictures: dict[int, dict[str, Any]] = {}
+    for content, position, identity in images.batch(_BATCH):
+        pixels = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in content])
+        found = lungs.find(segmenter, pixels)
+        shown = shown_otherwise(pixels, found)
+        answers = {
+            name: exported.classify(pixels=one)["probabilities"].numpy()
+            for name, one in shown.items()
+        }
+        explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
+        heat = explained["heat_maps"].numpy()
+        size = pixels.shape[1:3]
+        fitted = np.stack([gradcam.fitted(one, size) for one in heat])
+        mask = found.numpy()[..., 0]
+        mass = fitted.sum(axis=(1, 2))
+        batch = {
+            "id": [one.decode() for one in identity.numpy()],
+            "truth": position.numpy(),
+            "features": exported.features(pixels=pixels)["features"].numpy(),
+            "area": mask.mean(axis=(1, 2)),
+            "inside": np.divide(
+                (fitted * mask).sum(axis=(1, 2)),
+                mass,
+                out=np.full(len(mass), np.nan),
+                where=mass > 0,
+            ),
+            **{f"view {name}": shares for name, shares in answers.items()},
+        }
+        for key, values in batch.items():
+            gathered.setdefault(key, []).append(values)
+        for row, truth in enumerate(position.numpy()):
+            if truth not in pictures and batch["area"][row] >= _LUNGS_SEEN:
+                pictures[truth] = {
+                    "truth": recipe.classes[truth],
+                    "views": [
+                        {
+                            "name": name,
+                            "picture": _picture(one[row]),
+                            "predicted": recipe.classes[int(answers[name][row].argmax())],
+                            "share": float(answers[name][row].max()),
+                        }
+                        for name, one in shown.items()
+                    ],
+                    "heat_map": pages.image_uri(heat_maps.overlay(_image(pixels[row]), heat[row])),
+                }
+    arrays = {key: np.concatenate(values) for key, values in gathered.items()}
+    views = {
+        key.removeprefix("view "): arrays.pop(key)
+        for key in list(arrays)
+        if key.startswith("view ")
+    }
+    return {**arrays, "views": views}, [pictures[truth] for truth in sorted(pictures)]
+
+
+def _image(pixels: tf.Tensor) -> Image.Image:
+    image = Image.fromarray(np.asarray(pixels)[..., 0].round().astype(np.uint8))
+    return image.resize((_PICTURE, _PICTURE))
+
+
+def _picture(pixels: tf.Tensor) -> str:
+    return pages.image_uri(_image(pixels))
+
+
+def _view(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    figures = metrics.evaluate(truth, probabilities, classes)
+    recall = {name: figures["per_class"][name]["recall"] for name in classes}
+    return {
+        "accuracy": figures["accuracy"],
+        "balanced": float(np.mean([rate["value"] or 0.0 for rate in recall.values()])),
+        "recall": recall,
+    }
+
+
+def _explained(balanced: float, whole: float, classes: int) -> float | None:
+    chance = 1 / classes
+    if whole < chance + 0.05:
+        return None
+    return max(0.0, (balanced - chance) / (whole - chance))
+
+
+def _attribution(seen: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any] | None:
+    usable = (seen["area"] >= _LUNGS_SEEN) & ~np.isnan(seen["inside"])
+    if not usable.any():
+        return None
+
+    def of(which: np.ndarray) -> dict[str, Any] | None:
+        if not which.any():
+            return None
+        inside, area = float(seen["inside"][which].mean()), float(seen["area"][which].mean())
+        return {"inside": inside, "area": area, "focus": inside / area, "images": int(which.sum())}
+
+    by_class = {name: of(usable & (seen["truth"] == i)) for i, name in enumerate(classes)}
+    return {"all": of(usable), "by_class": by_class}
+
+
+def _frame_probe(
+    records: Path,
+    manifest: Mapping[str, Any],
+    recipe: Recipe,
+    parts: Division,
+    seed: int,
+    kept: Path | None,
+) -> dict[str, np.ndarray]:
+    """Trains a small network on the frames of the images alone, and returns its answers on the test split.
+
+    What it reaches depends on the data and the classes, not on the candidate: its answers are kept.
+    """
+    key = (
+        manifest["fingerprint"],
+        dict(recipe.task),
+        vars(parts),
+        seed,
+        _PROBE_EPOCHS,
+        tf.__version__,
+    )
+    name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    file = kept / f"frame-probe-{name}.npz" if kept else None
+    if file and file.is_file():
+        with np.load(file) as there:
+            return dict(there)
+    small = dataclasses.replace(recipe, input_size=(_PROBE_SIDE, _PROBE_SIDE))
+    mask = tf.constant(inner(*small.input_size))
+    counts = data.class_counts(manifest, recipe, parts.train)
+
+    def frames(of: Sequence[str]) -> tf.data.Dataset:
+        return data.pixels(records, manifest, small, of).map(
+            lambda pixels, position: (blanked(pixels[tf.newaxis], mask)[0], position),
+            tf.data.AUTOTUNE,
+        )
+
+    keras.utils.set_random_seed(seed + 1)
+    probe = keras.Sequential([keras.Input((*small.input_size, 1)), layers.Rescaling(1 / 255)])
+    for filters in (16, 32, 64):
+        probe.add(layers.Conv2D(filters, 3, activation="relu"))
+        probe.add(layers.MaxPooling2D(2))
+    for layer in (
+        layers.Flatten(), layers.Dropout(0.3), layers.Dense(64, activation="relu"),
+        layers.Dense(len(recipe.classes), activation="softmax"),
+    ):  # fmt: skip
+        probe.add(layer)
+    probe.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy())
+    with tempfile.TemporaryDirectory() as scratch:
+        train = data.weighted(
+            data.kept(frames(parts.train), Path(scratch, "frames")), data.class_weights(counts)
+        )
+        images = sum(counts.values())
+        batches = data.training_batches(
+            train, images, 32, first_epoch=0, epochs=_PROBE_EPOCHS, seed=seed
+        )
+        probe.fit(
+            batches, epochs=_PROBE_EPOCHS, verbose=0, shuffle=False,
+            steps_per_epoch=data.steps_per_epoch(images, 32),
+        )  # fmt: skip
+    tested = list(frames(parts.test).as_numpy_iterator())
+    found = {
+        "truth": np.array([position for _, position in tested]),
+        "probabilities": probe.predict(np.stack([pixels for pixels, _ in tested]), verbose=0),
+    }
+    if file:
+        with write_aside(file) as aside, aside.open("wb") as opened:
+            np.savez(opened, **found)
+    return found
+
+
+def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    for label, members in table.groupby("truth", sort=False):
+        sources = members["source"].value_counts()
+        if len(sources) > 1 and sources.iloc[1] >= _FEWEST_TO_PROBE:
+            named = members[members["source"].isin(sources.index[:2])]
+            rows.append(
+                _probe(f"source of {label}", features, named, named["source"] == sources.index[0])
+            )
+    others = table[table["truth"] != COVID]
+    adult = _adult(others).dropna()
+    if min((adult == 0).sum(), (adult == 1).sum()) >= _FEWEST_TO_PROBE:
+        known = others.loc[adult.index]
+        rows.append(_probe("adult or child, covid left out", features, known, adult == 1))
+    return rows
+
+
+def _probe(
+    what: str, features: np.ndarray, members: pd.DataFrame, which: pd.Series
+) -> dict[str, Any]:
+    linear = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500)
+    )
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
+    scores = cross_val_predict(
+        linear, features[members.index], which.astype(int), groups=members["patient"], cv=folds,
+        method="predict_proba",
+    )[:, 1]  # fmt: skip
+    return {"what": what, "auc": float(roc_auc_score(which, scores)), "images": len(members)}
+
+
+def _adult(table: pd.DataFrame) -> pd.Series:
+    """Returns 1 for adults, 0 for children, NaN where it is not known."""
+    adult = (table["age"] >= _ADULT).astype(float).where(table["age"].notna())
+    return adult.mask(adult.isna() & (table["source"] == kermany.NAME), 0.0)
+
+
+def _same_source(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any] | None:
+    """Returns how covid is told where the source is no clue; None on too few images."""
+    own = (table["source"] == covid_chestxray.NAME).to_numpy()
+    is_covid = (table["truth"] == COVID).to_numpy()
+    others = own & ~is_covid
+    if others.sum() < _FEWEST_ALARMS:
+        return None
+    called = (table["predicted"] == COVID).to_numpy()
+    score = predictions[COVID].to_numpy()
+    return {
+        "recall": metrics.rate(int((called & own & is_covid).sum()), int((own & is_covid).sum())),
+        "false_alarms": metrics.rate(int((called & others).sum()), int(others.sum())),
+        "auc": float(roc_auc_score(is_covid[own], score[own])),
+    }
+
+
+def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
+    ages = pd.cut(table["age"], _AGES, right=False, labels=_AGE_NAMES)
+    kinds = {
+        "source": table["source"],
+        "view": "view " + table["view"].where(table["view"] != ""),
+        "sex": "sex " + table["sex"],
+        "age": ages.astype(object),
+    }
+    return [
+        {
+            "group": str(name),
+            "images": len(members),
+            "accuracy": metrics.rate(
+                int((members["truth"] == members["predicted"]).sum()), len(members)
+            ),
+            "recall": metrics.rate(
+                int(((members["truth"] == COVID) & (members["predicted"] == COVID)).sum()),
+                int((members["truth"] == COVID).sum()),
+            ),
+            "covid": int((members["truth"] == COVID).sum()),
+        }
+        for kind in kinds.values()
+        for name, members in table.groupby(kind.to_numpy())
+    ]
+
+
+def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    enough = [row for row in groups if row["covid"] >= _FEWEST_IN_SUBGROUP]
+    return min(enough, key=lambda row: row["recall"]["value"], default=None)
+
+
+@training_step
+def audit_step(
+    model: dsl.Input[dsl.Model],
+    records: dsl.Input[dsl.Dataset],
+    examples: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Input[dsl.Artifact],
+    lungs: dsl.Input[dsl.Model],
+    gate: str,
+    checkpoints: str,
+    audit: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Measures whether a candidate decides by the lungs. See `audit`."""
+    import shutil
+    from pathlib import Path
+
+    from components.answers import AUDIT_PAGE
+    from components.audit import audit as measure
+    from components.rules import parse
+
+    measure(
+        Path(model.path),
+        Path(records.path),
+        Path(examples.path),
+        Path(evaluation.path),
+        Path(lungs.path),
+        Path(audit.path),
+        gate=parse(gate),
+        kept=Path(checkpoints) if checkpoints else None,
+    )
+    audit.metadata["recipe"] = model.metadata["recipe"]
+    shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)

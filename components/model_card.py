@@ -1,0 +1,43 @@
+"""A model's card, published beside it: what it is, what it is for, and what is known of its faults.
+
+The sections are those of Mitchell et al., "Model Cards for Model Reporting", arXiv:1810.03993.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from components import pages
+
+MARKDOWN, HTML = "model_card.md", "model_card.html"
+
+
+def written(
+    card: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    audit: Mapping[str, Any],
+    decision: Mapping[str, Any],
+) -> dict[str, str]:
+    """Returns the card as Markdown and as a page, by file name.
+
+    Args:
+      card: `model.json` of the model.
+      metrics: of `evaluate`.
+      audit: of `audit`.
+      decision: of `gate`, which it won.
+    """
+    (winner,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
+    text = pages.render(
+        "model_card.md", card=card, metrics=metrics, audit=audit, rules=winner["rules"]
+    )
+    page = pages.render(
+        "model_card.html",
+        version=card["versions"]["cxrflow"],
+        fingerprint=card["fingerprint"],
+        phantoms=card["phantoms"],
+        name=card["recipe"]["name"],
+        card=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text)),
+    )
+    return {MARKDOWN: text, HTML: page}

@@ -1,0 +1,184 @@
+"""Shortcuts that are planted must be found, and a set without them must pass."""
+
+import dataclasses
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components import rules, splits
+from components.audit import (
+    FRAME_ALONE,
+    LUNG_FREE,
+    WHOLE,
+    audit,
+    blanked,
+    shown_otherwise,
+)
+from components.evaluate import evaluate
+from components.labels import COVID
+from components.phantoms import draw_with_lungs
+from components.train import train
+from components.write_records import write_records
+from training import lungs as segmenter
+
+# As many images of two classes as a small network needs to learn the sign in the lungs.
+OF_EACH = 150
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path]]:
+    """Makes examples of phantoms, covid in one source and normal in the other, and their records."""
+    random = np.random.default_rng(1)
+    drawn = [(label, draw_with_lungs(label, random)[0]) for label in (COVID, "normal") * OF_EACH]
+
+    def make(change: Callable[[Image.Image, str], Image.Image]) -> tuple[Path, Path]:
+        home = tmp_path_factory.mktemp("planted")
+        rows, sources = [], {"covid-chestxray": home / "covid", "kermany": home / "kermany"}
+        for directory in sources.values():
+            directory.mkdir()
+        for number, (label, image) in enumerate(drawn):
+            source = "covid-chestxray" if label == COVID else "kermany"
+            name = f"{number:04d}.png"
+            change(image, label).save(sources[source] / name)
+            content = (sources[source] / name).read_bytes()
+            rows.append(
+                {
+                    "id": f"{source}/{name}", "source": source, "path": name, "label": label,
+                    "patient": f"{source}/{number}", "sha256": f"{hash(content):064x}"[-64:],
+                    "perceptual_hash": np.random.default_rng(number).bytes(32).hex(),
+                    "view": "PA", "sex": "M" if number % 4 < 2 else "F",
+                    "age": 50.0 if label == COVID else 3.0, "folder_split": "", "span": 1,
+                }
+            )  # fmt: skip
+        table = pd.DataFrame(rows)
+        table["split"] = splits.assign(table, seed=0)
+        examples = home / "examples"
+        examples.mkdir()
+        table.to_parquet(examples / "examples.parquet")
+        summary = {"fingerprint": home.name, "phantoms": True, "span": None, "seed": 0, "folds": 0}
+        (examples / "summary.json").write_text(json.dumps(summary))
+        write_records(examples, sources, home / "records")
+        return examples, home / "records"
+
+    return make
+
+
+@pytest.fixture
+def audited(
+    clean: Callable[..., tuple[Path, Path]], tiny_cnn, lungs: Path, tmp_path: Path
+) -> Callable[..., dict]:
+    def run(change: Callable[[Image.Image, str], Image.Image]) -> dict:
+        examples, records = clean(change)
+        recipe = dataclasses.replace(tiny_cnn, input_size=(64, 64), epochs=14)
+        train(recipe, records, tmp_path / "model", tmp_path / "checkpoints", precision="float32")
+        evaluate(tmp_path / "model", records, tmp_path / "evaluation")
+        return audit(
+            tmp_path / "model",
+            records,
+            examples,
+            tmp_path / "evaluation",
+            lungs,
+            tmp_path / "audit",
+        )
+
+    return run
+
+
+def broken(found: dict) -> set[str]:
+    return {row["name"] for row in rules.judged(found, rules.parse("")) if not row["passed"]}
+
+
+def marked(image: Image.Image, label: str) -> Image.Image:
+    if label == COVID:
+        image = image.copy()
+        image.paste(255, (6, 6, 46, 30))
+    return image
+
+
+def brighter(image: Image.Image, label: str) -> Image.Image:
+    return image.point(lambda value: min(255, value + 50)) if label == COVID else image
+
+
+def test_without_a_shortcut_the_frame_explains_nothing(audited: Callable[..., dict]) -> None:
+    found = audited(lambda image, label: image)
+    assert found["views"][WHOLE]["balanced"] > 0.9
+    assert found["explained"]["frame probe"] < 0.4
+    assert found["explained"][LUNG_FREE] < 0.4
+    assert not broken(found) & {"frame-explained", "lung-free-explained", "leaks"}
+
+
+def test_a_marker_in_the_corner_of_one_class_is_found(audited: Callable[..., dict]) -> None:
+    found = audited(marked)
+    assert found["explained"]["frame probe"] > 0.9
+    assert found["views"][LUNG_FREE]["balanced"] > 0.9
+    assert found["views"][FRAME_ALONE]["balanced"] > 0.9
+    assert {"frame-explained", "lung-free-explained"} <= broken(found)
+
+
+def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> None:
+    found = audited(brighter)
+    assert found["explained"]["frame probe"] > 0.8
+    assert "frame-explained" in broken(found)
+
+
+def test_a_patient_on_both_sides_is_found(
+    model: Path, records: Path, examples: Path, evaluation: Path, lungs: Path, tmp_path: Path
+) -> None:
+    leaking = tmp_path / "examples"
+    shutil.copytree(examples, leaking)
+    table = pd.read_parquet(leaking / "examples.parquet")
+    patient = table.loc[table["split"] == "train", "patient"].iloc[0]
+    table.loc[table.index[table["split"] == "test"][0], "patient"] = patient
+    table.to_parquet(leaking / "examples.parquet")
+    found = audit(model, records, leaking, evaluation, lungs, tmp_path / "audit")
+    assert found["leaks"] == 1
+    assert "leaks" in broken(found)
+
+
+def test_what_is_blanked_has_the_mean_of_the_rest() -> None:
+    pixels = tf.random.uniform((3, 20, 24, 1), 0, 255, seed=0)
+    mask = np.zeros((1, 20, 24, 1), np.float32)
+    mask[:, 5:9, 3:17] = 1
+    seen = blanked(pixels, mask).numpy()
+    hidden = mask[0, ..., 0] == 1
+    for before, after in zip(pixels.numpy()[..., 0], seen[..., 0], strict=True):
+        assert np.array_equal(after[~hidden], before[~hidden])
+        np.testing.assert_allclose(after[hidden], before[~hidden].mean(), rtol=1e-5)
+
+
+def test_views_without_lungs_show_no_pixel_of_them() -> None:
+    found = np.zeros((1, 40, 40, 1), np.float32)
+    found[:, 10:30, 8:16] = 1
+    random = np.random.default_rng(0)
+    pixels = random.uniform(0, 200, (1, 40, 40, 1)).astype(np.float32)
+    others = np.where(found == 1, random.uniform(0, 200, pixels.shape), pixels).astype(np.float32)
+    for view in (LUNG_FREE, FRAME_ALONE):
+        one, other = (
+            shown_otherwise(tf.constant(image), tf.constant(found))[view]
+            for image in (pixels, others)
+        )
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_segmenter_finds_lungs_that_it_has_not_seen(lungs: Path) -> None:
+    random = np.random.default_rng(5)
+    dices = []
+    for label in (COVID, "normal", "bacterial"):
+        image, mask = draw_with_lungs(label, random)
+        shown = []
+        for picture in (image, mask):
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+            shown.append(segmenter.shown(buffer.getvalue())[np.newaxis])
+        found = segmenter.find(segmenter.load(lungs), shown[0])
+        dices.append(float(segmenter.dice((shown[1] > 127).astype(np.float32), found)))
+    assert min(dices) > 0.85
+    assert json.loads((lungs / "lungs.json").read_text())["dice"] > 0.85
