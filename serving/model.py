@@ -115,6 +115,10 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             "refused": refused and {"version": refused["version"], "reason": refused["reason"]},
         }
 
+    def document(self, name: str) -> Path:
+        """Returns where a page about the version that is served lies, if it was published with one."""
+        return self._version.directory / name
+
     def get_input_types(self) -> list[dict[str, Any]]:
         """Returns the inputs of V2's metadata."""
         return protocol.inputs()

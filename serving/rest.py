@@ -21,6 +21,8 @@ from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
+from components.answers import AUDIT_PAGE
+from components.model_card import HTML
 from serving.model import Busy, ChestXrayModel
 from serving.protocol import JSON_LENGTH, V1Request, V2Request, images_of_v1, v2_request
 
@@ -95,6 +97,14 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
         """Returns what is known of the version that is served."""
         return model.about()
 
+    @app.get("/model/card", include_in_schema=False)
+    async def card() -> Response:
+        return _document(model.document(HTML))
+
+    @app.get("/model/audit", include_in_schema=False)
+    async def audit() -> Response:
+        return _document(model.document(AUDIT_PAGE))
+
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -134,6 +144,14 @@ def _takes(body: type[V1Request] | type[V2Request]) -> dict[str, Any]:
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def _document(file: Path) -> Response:
+    if not file.is_file():
+        return _json({"error": "this version was published without it"}, 404)
+    # Pages of the pipeline's own: a file each, its style within, no script.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+    return FileResponse(file, headers={"Content-Security-Policy": policy}, media_type="text/html")
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -112,6 +112,13 @@ def test_it_says_what_the_model_is_and_how_well_it_does(browser: Browser, url: s
     rows = page.get_by_role("table").get_by_role("row").all_inner_texts()[1:]
     assert [row.split()[0] for row in rows] == told["classes"]
     assert f"{100 * told['recall'][0]['low']:.1f} %" in rows[0]
+    for link, heading in (("what it is for", "Intended use"), ("what it looks at", "Calibration")):
+        page.get_by_role("link", name=link).click()
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
+        assert (
+            page.evaluate("getComputedStyle(document.body).margin") == "0px"
+        )  # its style is let in
+        page.go_back()
     page.close()
 
 
