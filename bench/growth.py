@@ -44,7 +44,8 @@ def main() -> None:
     snapshots = sorted((covid / "snapshots").glob("metadata-*.csv"))[:3]
     today = output / "today"
     today.mkdir(parents=True, exist_ok=True)
-    (today / "images").symlink_to((covid / "images").resolve())
+    for folder in ("images", "annotations"):
+        (today / folder).symlink_to((covid / folder).resolve())
     if (covid / phantoms.MARKER).exists():
         shutil.copy(covid / phantoms.MARKER, today)
     for snapshot, arguments in zip([*snapshots, snapshots[-1]], DAYS, strict=True):

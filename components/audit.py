@@ -8,6 +8,7 @@ signal", Nature Machine Intelligence 2021). What is measured is held against the
 
 import dataclasses
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -28,15 +29,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from components import find_lungs, pages, rules, splits
-from components.answers import AUDIT, AUDIT_PAGE, PREDICTIONS
+from components.answers import AUDIT, AUDIT_PAGE
 from components.divisions import Division, division
+from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
-from components.labels import COVID
+from components.images import for_tensorflow
+from components.labels import COVID, LABELS, label_of
 from components.pages import heat_maps, plots
 from components.progress import logger
 from components.sources import covid_chestxray, kermany
 from components.step import training_step
+from serving import store
 from training import calibration, data, export, gradcam, lungs, metrics
 from training.recipes import Recipe, recipe_named
 
@@ -61,22 +65,23 @@ def audit(
     model: Path,
     records: Path,
     examples: Path,
-    evaluation: Path,
     segmenter: Path,
     output: Path,
     *,
+    external: Mapping[str, Path] | None = None,
     gate: Mapping[str, float] | None = None,
     kept: Path | None = None,
 ) -> dict[str, Any]:
     """Measures what a candidate's answers on the test split rest on.
 
     Args:
-      model: the output of `train`.
+      model: the output of `train`, or a version of the model store: of that, images that it was made with
+        are left out.
       records: the TFRecords.
       examples: the output of `ingest`.
-      evaluation: the output of `evaluate`.
       segmenter: the output of `find_lungs`.
       output: a directory to be made, with `audit.json` and `audit.html`. Written aside and renamed.
+      external: directories of radiographs that training never saw, by name; see `external_images`.
       gate: whose rules the page holds the candidate against; see `rules.parse`.
       kept: a directory that outlives the step, where the frame probe's answers are kept; or None.
 
@@ -96,6 +101,7 @@ def audit(
       `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`, that of the
         lowest recall with at least 20 images of covid; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
+      `external`: rows of `name`, `images`, `called_covid` (of those without covid), and `recall` by class.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: what `find_lungs` says, and in how many images they were `not_found`.
       `rules`: see `rules.judged`; `recipe`, `images`, `fingerprint`, `phantoms`.
@@ -106,19 +112,19 @@ def audit(
     card = read_json(model / export.CARD)
     recipe = recipe_named(card["recipe"]["name"])
     manifest, parts = data.read_manifest(records), division(card["division"])
-    exported = export.load(model / export.SAVED_MODEL)
+    saved = model / export.SAVED_MODEL
+    exported = export.load(saved if saved.is_dir() else model)
     images = data.encoded_images(records, manifest, recipe, parts.test)
+    if (model / store.IMAGES).is_file():
+        made_with = tf.constant(pd.read_parquet(model / store.IMAGES)["id"].to_list())
+        images = images.filter(lambda content, position, one: tf.reduce_all(one != made_with))
     seen, pictures = _look(exported, images, recipe, lungs.load(segmenter))
 
     everyone = pd.read_parquet(examples / EXAMPLES)
     table = everyone.set_index("id").loc[seen["id"]].reset_index()
-    predictions = pd.read_parquet(evaluation / PREDICTIONS).set_index("id").loc[seen["id"]]
-    table["truth"], table["predicted"] = (
-        predictions["truth"].to_numpy(),
-        predictions["predicted"].to_numpy(),
-    )
-    probabilities = predictions[list(recipe.classes)].to_numpy()
-    truth = seen["truth"]
+    truth, probabilities = seen["truth"], seen["views"][WHOLE]
+    table["truth"] = [recipe.classes[i] for i in truth]
+    table["predicted"] = [recipe.classes[i] for i in probabilities.argmax(axis=1)]
 
     views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
     probe = _frame_probe(records, manifest, recipe, parts, card["seed"], kept)
@@ -140,13 +146,17 @@ def audit(
         },
         "attribution": _attribution(seen, recipe.classes),
         "probes": _probes(seen["features"], table),
-        "same_source": _same_source(table, predictions),
+        "same_source": _same_source(table, probabilities[:, recipe.classes.index(COVID)]),
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
         "calibration": {
             **calibration.reliability(probabilities, truth),
             "temperature": card["temperature"],
         },
+        "external": [
+            _external(exported, name, directory, recipe)
+            for name, directory in (external or {}).items()
+        ],
         "leaks": leak.ours,
         "leakage": vars(leak),
         "lungs": {
@@ -450,7 +460,7 @@ def _adult(table: pd.DataFrame) -> pd.Series:
     return adult.mask(adult.isna() & (table["source"] == kermany.NAME), 0.0)
 
 
-def _same_source(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any] | None:
+def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | None:
     """Returns how covid is told where the source is no clue; None on too few images."""
     own = (table["source"] == covid_chestxray.NAME).to_numpy()
     is_covid = (table["truth"] == COVID).to_numpy()
@@ -458,7 +468,6 @@ def _same_source(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, An
     if others.sum() < _FEWEST_ALARMS:
         return None
     called = (table["predicted"] == COVID).to_numpy()
-    score = predictions[COVID].to_numpy()
     return {
         "recall": metrics.rate(int((called & own & is_covid).sum()), int((own & is_covid).sum())),
         "false_alarms": metrics.rate(int((called & others).sum()), int(others.sum())),
@@ -497,12 +506,74 @@ def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return min(enough, key=lambda row: row["recall"]["value"], default=None)
 
 
+def external_images(directory: Path) -> list[tuple[Path, str]]:
+    """Returns radiographs that training never saw, with what is known of each.
+
+    Args:
+      directory: holds `labels.csv` with the columns `path` (relative to it) and `label`, or a folder for
+        each finding. Labels and folders are read as `components.labels.label_of` reads findings.
+
+    Returns:
+      files and labels; of a finding that is none of our labels its own words.
+
+    Raises:
+      UserError: there is neither.
+    """
+    listed = directory / "labels.csv"
+    if listed.is_file():
+        rows = pd.read_csv(listed, dtype=str)
+        found = [
+            (directory / path, label)
+            for path, label in zip(rows["path"], rows["label"], strict=True)
+        ]
+    else:
+        found = [
+            (file, re.sub(r"findings$", "finding", folder.name.lower().replace("_", " ")))
+            for folder in sorted(directory.glob("*/"))
+            for file in sorted(folder.iterdir())
+        ]
+    if not found:
+        raise UserError(
+            f"external: {directory} has neither labels.csv nor a folder for each finding, such as "
+            "No_finding/"
+        )
+    return [(file, text if text in LABELS else label_of(text)[0] or text) for file, text in found]
+
+
+def _external(
+    exported: export.Exported, name: str, directory: Path, recipe: Recipe
+) -> dict[str, Any]:
+    rows = external_images(directory)
+    predicted = []
+    for start in range(0, len(rows), _BATCH):
+        pixels = [
+            exported.preprocess(image_bytes=tf.constant(for_tensorflow(file.read_bytes())))[
+                "pixels"
+            ]
+            for file, _ in rows[start : start + _BATCH]
+        ]
+        answers = exported.classify(pixels=tf.stack(pixels))["probabilities"].numpy()
+        predicted += [recipe.classes[i] for i in answers.argmax(axis=1)]
+    truth = [recipe.task.get(label, label) for _, label in rows]
+    pairs = list(zip(truth, predicted, strict=True))
+    others = [answer for true, answer in pairs if true != COVID]
+    return {
+        "name": name,
+        "images": len(pairs),
+        "called_covid": metrics.rate(others.count(COVID), len(others)),
+        "recall": {
+            one: metrics.rate(pairs.count((one, one)), truth.count(one))
+            for one in recipe.classes
+            if one in truth
+        },
+    }
+
+
 @training_step
 def audit_step(
     model: dsl.Input[dsl.Model],
     records: dsl.Input[dsl.Dataset],
     examples: dsl.Input[dsl.Dataset],
-    evaluation: dsl.Input[dsl.Artifact],
     lungs: dsl.Input[dsl.Model],
     gate: str,
     checkpoints: str,
@@ -521,7 +592,6 @@ def audit_step(
         Path(model.path),
         Path(records.path),
         Path(examples.path),
-        Path(evaluation.path),
         Path(lungs.path),
         Path(audit.path),
         gate=parse(gate),

@@ -94,6 +94,16 @@ RULES = (
         ),
         needed=False,
     ),
+    Rule(
+        name="external-false-alarms",
+        what="highest share of another place's images without covid that are called covid",
+        bound=0.3,
+        at_least=False,
+        measure=lambda audit: max(
+            (one["called_covid"]["value"] for one in audit["external"]), default=None
+        ),
+        needed=False,
+    ),
 )
 RULE_NAMES = tuple(rule.name for rule in RULES)
 

@@ -178,7 +178,6 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         model=trained.outputs["model"],
                         records=recorded.outputs["records"],
                         examples=ingested.outputs["examples"],
-                        evaluation=evaluated.outputs["evaluation"],
                         lungs=lungs.outputs["lungs"],
                         gate=gate,
                         checkpoints=checkpoints,

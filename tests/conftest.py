@@ -106,14 +106,13 @@ def audit(
     model: Path,
     records: Path,
     examples: Path,
-    evaluation: Path,
     lungs: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     from components.audit import audit
 
     output = tmp_path_factory.mktemp("audit") / "audit"
-    audit(model, records, examples, evaluation, lungs, output)
+    audit(model, records, examples, lungs, output)
     return output
 
 

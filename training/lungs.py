@@ -83,7 +83,7 @@ def train(
             pixels += lots.normal(0, 6, pixels.shape)
             yield pixels.clip(0, 255).astype(np.float32), (mask > 127).astype(np.float32)
 
-    model.compile(keras.optimizers.Adam(2e-3), lambda truth, seen: _loss(truth, seen))
+    model.compile(keras.optimizers.Adam(2e-3), _loss)
     for step, (pixels, mask) in enumerate(batches()):
         if step == int(0.7 * epochs * steps):
             model.optimizer.learning_rate = 5e-4

@@ -20,9 +20,10 @@ from components.audit import (
     WHOLE,
     audit,
     blanked,
+    external_images,
     shown_otherwise,
 )
-from components.evaluate import evaluate
+from components.errors import UserError
 from components.labels import COVID
 from components.phantoms import draw_with_lungs
 from components.train import train
@@ -79,12 +80,10 @@ def audited(
         examples, records = clean(change)
         recipe = dataclasses.replace(tiny_cnn, input_size=(64, 64), epochs=14)
         train(recipe, records, tmp_path / "model", tmp_path / "checkpoints", precision="float32")
-        evaluate(tmp_path / "model", records, tmp_path / "evaluation")
         return audit(
             tmp_path / "model",
             records,
             examples,
-            tmp_path / "evaluation",
             lungs,
             tmp_path / "audit",
         )
@@ -130,7 +129,7 @@ def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> Non
 
 
 def test_a_patient_on_both_sides_is_found(
-    model: Path, records: Path, examples: Path, evaluation: Path, lungs: Path, tmp_path: Path
+    model: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
 ) -> None:
     leaking = tmp_path / "examples"
     shutil.copytree(examples, leaking)
@@ -138,7 +137,7 @@ def test_a_patient_on_both_sides_is_found(
     patient = table.loc[table["split"] == "train", "patient"].iloc[0]
     table.loc[table.index[table["split"] == "test"][0], "patient"] = patient
     table.to_parquet(leaking / "examples.parquet")
-    found = audit(model, records, leaking, evaluation, lungs, tmp_path / "audit")
+    found = audit(model, records, leaking, lungs, tmp_path / "audit")
     assert found["leaks"] == 1
     assert "leaks" in broken(found)
 
@@ -182,3 +181,23 @@ def test_the_segmenter_finds_lungs_that_it_has_not_seen(lungs: Path) -> None:
         dices.append(float(segmenter.dice((shown[1] > 127).astype(np.float32), found)))
     assert min(dices) > 0.85
     assert json.loads((lungs / "lungs.json").read_text())["dice"] > 0.85
+
+
+def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
+    version: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(7)
+    for folder, label in (("No_findings", "normal"), ("COVID-19", COVID), ("Lipoid", "normal")):
+        (tmp_path / "place" / folder).mkdir(parents=True)
+        for number in range(3):
+            image, _ = draw_with_lungs(label, random)
+            image.save(tmp_path / "place" / folder / f"{number}.png")
+    # Of a published version, too, which leaves out what it was made with.
+    place = {"there": tmp_path / "place"}
+    found = audit(version, records, examples, lungs, tmp_path / "audit", external=place)
+    (row,) = found["external"]
+    assert (row["name"], row["images"], set(row["recall"])) == ("there", 9, {COVID, "normal"})
+    assert row["called_covid"]["value"] in {n / 6 for n in range(7)}
+    assert "<h2>Elsewhere</h2>" in (tmp_path / "audit" / "audit.html").read_text()
+    with pytest.raises(UserError, match=r"neither labels.csv nor a folder"):
+        external_images(tmp_path / "audit")

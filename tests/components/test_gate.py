@@ -104,6 +104,7 @@ def audited(**found) -> dict:
         "calibration": {"error": 0.05},
         "lowest_subgroup": {"recall": {"value": 0.8}},
         "same_source": {"false_alarms": {"value": 0.1}},
+        "external": [],
     }
     return {**whole, **found}
 
@@ -121,6 +122,10 @@ BROKEN = {
     "in-lungs": ({"attribution": None}, "could not be measured"),
     "calibration-error": ({"calibration": {"error": 0.2}}, "calibration error is 0.20, over 0.15"),
     "subgroup-recall": ({"lowest_subgroup": {"recall": {"value": 0.5}}}, "is 0.50, under 0.6"),
+    "external-false-alarms": (
+        {"external": [{"called_covid": {"value": 0.2}}, {"called_covid": {"value": 0.9}}]},
+        "is 0.90, over 0.3",
+    ),
     "false-alarms": ({"same_source": {"false_alarms": {"value": 0.7}}}, "is 0.70, over 0.5"),
 }
 
