@@ -14,7 +14,7 @@ from rich.markup import escape
 from components.errors import UserError
 from components.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli
-from pipelines.console import console, parts_of, print_rows
+from pipelines.console import console, parts_of, print_rows, quiet
 
 OUTPUT = Path("cxrflow-output")
 
@@ -335,6 +335,47 @@ def pretrain(
         shutil.copytree(next(done.directory.glob("*/pretrain-step/base")), aside)
     console.print()
     print_rows([("weights", str(target)), ("log", str(done.log))])
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        str, typer.Argument(help="A version of the model store, at gs:// or s3:// too.")
+    ],
+    covid: Covid,
+    kermany: Kermany,
+    output: Output = OUTPUT,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIR of radiographs it never saw, in folders by finding; repeatable."
+        ),
+    ] = None,
+    gate: Annotated[str, typer.Option(help="Rules of trust, e.g. in-lungs=1.2.")] = "",
+    views: Views = FRONTAL,
+) -> None:
+    """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
+    from pipelines.auditing import audit as measure
+
+    places = dict(one.partition("=")[::2] for one in external or [])
+    if not all(places.values()):
+        raise UserError(f"audit: write --external NAME=DIR, not {' '.join(external or [])!r}")
+    with quiet():
+        found = measure(
+            model,
+            {name: absolute(text) for name, text in (("covid", covid), ("kermany", kermany))},
+            {name: Path(text).resolve() for name, text in places.items()},
+            output.resolve() / "audit",
+            gate,
+            parts_of(views),
+        )
+    console.print()
+    for row in found["rules"]:
+        value = "–" if row["value"] is None else f"{row['value']:.2f}"
+        verdict = "[green]kept[/]" if row["passed"] else "[red]broken[/]"
+        console.print(f"{verdict:<17} {value:>6}  {escape(row['what'])}", highlight=False)
+    console.print()
+    print_rows([("report", str(output.resolve() / "audit" / "audit" / "audit.html"))])
 
 
 @app.command()
