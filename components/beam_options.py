@@ -13,12 +13,16 @@ def pipeline_options(arguments: Sequence[str], images: int) -> PipelineOptions:
 
     Args:
       arguments: the runner's options as on a command line, e.g. `["--runner=FlinkRunner",
-        "--flink_master=host:8081"]`. Empty: the DirectRunner, with a process on every core where
+        "--flink_master=host:8081"]`. Empty: this machine, with a process on every core where
         there are images enough.
       images: how many images the pipeline will open.
     """
-    if arguments:
-        return PipelineOptions(list(arguments))
-    if images < _WORTH_PROCESSES:
-        return PipelineOptions(["--direct_running_mode=in_memory"])
-    return PipelineOptions(["--direct_running_mode=multi_processing", "--direct_num_workers=0"])
+    options = list(arguments)
+    if not options and images < _WORTH_PROCESSES:
+        options = ["--direct_running_mode=in_memory"]
+    elif not options:
+        options = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
+    if not any(option.startswith("--runner") for option in options):
+        # The DirectRunner's own, at once: by default it first downloads another one, Prism.
+        options.append("--runner=FnApiRunner")
+    return PipelineOptions(options)

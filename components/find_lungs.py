@@ -66,11 +66,11 @@ def find_lungs(
     masks = covid_chestxray.masks(covid_directory, table["path"])
     table = table[table["path"].isin(masks)]
     counts = table["split"].value_counts()
-    if min(counts.get(TRAIN, 0), counts.get(TEST, 0)) < _FEWEST:
+    if counts.get(TRAIN, 0) < _FEWEST or not counts.get(TEST, 0):
         raise UserError(
             f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of "
-            f"{counts.get(TRAIN, 0)} training and {counts.get(TEST, 0)} test images; at least {_FEWEST} of "
-            f"each are needed. They come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+            f"{counts.get(TRAIN, 0)} training and {counts.get(TEST, 0)} test images; at least "
+            f"{_FEWEST} and 1 are needed. They come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
         )
     digest = hashlib.sha256(
         repr(

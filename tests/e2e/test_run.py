@@ -29,10 +29,11 @@ def test_from_datasets_to_an_answer(
     try:
         begun = [line.split(" ", 1)[1] for line in said.splitlines() if line[:1].isdigit()]
         assert begun[:4] == ["check for new data", "ingest", "validate", "choose to train"]
-        assert begun[4:9] == ["write records", "champion", "find lungs", "train", "evaluate"] or (
-            begun[4:9] == ["write records", "find lungs", "champion", "train", "evaluate"]
-        )
-        assert begun[9:11] == ["audit", "gate"]
+        assert begun[4] == "write records"
+        assert {*begun[5:7]} == {"champion", "find lungs"}
+        assert begun[7] == "train"
+        assert {*begun[8:10]} == {"evaluate", "audit"}
+        assert begun[10] == "gate"
         assert set(begun[11:]) == {"report", "deploy"}
         for page in (
             "report.html",
@@ -73,14 +74,9 @@ def cut_down(source: Path, target: Path) -> tuple[Path, Path]:
     (covid / "images").mkdir(parents=True)
     real = source / "covid-chestxray-dataset"
     shutil.copy(real / "metadata.csv", covid)
-    masks = {file.name: file for file in (real / MASKS).iterdir()}
-    images = sorted((real / "images").iterdir())
-    masked = [file for file in images if f"{file.stem}_mask.png" in masks]
-    (covid / MASKS).mkdir(parents=True)
-    for file in masked[::3]:
-        shutil.copy(masks[f"{file.stem}_mask.png"], covid / MASKS)
-    for file in {*images[::5], *masked[::3]}:
+    for file in sorted((real / "images").iterdir())[::5]:
         shutil.copy(file, covid / "images")
+    shutil.copytree(real / MASKS, covid / MASKS)
     for folder in sorted((source / "chest_xray").glob("*/*")):
         (kermany / folder.relative_to(source / "chest_xray")).mkdir(parents=True)
         for file in sorted(folder.iterdir())[::8]:
