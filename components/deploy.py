@@ -6,7 +6,7 @@ from pathlib import Path
 from kfp import dsl
 
 from components import model_card
-from components.answers import AUDIT, AUDIT_PAGE
+from components.answers import AUDIT, AUDIT_PAGE, METRICS
 from components.errors import UserError
 from components.files import read_json, write_json, write_text
 from components.progress import logger
@@ -15,7 +15,7 @@ from serving import known_answers, local, rollout, store
 from serving.inference_service import InferenceService
 from serving.rollout import Policy, Release
 from serving.store import DECISION, IMAGES, LINEAGE
-from training import export, metrics
+from training import export
 
 
 def deploy(
@@ -69,7 +69,7 @@ def deploy(
             write_json(lineage, {"run": run, "archive": archive})
             cards = model_card.written(
                 read_json(model / export.CARD),
-                read_json(evaluation / metrics.FILE),
+                read_json(evaluation / METRICS),
                 read_json(audit / AUDIT),
                 decided,
             )

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from components import pages
-from components.answers import PREDICTIONS
+from components.answers import METRICS, PREDICTIONS
 from components.divisions import division
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
@@ -85,7 +85,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         colour_bar=heat_maps.colour_bar(),
     )
     with write_aside(output) as aside:
-        write_json(aside / metrics.FILE, figures)
+        write_json(aside / METRICS, figures)
         predictions.to_parquet(aside / PREDICTIONS, index=False)
         write_json(aside / GALLERY, gallery)
         write_json(aside / known_answers.FILE, _known_answers(predictions, images, recipe))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from kfp import dsl
 
-from components.answers import AUDIT, CHAMPION, PREDICTIONS
+from components.answers import AUDIT, CHAMPION, METRICS, PREDICTIONS
 from components.files import read_json, write_json
 from components.labels import COVID
 from components.progress import logger
@@ -136,7 +136,7 @@ def gate(
       audits: the outputs of `audit`, in the order of `evaluations`.
       output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC.
     """
-    candidates = [read_json(evaluation / metrics.FILE) for evaluation in evaluations]
+    candidates = [read_json(evaluation / METRICS) for evaluation in evaluations]
     duels = [_duel(evaluation, champion) for evaluation in evaluations] if champion else []
     # Of two decisions the later one is deployed.
     found = [read_json(audit / AUDIT) for audit in audits]

@@ -8,6 +8,7 @@ from typing import Any
 from kfp import dsl
 
 from components import pages
+from components.answers import METRICS
 from components.examples import SUMMARY
 from components.files import read_json, write_text
 from components.labels import LABELS
@@ -15,7 +16,6 @@ from components.pages import plots
 from components.rules import RULE_NAMES
 from components.step import data_step
 from components.validate import ANOMALIES, COMPARISONS, drifted, in_words
-from training import metrics
 
 
 def report(
@@ -46,7 +46,7 @@ def report(
             for comparison in read_json(validation / COMPARISONS)
             for measure in drifted(comparison)
         ],
-        evaluations=[read_json(evaluation / metrics.FILE) for evaluation in evaluations],
+        evaluations=[read_json(evaluation / METRICS) for evaluation in evaluations],
         decision=decided,
         recalls=plots.recalls(decided["candidates"]),
         recalled=[

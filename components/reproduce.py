@@ -9,7 +9,7 @@ import pandas as pd
 from kfp import dsl
 
 from components import evaluate, pages
-from components.answers import PREDICTIONS
+from components.answers import METRICS, PREDICTIONS
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.labels import LABELS
@@ -114,7 +114,7 @@ def _of_recipe(
     summary: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what is told of a recipe, and what is drawn of it besides."""
-    folds = [read_json(evaluation / metrics.FILE) for evaluation in evaluations]
+    folds = [read_json(evaluation / METRICS) for evaluation in evaluations]
     predictions = pd.concat(
         [pd.read_parquet(evaluation / PREDICTIONS) for evaluation in evaluations]
     )

@@ -10,9 +10,6 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from components.labels import COVID
 
-# Where step `evaluate` keeps what the function below returns.
-FILE = "metrics.json"
-
 
 def evaluate(
     truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]

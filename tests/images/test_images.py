@@ -146,9 +146,17 @@ def test_an_image_runs_as_nobody_and_has_no_tools_to_build_with(target: str) -> 
 @pytest.mark.parametrize(
     ("target", "lacks", "has"),
     [
-        ("data", ["kserve"], ["components.ingest", "components.write_records"]),
-        ("training", ["apache_beam", "kserve"], ["components.evaluate", "components.reproduce"]),
-        ("serving", ["apache_beam", "tensorflow_data_validation"], ["components.deploy"]),
+        ("data", ["kserve"], ["components.gate", "components.ingest", "components.report"]),
+        (
+            "training",
+            ["apache_beam", "kserve"],
+            ["components.audit", "components.evaluate", "components.reproduce"],
+        ),
+        (
+            "serving",
+            ["apache_beam", "tensorflow_data_validation"],
+            ["components.champion", "components.deploy"],
+        ),
     ],
 )
 def test_an_image_has_what_its_steps_need_and_no_more(
