@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def place(request: pytest.FixtureRequest, cloud: Faults, bucket: str) -> str:
     return "gs://cxrflow" if request.param == "gs" else bucket
 
 
+# Copies of what never changes are kept by its place, and outlive the emulators.
+ONCE = uuid.uuid4().hex
+
+
 def put(directory: Path, place: str) -> None:
     objects, path = fsspec.core.url_to_fs(place)
     objects.put(f"{directory}/", f"{path}/", recursive=True)
@@ -97,9 +102,9 @@ def test_all_that_a_run_reads_and_leaves_may_lie_in_an_object_store(
     )  # fmt: skip
     evaluate(tmp_path / "model", tmp_path / "records", tmp_path / "evaluation")
     version = deploy(
-        tmp_path / "model", tmp_path / "evaluation", audit, decision, f"{place}/models", "cxrflow"
+        tmp_path / "model", tmp_path / "evaluation", audit, decision, f"{place}/{ONCE}", "cxrflow"
     )
-    assert version == f"{place}/models/cxrflow/1" == store.newest(f"{place}/models", "cxrflow")
+    assert version == f"{place}/{ONCE}/cxrflow/1" == store.newest(f"{place}/{ONCE}", "cxrflow")
     image = covid_directory / "images" / "phantom-0000.png"
     answer = served(version, unused_ports, image.read_bytes())
     assert answer["model_version"] == "1"
@@ -137,7 +142,7 @@ def candidate(tmp_path: Path) -> Path:
 
 def test_an_overloaded_store_is_asked_again(faults: Faults, candidate: Path) -> None:
     faults.queue = ["503", "429", "drop", "503"]
-    version = store.publish(candidate, "gs://cxrflow/busy")
+    version = store.publish(candidate, f"gs://cxrflow/{ONCE}/busy")
     assert not faults.queue
     assert store.verified(store.fetched(version))["version"] == "1"
 
@@ -146,7 +151,7 @@ def test_an_overloaded_store_is_asked_again(faults: Faults, candidate: Path) -> 
 def test_a_publication_that_is_cut_off_anywhere_does_not_count(
     faults: Faults, candidate: Path, uploads: int
 ) -> None:
-    models = f"gs://cxrflow/cut-off-after-{uploads}"
+    models = f"gs://cxrflow/{ONCE}/cut-off-after-{uploads}"
     faults.where, faults.after, faults.always = "POST /upload", uploads, "403"
     with pytest.raises(UserError, match=f"{models}/cxr cannot be read or written"):
         store.publish(candidate, models)
