@@ -140,8 +140,8 @@ def judged(audit: Mapping[str, Any], gate: Mapping[str, float]) -> list[dict[str
     """Holds an audit against a gate.
 
     Returns:
-      a row for each rule: `name`, `what`, `value` (or None), `bound`, `at_least`, `passed`, and `reason`,
-      why not.
+      a row for each rule: `name`, `what`, `value` (or None), `bound` (None where the rule is off),
+      `at_least`, `passed`, `reason`, why not, and `verdict` in words.
     """
     return [_judged(rule, rule.measure(audit), gate[rule.name]) for rule in RULES]
 
@@ -162,5 +162,14 @@ def _judged(rule: Rule, value: float | None, bound: float) -> dict[str, Any]:
         "bound": None if off else bound,
         "at_least": rule.at_least,
         "passed": passed,
+        "verdict": _verdict(passed, value is not None, off),
         "reason": "" if passed else reason,
     }
+
+
+def _verdict(passed: bool, measured: bool, off: bool) -> str:
+    if off:
+        return "off"
+    if not passed:
+        return "refused"
+    return "kept" if measured else "not judged"

@@ -50,9 +50,6 @@ def test_a_page_fits_its_window_and_shows_all_pictures(
     page.close()
 
 
-PAGES = ["report", "evaluation", "validation", "audit", "lungs", "model card"]
-
-
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(
