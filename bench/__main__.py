@@ -141,7 +141,7 @@ def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]
     weighted = {
         split: data.weighted(
             data.kept(data.pixels(records, manifest, recipe, (split,)), cache / split),
-            data.class_weights(counts),
+            data.image_weights(manifest, recipe, ("train",)),
         )
         for split in ("train", "validation")
     }
@@ -210,7 +210,7 @@ def frozen(records: Path, home: Path) -> list[str]:
     images = sum(counts.values())
     weighted = data.weighted(
         data.kept(data.pixels(records, manifest, recipe, ("train",)), home / "frozen"),
-        data.class_weights(counts),
+        data.image_weights(manifest, recipe, ("train",)),
     )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype_policy())
@@ -311,7 +311,8 @@ def memory(records: Path, home: Path) -> str:
         for shard in split["shards"]:
             shutil.copy(records / shard["name"], fourfold)
         split["shards"] *= 4
-        split["labels"] = {label: 4 * count for label, count in split["labels"].items()}
+        for counts in (split["labels"], *split["sources"].values()):
+            counts |= {label: 4 * count for label, count in counts.items()}
     write_json(fourfold / data.MANIFEST, manifest)
     once, four = (
         float(

@@ -8,7 +8,6 @@ signal", Nature Machine Intelligence 2021). What is measured is held against the
 
 import dataclasses
 import hashlib
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -28,20 +27,22 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from components import find_lungs, pages, rules, splits
+from components import pages, rules, splits
 from components.answers import AUDIT, AUDIT_PAGE
 from components.divisions import Division, division
-from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import for_tensorflow
-from components.labels import COVID, LABELS, label_of
+from components.labels import COVID
+from components.locations import reaching
 from components.pages import heat_maps, plots
 from components.progress import logger
-from components.sources import covid_chestxray, kermany
+from components.sources import covid_chestxray, kermany, listed
+from components.sources.listed import Listed
 from components.step import training_step
 from serving import store
-from training import calibration, data, export, gradcam, lungs, metrics
+from training import calibration, data, export, gradcam, lungs, metrics, ood
+from training.preprocess import to_input
 from training.recipes import Recipe, recipe_named
 
 # Of each side of an image; the lungs are hardly ever in it.
@@ -53,6 +54,9 @@ _FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
 _FOLDS = 4
 _LUNGS_SEEN = 0.03  # less of the image than this are no lungs: they were not found
 _PICTURE = 200
+_GIVEN = (
+    320  # the side at which whole images are changed before a candidate crops them to the lungs
+)
 _AGES = (0, 18, 40, 65, 200)
 _AGE_NAMES = ("under 18 years", "18 to 39 years", "40 to 64 years", "65 years and over")
 _ADULT = 18
@@ -68,7 +72,7 @@ def audit(
     segmenter: Path,
     output: Path,
     *,
-    external: Mapping[str, Path] | None = None,
+    external: Mapping[str, Listed] | None = None,
     gate: Mapping[str, float] | None = None,
     kept: Path | None = None,
 ) -> dict[str, Any]:
@@ -81,16 +85,17 @@ def audit(
       examples: the output of `ingest`.
       segmenter: the output of `find_lungs`.
       output: a directory to be made, with `audit.json` and `audit.html`. Written aside and renamed.
-      external: directories of radiographs that training never saw, by name; see `external_images`.
+      external: radiographs that training never saw, by name.
       gate: whose rules the page holds the candidate against; see `rules.parse`.
       kept: a directory that outlives the step, where the frame probe's answers are kept; or None.
 
     Returns:
       what `audit.json` says:
-      `views`: by name, how the candidate does when it is shown the whole image, the image with its lungs
+      `views`: by name, how the candidate does when it is given the whole image, the image with its lungs
         blanked, its lungs alone, its frame alone, and without corners and burned-in letters; and
-        `frame probe`, how a network does that was trained on frames alone: `accuracy`, `balanced` (the
-        mean recall) and `recall` by class, with intervals.
+        `frame probe`, how a network does that was trained on what a candidate is shown without the lungs:
+        the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall) and
+        `recall` by class, with intervals.
       `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
         chance that it reaches; None where the candidate is hardly above chance.
       `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), that of the
@@ -101,10 +106,14 @@ def audit(
       `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`, that of the
         lowest recall with at least 20 images of covid; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
-      `external`: rows of `name`, `images`, `called_covid` (of those without covid), and `recall` by class.
+      `abstention`: on the test split, the share that is `rejected` as unlike what was trained on, and how
+        many answers are wrong when only some are given (see `ood.risk_coverage`), by `ood_score` and by
+        `confidence`.
+      `external`: rows of `name`, `images`, `called_covid` (of those without covid), `rejected`, and by class
+        `counts`, `recall`, `drop` (see `metrics.drop`) from the test split's, and `auc`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: what `find_lungs` says, and in how many images they were `not_found`.
-      `rules`: see `rules.judged`; `recipe`, `images`, `fingerprint`, `phantoms`.
+      `rules`: see `rules.judged`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
 
     Raises:
       UserError: the records are not whole.
@@ -118,7 +127,8 @@ def audit(
     if (model / store.IMAGES).is_file():
         made_with = tf.constant(pd.read_parquet(model / store.IMAGES)["id"].to_list())
         images = images.filter(lambda content, position, one: tf.reduce_all(one != made_with))
-    seen, pictures = _look(exported, images, recipe, lungs.load(segmenter))
+    finder = lungs.load(segmenter)
+    seen, pictures = _look(exported, images, recipe, finder)
 
     everyone = pd.read_parquet(examples / EXAMPLES)
     table = everyone.set_index("id").loc[seen["id"]].reset_index()
@@ -127,7 +137,7 @@ def audit(
     table["predicted"] = [recipe.classes[i] for i in probabilities.argmax(axis=1)]
 
     views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
-    probe = _frame_probe(records, manifest, recipe, parts, card["seed"], kept)
+    probe = _frame_probe(records, manifest, recipe, parts, card["seed"], finder, kept)
     views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
     summary = read_json(examples / SUMMARY)
     leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
@@ -136,6 +146,7 @@ def audit(
         "recipe": recipe.name,
         "division": card["division"],
         "starting_point": card["starting_point"],
+        "view": recipe.view,
         "images": len(truth),
         "fingerprint": manifest["fingerprint"],
         "phantoms": card["phantoms"] or manifest["phantoms"],
@@ -153,14 +164,15 @@ def audit(
             **calibration.reliability(probabilities, truth),
             "temperature": card["temperature"],
         },
+        "abstention": _abstention(seen["ood_score"], probabilities, truth),
         "external": [
-            _external(exported, name, directory, recipe)
-            for name, directory in (external or {}).items()
+            _external(exported, source, recipe, views[WHOLE]["recall"])
+            for source in (external or {}).values()
         ],
         "leaks": leak.ours,
         "leakage": vars(leak),
         "lungs": {
-            **read_json(segmenter / find_lungs.CARD),
+            **read_json(segmenter / lungs.CARD),
             "not_found": int((seen["area"] < _LUNGS_SEEN).sum()),
         },
     }
@@ -176,6 +188,12 @@ def audit(
             {name: view["balanced"] for name, view in views.items()}, 1 / len(recipe.classes)
         ),
         reliability=plots.reliability(found["calibration"]["bins"]),
+        risk=plots.risk_coverage(
+            {
+                "out-of-distribution score": found["abstention"]["ood_score"],
+                "confidence": found["abstention"]["confidence"],
+            }
+        ),
         pictures=pictures,
         colour_bar=heat_maps.colour_bar(),
     )
@@ -261,13 +279,10 @@ def _look(
     gathered: dict[str, list[Any]] = {}
     pictures: dict[int, dict[str, Any]] = {}
     for content, position, identity in images.batch(_BATCH):
-        pixels = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in content])
-        found = lungs.find(segmenter, pixels)
-        shown = shown_otherwise(pixels, found)
-        answers = {
-            name: exported.classify(pixels=one)["probabilities"].numpy()
-            for name, one in shown.items()
-        }
+        pictured, shown, found = _shown(exported, content, recipe, segmenter)
+        pixels = shown[WHOLE]
+        classified = {name: exported.classify(pixels=one) for name, one in shown.items()}
+        answers = {name: one["probabilities"].numpy() for name, one in classified.items()}
         explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
         heat = explained["heat_maps"].numpy()
         size = pixels.shape[1:3]
@@ -278,6 +293,7 @@ def _look(
             "id": [one.decode() for one in identity.numpy()],
             "truth": position.numpy(),
             "features": exported.features(pixels=pixels)["features"].numpy(),
+            "ood_score": classified[WHOLE]["ood_score"].numpy(),
             "area": mask.mean(axis=(1, 2)),
             "inside": np.divide(
                 (fitted * mask).sum(axis=(1, 2)),
@@ -300,7 +316,7 @@ def _look(
                             "predicted": recipe.classes[int(answers[name][row].argmax())],
                             "share": float(answers[name][row].max()),
                         }
-                        for name, one in shown.items()
+                        for name, one in pictured.items()
                     ],
                     "heat_map": pages.image_uri(heat_maps.overlay(_image(pixels[row]), heat[row])),
                 }
@@ -311,6 +327,32 @@ def _look(
         if key.startswith("view ")
     }
     return {**arrays, "views": views}, [pictures[truth] for truth in sorted(pictures)]
+
+
+def _shown(
+    exported: export.Exported, contents: tf.Tensor, recipe: Recipe, segmenter: keras.Model
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
+    """Returns by view what an image is, and what the candidate makes of it, and where that has lungs.
+
+    A candidate that is shown the lungs alone is given every view as a whole image, as a client would.
+    """
+    if recipe.view == "full":
+        pixels = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in contents])
+        found = lungs.find(segmenter, pixels)
+        views = shown_otherwise(pixels, found)
+        return views, views, found
+    whole = tf.stack([to_input(one, (_GIVEN, _GIVEN)) for one in contents])
+    views = shown_otherwise(whole, lungs.find(segmenter, whole))
+    shown = {
+        name: tf.stack([exported.preprocess(image_bytes=_png(one))["pixels"] for one in of_view])
+        for name, of_view in views.items()
+    }
+    shown[WHOLE] = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in contents])
+    return views, shown, tf.cast(shown[WHOLE] > 0, tf.float32)
+
+
+def _png(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.io.encode_png(tf.cast(tf.round(pixels), tf.uint8), compression=1)
 
 
 def _image(pixels: tf.Tensor) -> Image.Image:
@@ -360,14 +402,18 @@ def _frame_probe(
     recipe: Recipe,
     parts: Division,
     seed: int,
+    segmenter: keras.Model,
     kept: Path | None,
 ) -> dict[str, np.ndarray]:
-    """Trains a small network on the frames of the images alone, and returns its answers on the test split.
+    """Trains a small network on what is no lungs, and returns its answers on the test split.
 
-    What it reaches depends on the data and the classes, not on the candidate: its answers are kept.
+    Of whole images that is the frame, of lungs alone their outline. What it reaches depends on the data
+    and the classes, not on the candidate: its answers are kept.
     """
+    outline = recipe.view == "lungs"
     key = (
         manifest["fingerprint"],
+        lungs.digest(segmenter) if outline else "",
         dict(recipe.task),
         vars(parts),
         seed,
@@ -379,13 +425,18 @@ def _frame_probe(
     if file and file.is_file():
         with np.load(file) as there:
             return dict(there)
-    small = dataclasses.replace(recipe, input_size=(_PROBE_SIDE, _PROBE_SIDE))
+    small = dataclasses.replace(recipe, input_size=(_PROBE_SIDE, _PROBE_SIDE), balanced=False)
     mask = tf.constant(inner(*small.input_size))
     counts = data.class_counts(manifest, recipe, parts.train)
 
     def frames(of: Sequence[str]) -> tf.data.Dataset:
-        return data.pixels(records, manifest, small, of).map(
-            lambda pixels, position: (blanked(pixels[tf.newaxis], mask)[0], position),
+        def without_lungs(pixels: tf.Tensor) -> tf.Tensor:
+            if outline:
+                return 255 * tf.cast(pixels > 0, tf.float32)
+            return blanked(pixels[tf.newaxis], mask)[0]
+
+        return data.pixels(records, manifest, small, of, segmenter).map(
+            lambda pixels, position, identity: (without_lungs(pixels), position, identity),
             tf.data.AUTOTUNE,
         )
 
@@ -402,7 +453,8 @@ def _frame_probe(
     probe.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy())
     with tempfile.TemporaryDirectory() as scratch:
         train = data.weighted(
-            data.kept(frames(parts.train), Path(scratch, "frames")), data.class_weights(counts)
+            data.kept(frames(parts.train), Path(scratch, "frames")),
+            data.image_weights(manifest, small, parts.train),
         )
         images = sum(counts.values())
         batches = data.training_batches(
@@ -414,8 +466,8 @@ def _frame_probe(
         )  # fmt: skip
     tested = list(frames(parts.test).as_numpy_iterator())
     found = {
-        "truth": np.array([position for _, position in tested]),
-        "probabilities": probe.predict(np.stack([pixels for pixels, _ in tested]), verbose=0),
+        "truth": np.array([position for _, position, _ in tested]),
+        "probabilities": probe.predict(np.stack([pixels for pixels, _, _ in tested]), verbose=0),
     }
     if file:
         with write_aside(file) as aside, aside.open("wb") as opened:
@@ -479,7 +531,7 @@ def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
     ages = pd.cut(table["age"], _AGES, right=False, labels=_AGE_NAMES)
     kinds = {
         "source": table["source"],
-        "view": "view " + table["view"].where(table["view"] != ""),
+        "view": "view " + table["view"],
         "sex": "sex " + table["sex"],
         "age": ages.astype(object),
     }
@@ -506,67 +558,60 @@ def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return min(enough, key=lambda row: row["recall"]["value"], default=None)
 
 
-def external_images(directory: Path) -> list[tuple[Path, str]]:
-    """Returns radiographs that training never saw, with what is known of each.
-
-    Args:
-      directory: holds `labels.csv` with the columns `path` (relative to it) and `label`, or a folder for
-        each finding. Labels and folders are read as `components.labels.label_of` reads findings.
-
-    Returns:
-      files and labels; of a finding that is none of our labels its own words.
-
-    Raises:
-      UserError: there is neither.
-    """
-    listed = directory / "labels.csv"
-    if listed.is_file():
-        rows = pd.read_csv(listed, dtype=str)
-        found = [
-            (directory / path, label)
-            for path, label in zip(rows["path"], rows["label"], strict=True)
-        ]
-    else:
-        found = [
-            (file, re.sub(r"findings$", "finding", folder.name.lower().replace("_", " ")))
-            for folder in sorted(directory.glob("*/"))
-            for file in sorted(folder.iterdir())
-        ]
-    if not found:
-        raise UserError(
-            f"external: {directory} has neither labels.csv nor a folder for each finding, such as "
-            "No_finding/"
-        )
-    return [(file, text if text in LABELS else label_of(text)[0] or text) for file, text in found]
+def _abstention(score: np.ndarray, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    wrong = probabilities.argmax(axis=1) != truth
+    return {
+        "rejected": metrics.rate(int((score > 1).sum()), len(score)),
+        "ood_score": ood.risk_coverage(score, wrong),
+        "confidence": ood.risk_coverage(-probabilities.max(axis=1), wrong),
+    }
 
 
 def _external(
-    exported: export.Exported, name: str, directory: Path, recipe: Recipe
+    exported: export.Exported,
+    source: Listed,
+    recipe: Recipe,
+    internal: Mapping[str, Mapping[str, float | None]],
 ) -> dict[str, Any]:
-    rows = external_images(directory)
-    predicted = []
-    for start in range(0, len(rows), _BATCH):
-        pixels = [
-            exported.preprocess(image_bytes=tf.constant(for_tensorflow(file.read_bytes())))[
-                "pixels"
-            ]
-            for file, _ in rows[start : start + _BATCH]
+    with reaching(source.place):
+        rows = list(listed.read(source))
+        answers = [
+            _asked(exported, [source.directory / row.path for row in rows[start : start + _BATCH]])
+            for start in range(0, len(rows), _BATCH)
         ]
-        answers = exported.classify(pixels=tf.stack(pixels))["probabilities"].numpy()
-        predicted += [recipe.classes[i] for i in answers.argmax(axis=1)]
-    truth = [recipe.task.get(label, label) for _, label in rows]
-    pairs = list(zip(truth, predicted, strict=True))
-    others = [answer for true, answer in pairs if true != COVID]
+    probabilities, score = (np.concatenate(one) for one in zip(*answers, strict=True))
+    predicted = np.array(recipe.classes)[probabilities.argmax(axis=1)]
+    # A finding that is none of our labels is none of the classes, and no covid.
+    truth = np.array([recipe.task.get(row.label or "", row.finding.lower()) for row in rows])
+    recall, drop, counts, auc = {}, {}, {}, {}
+    for position, one in enumerate(recipe.classes):
+        members = truth == one
+        if members.any():
+            counts[one] = int(members.sum())
+            recall[one] = metrics.rate(int((predicted[members] == one).sum()), counts[one])
+            drop[one] = metrics.drop(internal[one], recall[one])
+            if not members.all():
+                auc[one] = float(roc_auc_score(members, probabilities[:, position]))
+    others = truth != COVID
     return {
-        "name": name,
-        "images": len(pairs),
-        "called_covid": metrics.rate(others.count(COVID), len(others)),
-        "recall": {
-            one: metrics.rate(pairs.count((one, one)), truth.count(one))
-            for one in recipe.classes
-            if one in truth
-        },
+        "name": source.name,
+        "images": len(rows),
+        "called_covid": metrics.rate(int((predicted[others] == COVID).sum()), int(others.sum())),
+        "rejected": metrics.rate(int((score > 1).sum()), len(rows)),
+        "counts": counts,
+        "recall": recall,
+        "drop": drop,
+        "auc": auc,
     }
+
+
+def _asked(exported: export.Exported, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    pixels = []
+    for file in files:
+        content = tf.constant(for_tensorflow(file.read_bytes()))
+        pixels.append(exported.preprocess(image_bytes=content)["pixels"])
+    answer = exported.classify(pixels=tf.stack(pixels))
+    return answer["probabilities"].numpy(), answer["ood_score"].numpy()
 
 
 @training_step
@@ -576,6 +621,7 @@ def audit_step(
     examples: dsl.Input[dsl.Dataset],
     lungs: dsl.Input[dsl.Model],
     gate: str,
+    external: list[str],
     checkpoints: str,
     audit: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
@@ -587,6 +633,7 @@ def audit_step(
     from components.answers import AUDIT_PAGE
     from components.audit import audit as measure
     from components.rules import parse
+    from components.sources import listed
 
     measure(
         Path(model.path),
@@ -594,6 +641,7 @@ def audit_step(
         Path(examples.path),
         Path(lungs.path),
         Path(audit.path),
+        external=listed.parse(external),
         gate=parse(gate),
         kept=Path(checkpoints) if checkpoints else None,
     )

@@ -5,7 +5,7 @@ The second is asked once what is new has been ingested and compared: it says why
 or why not yet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kfp import dsl
@@ -16,7 +16,7 @@ from components.files import read_json
 from components.labels import COVID
 from components.named_images import digest_of_names, named_images
 from components.progress import logger
-from components.sources import covid_chestxray, kermany
+from components.sources import covid_chestxray, kermany, listed
 from components.step import data_step
 from components.validate import COMPARISONS, drifted, in_words
 
@@ -30,11 +30,12 @@ def check_for_new_data(
     archive: Path | None,
     *,
     views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
+    sources: Mapping[str, listed.Listed] | None = None,
 ) -> str:
     """Returns `NEW` where the sources are not as in the last span, or it was never decided on.
 
     Args:
-      covid_directory, kermany_directory, views: as for `ingest`.
+      covid_directory, kermany_directory, views, sources: as for `ingest`.
       archive: see `components.spans`; None, or one without spans: everything is new.
 
     Raises:
@@ -45,7 +46,7 @@ def check_for_new_data(
         logger.info("nothing has been ingested yet: all is new")
         return NEW
     directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
-    named, _ = named_images(directories, views)
+    named, _ = named_images(directories, views, sources)
     if digest_of_names(named) != last.settings["named"]:
         logger.info("the sources have changed since span %d", last.number)
         return NEW
@@ -111,10 +112,12 @@ def check_for_new_data_step(
     views: list[str],
     archive: str,
     if_new: bool,
+    sources: list[str],
 ) -> str:
     """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
     from components.check_for_new_data import NEW, check_for_new_data
     from components.locations import location
+    from components.sources.listed import parse
 
     if not if_new:
         return NEW
@@ -123,6 +126,7 @@ def check_for_new_data_step(
         location(kermany_directory),
         location(archive) if archive else None,
         views=views,
+        sources=parse(sources),
     )
 
 

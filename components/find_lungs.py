@@ -24,7 +24,7 @@ from components.step import training_step
 from training import data, lungs
 from training.recipes import RECIPES
 
-CARD, PAGE = "lungs.json", "lungs.html"
+PAGE = "lungs.html"
 
 EPOCHS = 30
 _FEWEST = 4
@@ -86,7 +86,7 @@ def find_lungs(
         logger.info("the lung segmenter of these %d masks is there already", len(table))
         with write_aside(output) as aside:
             shutil.copytree(there, aside)
-        return dict(read_json(output / CARD))
+        return dict(read_json(output / lungs.CARD))
 
     images, truth = (
         {
@@ -123,7 +123,7 @@ def find_lungs(
     with write_aside(output) as aside:
         aside.mkdir()
         model.save(aside / lungs.MODEL)
-        write_json(aside / CARD, card)
+        write_json(aside / lungs.CARD, card)
         write_text(aside / PAGE, page)
     if there:
         with write_aside(there) as aside:

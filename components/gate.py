@@ -13,7 +13,7 @@ from components.answers import AUDIT, CHAMPION, METRICS, PREDICTIONS
 from components.files import read_json, write_json
 from components.labels import COVID
 from components.progress import logger
-from components.rules import RULE_NAMES, judged
+from components.rules import LOW, RULE_NAMES, judged
 from components.settings import DEFAULT
 from components.step import data_step
 from training import metrics
@@ -29,11 +29,11 @@ def decide(
 ) -> dict[str, Any]:
     """Decides which candidate is deployed.
 
-    A candidate passes if its recall on the test split reaches the threshold in every one of its
-    classes, if it tells every class that the gate names, if its audit keeps every rule, and if it is no
-    worse than the champion, on the same test images, in its recall of covid and in its accuracy. Of those
-    that pass, the winner is the
-    one with the highest recall of covid, then with the highest macro-F1, then the first.
+    A candidate passes if its recall on the test split (and the lower end of its interval, where the gate
+    asks for it) reaches the threshold in every one of its classes, if it tells every class that the gate
+    names, if its audit keeps every rule, and if it is no worse than the champion, on the same test images,
+    in its recall of covid and in its accuracy. Of those that pass, the winner is the one with the highest
+    recall of covid, then with the highest macro-F1, then the first.
 
     Args:
       candidates: the metrics of `evaluate`.
@@ -46,7 +46,7 @@ def decide(
       `winner`, a recipe's name or None; `reason`, a sentence; `gate`, None where a rule is off; and
       `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `macro_f1`, `starting_point`,
       `duel` (or None), `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`,
-      `passed`; and `rules`, see `rules.judged`.
+      `threshold_low` (of the interval's lower end, or None), `passed`; and `rules`, see `rules.judged`.
     """
     none = [None] * len(candidates)
     rows = [
@@ -83,16 +83,32 @@ def _judged(
         threshold = gate.get(name, gate[DEFAULT])
         recall = candidate["per_class"][name]["recall"]
         value = recall["value"]
-        passed = value is not None and value >= threshold
-        checks.append({"class": name, "recall": recall, "threshold": threshold, "passed": passed})
+        least_low = gate.get(name + LOW, gate.get(DEFAULT + LOW))
+        low_passes = least_low is None or (value is not None and recall["low"] >= least_low)
+        passed = value is not None and value >= threshold and low_passes
+        checks.append(
+            {
+                "class": name,
+                "recall": recall,
+                "threshold": threshold,
+                "threshold_low": least_low,
+                "passed": passed,
+            }
+        )
         if value is None:
             reasons.append(f"no test image of class {name}")
-        elif not passed:
+        elif value < threshold:
             reasons.append(f"recall of {name} {100 * value:.1f} % is under {100 * threshold:.1f} %")
+        elif not low_passes:
+            reasons.append(
+                f"recall of {name} may be as low as {100 * recall['low']:.1f} % (the lower end of its "
+                f"95 % interval), under {100 * (least_low or 0):.1f} %"
+            )
     trust = judged(audit, gate) if audit else []
     for name in gate:
-        if name not in (DEFAULT, *RULE_NAMES, *candidate["classes"]):
-            reasons.append(f"does not tell {name}, which the gate names")
+        one = name.removesuffix(LOW)
+        if name not in RULE_NAMES and one not in (DEFAULT, *candidate["classes"]):
+            reasons.append(f"does not tell {one}, which the gate names")
     if duel:
         for name, figure in ((f"recall of {COVID}", "covid_recall"), ("accuracy", "accuracy")):
             ours, theirs = duel[figure]

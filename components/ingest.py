@@ -33,7 +33,7 @@ from components.labels import LABELS
 from components.named_images import digest_of_names, named_images
 from components.open_images import open_images
 from components.progress import logger
-from components.sources import covid_chestxray, kermany
+from components.sources import covid_chestxray, kermany, listed
 from components.step import data_step
 from training.recipes import Recipe
 
@@ -50,8 +50,9 @@ def ingest(
     subset: Recipe | None = None,
     beam_options: Sequence[str] = (),
     archive: Path | None = None,
+    sources: Mapping[str, listed.Listed] | None = None,
 ) -> dict[str, Any]:
-    """Reads both sources and writes what is used, what is not and why, and a summary.
+    """Reads the sources and writes what is used, what is not and why, and a summary.
 
     With an archive only images are opened that no earlier ingest has opened, or whose file has another
     size since; labels and patients are always those that the sources name now, and splits stay: see
@@ -70,13 +71,14 @@ def ingest(
       beam_options: see `components.beam_options`.
       archive: gets a span, unless nothing has changed since the last; only for the three splits, and
         without `subset`. None: everything is read.
+      sources: further ones, by their names.
 
     Returns:
       the summary: counts by source, label and split, what was excluded and why, files named and
       absent, files present and unnamed, leakage (see `splits.Leakage`), `phantoms` (whether the
-      images are drawn by cxrflow), `columns` of the first source's metadata, `span` (see
-      `spans.Span`; besides, how many images were `opened`), and `fingerprint`, which is the same
-      exactly when the images, labels, patients and splits are.
+      images are drawn by cxrflow), `further_sources` by name, `columns` of the first source's metadata,
+      `span` (see `spans.Span`; besides, how many images were `opened`), and `fingerprint`, which is the
+      same exactly when the images, labels, patients and splits are.
 
     Raises:
       UserError: a source's directory is missing or empty, a label has no image or too few patients;
@@ -89,7 +91,8 @@ def ingest(
             f"ingest: {archive} was begun with --seed {before.settings['seed']}, and its splits stay. "
             f"Go on with that, or begin another archive with --seed {seed}."
         )
-    named, files = named_images(directories, views)
+    named, files = named_images(directories, views, sources)
+    directories |= {name: source.directory for name, source in (sources or {}).items()}
     names = digest_of_names(named)
     usable = named["label"].notna() & (named["excluded"] == "")
     there = named["size"] >= 0
@@ -157,6 +160,7 @@ def ingest(
         summary["absent"] = sorted(absent)
         summary["phantoms"] = any(phantoms.MARKER in paths for paths in files.values())
         summary["unnamed"] = covid_chestxray.unnamed_files(files[covid_chestxray.NAME], of_covid)
+        summary["further_sources"] = sorted(sources or {})
         summary["columns"] = covid_chestxray.columns(covid_directory)
         leak = summary["leakage"]
         assert leak["ours"] == 0 or not grouped, f"the split leaks: {leak}"
@@ -332,17 +336,19 @@ def ingest_step(
     views: list[str],
     seed: int,
     beam_options: list[str],
+    sources: list[str],
     examples: dsl.Output[dsl.Dataset],
     folds: int = 0,
     grouped: bool = True,
     subset: str = "",
     archive: str = "",
 ) -> None:
-    """Reads both datasets, checks every image and splits by patient. See `ingest`."""
+    """Reads the datasets, checks every image and splits by patient. See `ingest`."""
     from pathlib import Path
 
     from components.ingest import ingest
     from components.locations import location
+    from components.sources.listed import parse
     from training.recipes import recipe_named
 
     summary = ingest(
@@ -356,5 +362,6 @@ def ingest_step(
         grouped=grouped,
         subset=recipe_named(subset) if subset else None,
         beam_options=beam_options,
+        sources=parse(sources),
     )
     examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})

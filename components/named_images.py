@@ -7,17 +7,20 @@ from pathlib import Path
 import pandas as pd
 
 from components.locations import reaching, sizes
-from components.sources import covid_chestxray, kermany
+from components.sources import Row, covid_chestxray, kermany, listed
 
 
 def named_images(
-    directories: Mapping[str, Path], views: Sequence[str]
+    directories: Mapping[str, Path],
+    views: Sequence[str],
+    others: Mapping[str, listed.Listed] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
     """Returns what the sources say of their images, and which files there are.
 
     Args:
-      directories: by the source's name.
+      directories: of the two published sources, by their names.
       views: see `covid_chestxray.read`.
+      others: further sources, by their names.
 
     Returns:
       a row for each image that is named: the columns of `sources.Row`, `id`, and `size` in bytes, -1
@@ -26,11 +29,23 @@ def named_images(
     Raises:
       UserError: a source's directory is missing or empty, or cannot be read.
     """
-    covid, others = directories[covid_chestxray.NAME], directories[kermany.NAME]
-    with reaching(covid), reaching(others):
-        rows = [*covid_chestxray.read(covid, views), *kermany.read(others)]
-        files = {name: sizes(directory) for name, directory in directories.items()}
+    rows: list[Row] = []
+    files = {}
+    read = {
+        covid_chestxray.NAME: lambda place: covid_chestxray.read(place, views),
+        kermany.NAME: kermany.read,
+    }
+    for name, directory in directories.items():
+        with reaching(directory):
+            rows += read[name](directory)
+            files[name] = sizes(directory)
+    for name, source in (others or {}).items():
+        with reaching(source.directory):
+            listed.require_patients({name: source})
+            rows += listed.read(source, views)
+            files[name] = sizes(source.directory)
     named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
+    named["view"] = named["view"].replace("", None)
     named["size"] = [files[row.source].get(row.path, -1) for row in rows]
     return named, files
 

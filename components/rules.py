@@ -1,8 +1,12 @@
 """What a gate rule means: what is measured, and what of it may pass.
 
-A gate is written as one text of `name=number` with commas between. A name is a class, `default` for
-classes that are not named, or one of `RULES`; numbers that are not given are those of `GATE` and of the
-rules below.
+A gate is written as one text of `name=number` with commas between. A name is
+
+    covid, …, default   a class, or all that are not named: the least recall on the test split
+    covid-low, …        the same, with `-low`: what the lower end of its 95 % interval must reach
+    in-lungs, …         one of `RULES`
+
+Numbers that are not given are those of `GATE` and of the rules below.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +18,8 @@ from components.settings import DEFAULT, parse_numbers
 from training.recipes import RECIPES
 
 GATE = "covid=0.9,default=0.7"
+LOW = "-low"
+FEWEST_ELSEWHERE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ RULES = (
     ),
     Rule(
         name="frame-explained",
-        what="share of the accuracy above chance that a network reaches which sees the frame alone",
+        what="share of the accuracy above chance that a network reaches which sees no lungs",
         bound=0.5,
         at_least=False,
         measure=lambda audit: audit["explained"].get("frame probe"),
@@ -100,7 +106,28 @@ RULES = (
         bound=0.3,
         at_least=False,
         measure=lambda audit: max(
-            (one["called_covid"]["value"] for one in audit["external"]), default=None
+            (
+                one["called_covid"]["value"]
+                for one in audit["external"]
+                if one["called_covid"]["value"] is not None
+            ),
+            default=None,
+        ),
+        needed=False,
+    ),
+    Rule(
+        name="external-drop",
+        what="largest loss of a class's recall from the test split to another place",
+        bound=0.25,
+        at_least=False,
+        measure=lambda audit: max(
+            (
+                one["drop"][name]["value"]
+                for one in audit["external"]
+                for name in one["drop"]
+                if one["counts"][name] >= FEWEST_ELSEWHERE
+            ),
+            default=None,
         ),
         needed=False,
     ),
@@ -125,11 +152,11 @@ def parse(text: str) -> dict[str, float]:
     classes = {name for recipe in RECIPES.values() for name in recipe.classes}
     rules = {rule.name: rule.bound for rule in RULES}
     for name, number in given.items():
-        if name not in (DEFAULT, *classes, *rules):
+        if name.removesuffix(LOW) not in (DEFAULT, *classes) and name not in rules:
             raise UserError(
                 f"gate: {name!r} is no class of a recipe and no rule; there are "
-                f"{', '.join(sorted(classes))}, {DEFAULT!r} for all other classes, and the rules "
-                f"{', '.join(rules)}"
+                f"{', '.join(sorted(classes))}, {DEFAULT!r} for all other classes, each with {LOW!r} "
+                f"for the lower end of its interval, and the rules {', '.join(rules)}"
             )
         if name not in rules and not 0 <= number <= 1:
             raise UserError(f"gate: {name}={number:g} in {text!r} is no recall between 0 and 1")

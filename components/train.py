@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ from components.progress import logger
 from components.step import training_step
 from serving import store
 from serving.store import IMAGES
-from training import architectures, calibration, data, export, loop
+from training import architectures, calibration, data, export, loop, ood
+from training.lungs import CARD as LUNGS_CARD
+from training.lungs import load as load_segmenter
 from training.recipes import Recipe
 
-_BATCH = 16
+_BATCH = 32
+# Of the training split: covariances need no more, and memory must not grow with the dataset.
+_ENOUGH = 4096
 
 
 def train(
@@ -37,6 +41,7 @@ def train(
     division: str = divisions.HOLD_OUT,
     examples: Path | None = None,
     start: Path | None = None,
+    lungs: Path | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and exports it.
 
@@ -49,6 +54,7 @@ def train(
         not have seen what is tested on.
       start: a version of the model store. Where that is of this recipe, and all of it is trained, its
         weights are gone on from, in place of `weights`.
+      lungs: the output of `find_lungs`, for a recipe that is shown the lungs alone.
 
     Returns:
       what `model.json` says: the recipe, the division, where training started, the data's
@@ -63,6 +69,7 @@ def train(
     manifest = data.read_manifest(records)
     before = _gone_on_from(start, recipe) if start else None
     base = architectures.pretrained_directory(recipe, weights)
+    segmenter = load_segmenter(lungs) if lungs and recipe.view == "lungs" else None
     if recipe.pretrained and base and not before:
         pretrain.require_unseen(base, examples, recipe, division)
     trained = loop.train(
@@ -74,9 +81,10 @@ def train(
         precision=precision,
         division=division,
         start=start if before else None,
+        segmenter=segmenter,
     )
     parts = divisions.division(division)
-    temperature = _temperature(trained.model, recipe, records, manifest, parts)
+    temperature, known = _what_it_knows(trained, recipe, parts)
     card = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
@@ -99,6 +107,7 @@ def train(
         "parameters": trained.model.count_params(),
         "layers": architectures.layer_table(trained.model, recipe),
         "temperature": temperature,
+        "lungs": lungs and segmenter and read_json(lungs / LUNGS_CARD),
         "seed": seed,
         "precision": trained.policy,
         "replicas": trained.replicas,
@@ -108,7 +117,14 @@ def train(
         "seconds": round(float(trained.history["seconds"].sum()), 1),
     }
     with write_aside(output) as aside:
-        export.export(trained.model, recipe, aside / export.SAVED_MODEL, temperature=temperature)
+        export.export(
+            trained.model,
+            recipe,
+            aside / export.SAVED_MODEL,
+            temperature=temperature,
+            segmenter=segmenter,
+            known=known,
+        )
         write_json(aside / export.CARD, card)
         trained.history.to_csv(aside / loop.HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
@@ -147,25 +163,42 @@ def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
     return {**card, "version": store.verified(version)["version"]}
 
 
-def _temperature(
-    model: keras.Model,
-    recipe: Recipe,
-    records: Path,
-    manifest: Mapping[str, Any],
-    parts: divisions.Division,
-) -> float:
-    """Returns the temperature of the exported softmax: fitted to what was neither trained nor is tested on.
+def _what_it_knows(
+    trained: loop.Trained, recipe: Recipe, parts: divisions.Division
+) -> tuple[float, ood.Known]:
+    """Returns the temperature of the exported softmax, and what tells images from unknown ones.
 
-    1 where the division has no such part.
+    Both are fitted to what was neither trained nor is tested on. Where the division has no such part the
+    temperature is 1, and how far is too far is learnt from the training images.
     """
+    base, head = (
+        trained.model.get_layer(name) for name in (architectures.BASE, architectures.HEAD)
+    )
+    features = head.layers[-1].input
+    answering = keras.Model(head.inputs[0], [features, head.outputs[0]])
+    if not recipe.frozen:
+        pixels = keras.Input((*recipe.input_size, 1))
+        answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
+
+    def answers(of: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        images = trained.inputs(of).take(_ENOUGH).batch(_BATCH).prefetch(1)
+        gathered = []
+        for values, position, _ in images:
+            found = answering.predict_on_batch(values)
+            gathered.append((found[0].reshape(len(values), -1), found[1], position))
+        found_features, probabilities, truth = (
+            np.concatenate(one) for one in zip(*gathered, strict=True)
+        )
+        if probabilities.shape[1] == 1:
+            probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
+        return found_features, probabilities, truth
+
+    learnt, _, truth = answers(parts.train)
     if parts.validation == parts.test:
-        return 1.0
-    images = data.pixels(records, manifest, recipe, parts.validation)
-    truth = np.array([position for _, position in images.as_numpy_iterator()])
-    probabilities = model.predict(images.map(lambda pixels, _: pixels).batch(_BATCH), verbose=0)
-    if probabilities.shape[1] == 1:
-        probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
-    return round(calibration.fitted_temperature(probabilities, truth), 4)
+        return 1.0, ood.fitted(learnt, truth, learnt)
+    judged, probabilities, theirs = answers(parts.validation)
+    temperature = calibration.fitted_temperature(probabilities, theirs)
+    return round(temperature, 4), ood.fitted(learnt, truth, judged)
 
 
 def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
@@ -187,6 +220,7 @@ def train_step(
     checkpoints: str,
     model: dsl.Output[dsl.Model],
     champion: dsl.Input[dsl.Artifact] = None,
+    lungs: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Trains a recipe, or recipe@division (see `Recipe.trials`), on every GPU there is. See `train`."""
     from pathlib import Path
@@ -207,6 +241,7 @@ def train_step(
         division=division or HOLD_OUT,
         examples=Path(examples.path),
         start=gone_on_from(Path(champion.path)) if champion else None,
+        lungs=Path(lungs.path) if lungs else None,
     )
     model.metadata.update(
         {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},

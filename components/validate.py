@@ -27,7 +27,7 @@ from components.pages import plots
 from components.progress import logger
 from components.step import data_step
 from components.validation import SCHEMA, WARNINGS
-from components.validation.kept_schema import unknown
+from components.validation.kept_schema import accepting, unknown
 
 ANOMALIES, COMPARISONS, PAGE = "anomalies.json", "comparisons.json", "validation.html"
 
@@ -58,6 +58,7 @@ _KINDS = {
 }
 _MEASURES = {"l_infty": "largest difference of a share", "jensen_shannon_divergence": "divergence"}
 _MOST_VALUES = 14
+_KEPT = "schema.pbtxt"
 
 
 def validate(
@@ -82,19 +83,17 @@ def validate(
     """
     with write_aside(output) as aside:
         aside.mkdir()
-        arguments = [
-            examples / EXAMPLES,
-            schema or SCHEMA,
-            WARNINGS,
-            aside,
-        ]
+        summary = read_json(examples / SUMMARY)
+        kept = (schema or SCHEMA).read_text("utf-8")
+        # Whoever names a source at a run has accepted it.
+        write_text(aside / _KEPT, accepting(kept, "source", summary["further_sources"]))
+        arguments = [examples / EXAMPLES, aside / _KEPT, WARNINGS, aside]
         if (examples / PREVIOUS).is_file():
             arguments += [Path("--previous"), examples / PREVIOUS]
         log = _served(served, aside / "served.parquet") if served else None
         if log:
             arguments += [Path("--served"), log]
         run_tfdv(*arguments)
-        summary = read_json(examples / SUMMARY)
         found = [*read_json(aside / ANOMALIES), *_strange_columns(summary, schema or SCHEMA)]
         write_json(aside / ANOMALIES, found)
         compared = read_json(aside / COMPARISONS)

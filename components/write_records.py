@@ -65,7 +65,8 @@ def write_records(
     Returns:
       the manifest, also in `manifest.json`, which is written last: `directory` of the shards where it
       is not that of the manifest; per split the shards with their SHA-256 and number of records and
-      the counts by label; the examples' fingerprint and span, and whether they are phantoms.
+      the counts by label, and by source and label; the examples' fingerprint and span, and whether they
+      are phantoms.
 
     Raises:
       UserError: an image that was there at ingest is gone.
@@ -240,7 +241,8 @@ def storable(content: bytes) -> bytes:
 def _describe(
     rows: pd.DataFrame, shards: Sequence[_Shard], split: str, home: Path
 ) -> dict[str, Any]:
-    labels = rows.loc[rows["split"] == split, "label"]
+    members = rows[rows["split"] == split]
+    labels = members["label"]
     return {
         "shards": [
             {key: described[key] for key in ("name", "records", "sha256")}
@@ -249,8 +251,16 @@ def _describe(
             for described in [read_json(home / _described(shard.name))]
         ],
         "records": len(labels),
-        "labels": {str(label): int(count) for label, count in labels.value_counts().items()},
+        "labels": _counts(labels),
+        "sources": {
+            str(source): _counts(of_source)
+            for source, of_source in labels.groupby(members["source"])
+        },
     }
+
+
+def _counts(labels: pd.Series) -> dict[str, int]:
+    return {str(label): int(count) for label, count in labels.value_counts().items()}
 
 
 @data_step
@@ -259,6 +269,7 @@ def write_records_step(
     covid_directory: str,
     kermany_directory: str,
     beam_options: list[str],
+    sources: list[str],
     records: dsl.Output[dsl.Dataset],
     archive: str = "",
 ) -> None:
@@ -267,6 +278,7 @@ def write_records_step(
 
     from components.locations import location
     from components.sources import covid_chestxray, kermany
+    from components.sources.listed import parse
     from components.write_records import write_records
 
     manifest = write_records(
@@ -274,6 +286,7 @@ def write_records_step(
         {
             covid_chestxray.NAME: location(covid_directory),
             kermany.NAME: location(kermany_directory),
+            **{name: source.directory for name, source in parse(sources).items()},
         },
         Path(records.path),
         beam_options=beam_options,

@@ -10,7 +10,7 @@ from components.find_lungs import find_lungs
 from components.ingest import ingest
 from components.locations import location
 from components.rules import parse
-from components.sources import covid_chestxray, kermany
+from components.sources import covid_chestxray, kermany, listed
 from components.write_records import write_records
 from serving import store
 from training import export
@@ -19,7 +19,8 @@ from training import export
 def audit(
     model: str,
     sources: Mapping[str, str],
-    external: Mapping[str, Path],
+    further: Sequence[str],
+    external: Sequence[str],
     output: Path,
     gate: str,
     views: Sequence[str],
@@ -29,7 +30,8 @@ def audit(
     Args:
       model: its directory or URL.
       sources: `covid` and `kermany`, directories or places.
-      external: see `components.audit.audit`.
+      further: sources that it was trained on besides; see `components.sources.listed`.
+      external: likewise, that it was not.
       output: gets a directory for each step.
       gate: see `rules.parse`.
       views: see `ingest`.
@@ -44,12 +46,24 @@ def audit(
     there = store.fetched(model)
     card = read_json(there / export.CARD)
     covid, others = location(sources["covid"]), location(sources["kermany"])
-    directories = {covid_chestxray.NAME: covid, kermany.NAME: others}
+    named = listed.parse(further)
+    directories = {
+        covid_chestxray.NAME: covid,
+        kermany.NAME: others,
+        **{name: source.directory for name, source in named.items()},
+    }
     examples, records, lungs = (output / name for name in ("examples", "records", "lungs"))
-    ingest(covid, others, examples, views=views, seed=card["seed"])
+    ingest(covid, others, examples, views=views, seed=card["seed"], sources=named)
     write_records(examples, directories, records)
     kept = output / "kept"
     find_lungs(covid, examples, records, lungs, seed=card["seed"], kept=kept)
     return measure(
-        there, records, examples, lungs, output / "audit", external=external, gate=rules, kept=kept
+        there,
+        records,
+        examples,
+        lungs,
+        output / "audit",
+        external=listed.parse(external),
+        gate=rules,
+        kept=kept,
     )

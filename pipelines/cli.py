@@ -61,6 +61,20 @@ Subset = Annotated[
     Literal["all", "paper"],
     typer.Option(help="paper: draw as many images of each class as the paper had."),
 ]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        help="A further source, NAME=SPEC: a CSV of path, label, patient, or a directory with a folder "
+        r"for each finding, e.g. nih=data/nih,patient=(\d+)_. Repeatable.",
+    ),
+]
+Externals = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=SPEC, as for --source, of radiographs that training never sees. Repeatable."
+    ),
+]
 FRONTAL = "PA,AP,AP Supine,AP semi erect"
 
 
@@ -106,6 +120,8 @@ def _options(
 def run(
     covid: Covid,
     kermany: Kermany,
+    source: Sources = None,
+    external: Externals = None,
     recipes: Annotated[
         str, typer.Option(help="Candidates, with commas; `cxrflow recipes` lists all.")
     ] = "coronet-4class,cnn-dubey",
@@ -154,6 +170,8 @@ def run(
         {
             "covid_directory": absolute(covid),
             "kermany_directory": absolute(kermany),
+            "sources": _specs(source),
+            "external": _specs(external),
             "views": parts_of(views),
             "recipes": names,
             "gate": gate,
@@ -208,6 +226,18 @@ def list_recipes() -> None:
                 f"{trained}; {recipe.epochs} epochs, {recipe.protocol}",
                 highlight=False,
             )
+    console.print(
+        "\nOf each there are variants that no paper has, e.g. cnn-dubey+lungs or "
+        "cnn-dubey+lungs+augmented+balanced:",
+        style="dim",
+    )
+    print_rows(
+        [
+            ("+lungs", "is shown the lungs alone, cropped and equalised, the rest blanked"),
+            ("+augmented", "images are exposed, blurred and turned otherwise in each epoch"),
+            ("+balanced", "the sources of a class weigh alike"),
+        ]
+    )
 
 
 @app.command()
@@ -231,10 +261,12 @@ def reproduce(
     from components.divisions import folds_of
     from components.files import write_aside
     from pipelines import local
-    from training.recipes import recipe_named, with_epochs
+    from training.recipes import RECIPES, recipe_named, with_epochs
 
     recipes = [with_epochs(recipe_named(name), epochs) for name in parts_of(recipe)]
     protocols = {one.protocol for one in recipes}
+    if any(one.name not in RECIPES for one in recipes):
+        raise UserError("reproduce: no paper has variants; `cxrflow run --recipes` trains those")
     if not recipes or (len(protocols) > 1 and not folds):
         raise UserError(f"reproduce: name recipes of one protocol, not of {len(protocols)}")
     if subset == "paper" and len({tuple(one.subset.items()) for one in recipes}) > 1:
@@ -345,26 +377,20 @@ def audit(
     covid: Covid,
     kermany: Kermany,
     output: Output = OUTPUT,
-    external: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=DIR of radiographs it never saw, in folders by finding; repeatable."
-        ),
-    ] = None,
+    source: Sources = None,
+    external: Externals = None,
     gate: Annotated[str, typer.Option(help="Rules of trust, e.g. in-lungs=1.2.")] = "",
     views: Views = FRONTAL,
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
     from pipelines.auditing import audit as measure
 
-    places = dict(one.partition("=")[::2] for one in external or [])
-    if not all(places.values()):
-        raise UserError(f"audit: write --external NAME=DIR, not {' '.join(external or [])!r}")
     with quiet():
         found = measure(
             model,
             {name: absolute(text) for name, text in (("covid", covid), ("kermany", kermany))},
-            {name: Path(text).resolve() for name, text in places.items()},
+            _specs(source),
+            _specs(external),
             output.resolve() / "audit",
             gate,
             parts_of(views),
@@ -372,8 +398,9 @@ def audit(
     console.print()
     for row in found["rules"]:
         value = "–" if row["value"] is None else f"{row['value']:.2f}"
-        verdict = "[green]kept[/]" if row["passed"] else "[red]broken[/]"
-        console.print(f"{verdict:<17} {value:>6}  {escape(row['what'])}", highlight=False)
+        colour = {"kept": "green", "refused": "red"}.get(row["verdict"], "dim")
+        verdict = f"[{colour}]{row['verdict']:<10}[/]"
+        console.print(f"{verdict} {value:>6}  {escape(row['what'])}", highlight=False)
     console.print()
     print_rows([("report", str(output.resolve() / "audit" / "audit" / "audit.html"))])
 
@@ -400,7 +427,12 @@ def predict(
     for image, answer in zip(images, client.predict(images, url), strict=True):
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
-        print_rows([(str(image), shares)])
+        print_rows([(str(image), "no answer" if answer["abstained"] else shares)])
+        if answer["abstained"]:
+            console.print(
+                f"  [yellow]abstained:[/] unlike anything it was trained on "
+                f"(out-of-distribution score {answer['ood_score']:.2f}, over 1)"
+            )
         if answer["suspect"]:
             console.print(f"  [yellow]doubtful:[/] {escape('; '.join(answer['reasons']))}")
 
@@ -470,6 +502,14 @@ def _pretraining() -> Any:
     from pipelines.pretraining import pretraining_pipeline
 
     return pretraining_pipeline()
+
+
+def _specs(texts: list[str] | None) -> list[str]:
+    """Returns sources as every step sees them, once it is sure that they can be read."""
+    from components.sources import listed
+
+    listed.parse(texts or [])
+    return [listed.absolute_spec(text) for text in texts or []]
 
 
 def _absolute(weights: str) -> str:

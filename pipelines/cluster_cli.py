@@ -58,6 +58,16 @@ Covid = Annotated[
     str | None, typer.Option(help="covid-chestxray-dataset, as steps see it: below /data.")
 ]
 Kermany = Annotated[str | None, typer.Option(help="Kermany's chest X-rays, as steps see them.")]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", help="A further source, NAME=SPEC, as steps see it; see `run`. Repeatable."
+    ),
+]
+Externals = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=SPEC of radiographs that training never sees. Repeatable."),
+]
 Namespace = Annotated[str, typer.Option(help="Of the InferenceService.")]
 Name = Annotated[str, typer.Option(help="Of the InferenceService.")]
 
@@ -95,6 +105,8 @@ def submit(
     target: Overlay = "kind",
     covid: Covid = None,
     kermany: Kermany = None,
+    source: Sources = None,
+    external: Externals = None,
     recipes: Recipes = None,
     gate: Gate = None,
     epochs: Epochs = None,
@@ -111,7 +123,18 @@ def submit(
 ) -> None:
     """Run the whole pipeline once on a cluster."""
     arguments = _arguments(
-        covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes, beam_option
+        covid,
+        kermany,
+        source,
+        external,
+        recipes,
+        gate,
+        epochs,
+        weights,
+        seed,
+        canary,
+        canary_minutes,
+        beam_option,
     )
     run = _kubeflow(host, token).submit(_target(target, registry, store, gpus), arguments)
     print_rows([("run", run.id), ("name", run.name), ("state", run.state)])
@@ -130,6 +153,8 @@ def schedule(
     ] = "",
     covid: Covid = None,
     kermany: Kermany = None,
+    source: Sources = None,
+    external: Externals = None,
     recipes: Recipes = None,
     gate: Gate = None,
     epochs: Epochs = None,
@@ -153,7 +178,18 @@ def schedule(
 
     when = parse_schedule(cron, every)
     arguments = _arguments(
-        covid, kermany, recipes, gate, epochs, weights, seed, canary, canary_minutes, beam_option
+        covid,
+        kermany,
+        source,
+        external,
+        recipes,
+        gate,
+        epochs,
+        weights,
+        seed,
+        canary,
+        canary_minutes,
+        beam_option,
     )
     arguments |= {"if_new": True, "new_covid": new_covid}
     if archive:
@@ -282,6 +318,8 @@ def _target(name: str, registry: str | None, store: str | None, gpus: int | None
 def _arguments(
     covid: str | None,
     kermany: str | None,
+    sources: list[str] | None,
+    external: list[str] | None,
     recipes: str | None,
     gate: str | None,
     epochs: str | None,
@@ -294,12 +332,15 @@ def _arguments(
     """Returns the pipeline's parameters that were given, checked as far as can be from here."""
     with quiet():
         from components import rules
+        from components.sources import listed
         from serving.rollout import parse_steps
         from training.recipes import CANDIDATES, recipe_named, with_epochs
 
     names = parts_of(recipes) if recipes else list(CANDIDATES)
     for name in names:
         with_epochs(recipe_named(name), epochs or "")
+    for texts in (sources, external):
+        listed.parse(texts or [])
     if gate is not None:
         rules.parse(gate)
     if canary is not None:
@@ -307,6 +348,8 @@ def _arguments(
     given = {
         "covid_directory": covid,
         "kermany_directory": kermany,
+        "sources": sources or None,
+        "external": external or None,
         "recipes": names if recipes else None,
         "gate": gate,
         "epochs": epochs,

@@ -70,6 +70,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
             views=views,
             seed=seed,
             beam_options=beam_options,
+            sources=[],
             folds=folds,
             grouped=grouped,
             subset=subset,
@@ -82,6 +83,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
             covid_directory=covid_directory,
             kermany_directory=kermany_directory,
             beam_options=beam_options,
+            sources=[],
         ).set_display_name("Write TFRecords")
 
         with dsl.ParallelFor(trials, name="trials", parallelism=target.at_once) as trial:

@@ -38,6 +38,7 @@ def pretraining_pipeline() -> Any:
             views=views,
             seed=seed,
             beam_options=[],
+            sources=[],
             folds=folds,
             grouped=grouped,
             subset=subset,
@@ -52,6 +53,7 @@ def pretraining_pipeline() -> Any:
             covid_directory=covid_directory,
             kermany_directory=kermany_directory,
             beam_options=[],
+            sources=[],
         ).set_display_name("Write TFRecords")
 
         pretrain_step(

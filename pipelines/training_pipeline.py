@@ -47,6 +47,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
     def pipeline(
         covid_directory: str = f"{target.data}/{COVID_DIRECTORY}",
         kermany_directory: str = f"{target.data}/{KERMANY_DIRECTORY}",
+        sources: list[str] = [],
+        external: list[str] = [],
         views: list[str] = list(FRONTAL_VIEWS),
         recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
@@ -73,6 +75,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         Args:
           covid_directory: Path of the covid-chestxray-dataset, as every step sees it.
           kermany_directory: Path of Kermany's chest X-rays, as every step sees it.
+          sources: Further sources to train on, each NAME=SPEC, e.g. clinic=/data/clinic/images.csv.
+          external: The same, never to be trained on: audits measure models there.
           views: Projections to keep of the covid-chestxray-dataset.
           recipes: Names of the candidates to train.
           gate: Least recall by class, and rules of trust, e.g. covid=0.9,default=0.7,in-lungs=1.2.
@@ -100,6 +104,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             views=views,
             archive=archive,
             if_new=if_new,
+            sources=sources,
         ).set_display_name("Check for new data")
         # What is in a directory is not in the key of the cache.
         checked.set_caching_options(False)
@@ -111,6 +116,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 views=views,
                 seed=seed,
                 beam_options=beam_options,
+                sources=sources,
                 archive=archive,
             ).set_display_name("Ingest what is new, split by patient")
             ingested.set_caching_options(False)
@@ -135,6 +141,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     covid_directory=covid_directory,
                     kermany_directory=kermany_directory,
                     beam_options=beam_options,
+                    sources=sources,
                     archive=archive,
                 ).set_display_name("Write TFRecords")
 
@@ -168,6 +175,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         seed=seed,
                         checkpoints=checkpoints,
                         champion=champion.outputs["champion"],
+                        lungs=lungs.outputs["lungs"],
                     ).set_display_name("Train a candidate")
 
                     evaluated = evaluate_step(
@@ -180,6 +188,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         examples=ingested.outputs["examples"],
                         lungs=lungs.outputs["lungs"],
                         gate=gate,
+                        external=external,
                         checkpoints=checkpoints,
                     ).set_display_name("Audit what it looks at")
 

@@ -22,8 +22,9 @@ def predict(images: Sequence[Path], url: str, name: str = NAME) -> list[dict[str
       name: of the model there.
 
     Returns:
-      for each image `label`, `probabilities`, by class, in 0..1, `suspect`, whether it does not look
-      like a frontal chest X-ray, and `reasons` for that.
+      for each image `label`, `probabilities`, by class, in 0..1, `abstained`, whether it is too unlike
+      what was trained on to be answered, and `ood_score`, which is then over 1, `suspect`, whether it
+      does not look like a frontal chest X-ray, and `reasons` for that.
 
     Raises:
       UserError: a file cannot be read, the server is not there or refuses.

@@ -187,7 +187,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         finally:
             self._images -= len(images)
         for answer, image in zip(answers, read, strict=True):
-            label = version.classes[int(answer.probabilities.argmax())]
+            label = answer.label(version.classes)
             if self._log:
                 self._log.add(version.about["version"], label, image.statistics)
             metrics.PREDICTIONS.labels(label).inc()
@@ -212,14 +212,19 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         return [outcome for outcome in outcomes if isinstance(outcome, _Read)]
 
     async def _predicted(self, version: Version, image: "_Read") -> Answer:
-        probabilities = await asyncio.wrap_future(version.classify.ask(image.pixels))
-        return Answer(probabilities=probabilities, doubts=image.doubts)
+        made = await asyncio.wrap_future(version.classify.ask(image.pixels))
+        return Answer(
+            probabilities=made.probabilities, ood_score=made.ood_score, doubts=image.doubts
+        )
 
     async def _explained(self, version: Version, image: "_Read") -> Answer:
         made = await asyncio.wrap_future(version.explain.ask(image.pixels))
         explanation = await self._in_decoders(_drawn, version, image, made)
         return Answer(
-            probabilities=made.probabilities, doubts=image.doubts, explanation=explanation
+            probabilities=made.probabilities,
+            ood_score=made.ood_score,
+            doubts=image.doubts,
+            explanation=explanation,
         )
 
     def _in_decoders(self, work: Any, *arguments: Any) -> Any:

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from serving import metrics
 
 INPUT = "image_bytes"
+# The label where the model abstains.
+UNKNOWN = "unknown"
 # Of the binary data extension: how much of the body is JSON.
 JSON_LENGTH = "inference-header-content-length"
 
@@ -83,13 +85,24 @@ class Answer:
 
     Attributes:
       probabilities: float32 [classes].
+      ood_score: see `serving.version.Classified`.
       doubts: sentences; see `serving.radiograph`.
       explanation: what `:explain` adds, or None.
     """
 
     probabilities: np.ndarray
+    ood_score: float
     doubts: tuple[str, ...]
     explanation: dict[str, Any] | None = None
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the image is too unlike what was trained on to be answered."""
+        return self.ood_score > 1
+
+    def label(self, classes: Sequence[str]) -> str:
+        """Returns the most probable class, or `UNKNOWN`."""
+        return UNKNOWN if self.abstained else classes[int(self.probabilities.argmax())]
 
 
 def images_of_v1(body: bytes) -> list[str]:
@@ -189,8 +202,10 @@ def v1_response(answers: Sequence[Answer], classes: Sequence[str], name: str, ve
         "model_version": version,
         "predictions": [
             {
-                "label": classes[int(answer.probabilities.argmax())],
+                "label": answer.label(classes),
                 "probabilities": dict(zip(classes, answer.probabilities.tolist(), strict=True)),
+                "abstained": answer.abstained,
+                "ood_score": answer.ood_score,
                 "suspect": bool(answer.doubts),
                 "reasons": list(answer.doubts),
             }
@@ -214,9 +229,11 @@ def v2_response(
     count = len(answers)
     probabilities = np.stack([answer.probabilities for answer in answers])
     data = {
-        "label": [classes[i] for i in probabilities.argmax(axis=1)],
+        "label": [answer.label(classes) for answer in answers],
         "probabilities": probabilities.ravel().tolist(),
         "classes": list(classes),
+        "abstained": [answer.abstained for answer in answers],
+        "ood_score": [answer.ood_score for answer in answers],
         "suspect": [bool(answer.doubts) for answer in answers],
         "reasons": ["; ".join(answer.doubts) for answer in answers],
     }
@@ -254,6 +271,8 @@ def outputs(classes: Sequence[str]) -> list[dict[str, Any]]:
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(classes)]},
         {"name": "classes", "datatype": "BYTES", "shape": [len(classes)]},
+        {"name": "abstained", "datatype": "BOOL", "shape": [-1]},
+        {"name": "ood_score", "datatype": "FP32", "shape": [-1]},
         {"name": "suspect", "datatype": "BOOL", "shape": [-1]},
         {"name": "reasons", "datatype": "BYTES", "shape": [-1]},
     ]

@@ -20,15 +20,27 @@ LARGEST_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """An answer with its reason.
+class Classified:
+    """What a model makes of an image.
 
     Attributes:
       probabilities: float32 [classes].
-      heat_map: float32 [rows, columns] in 0..1, of what speaks for the most probable class.
+      ood_score: how far the image is from those that were trained on; over 1 the probabilities mean
+        nothing (see `training.ood`).
     """
 
     probabilities: np.ndarray
+    ood_score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation(Classified):
+    """The same with its reason.
+
+    Attributes:
+      heat_map: float32 [rows, columns] in 0..1, of what speaks for the most probable class.
+    """
+
     heat_map: np.ndarray
 
 
@@ -41,7 +53,7 @@ class Version:
         `phantoms`, `fingerprint` of the data, and `recall`, rows of `class` and `recall` with its
         interval on the pipeline's test split.
       classes: in the order of the probabilities.
-      classify: from float32 [height, width, 1] in 0..255 to float32 [classes].
+      classify: from float32 [height, width, 1] in 0..255 to a `Classified`.
       explain: from the same to an `Explanation`.
     """
 
@@ -77,18 +89,25 @@ class Version:
         pixels = self._exported.preprocess(image_bytes=tf.constant(content))["pixels"]
         return np.asarray(pixels)
 
-    def _classify(self, pixels: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    def _classify(self, pixels: Sequence[np.ndarray]) -> Sequence[Classified]:
         metrics.BATCH_SIZE.labels("predict").observe(len(pixels))
         answer = self._exported.classify(pixels=tf.constant(np.stack(pixels)))
-        return list(answer["probabilities"].numpy())
+        rows = zip(answer["probabilities"].numpy(), answer["ood_score"].numpy(), strict=True)
+        return [Classified(probabilities=row, ood_score=float(score)) for row, score in rows]
 
     def _explain(self, pixels: Sequence[np.ndarray]) -> Sequence[Explanation]:
         metrics.BATCH_SIZE.labels("explain").observe(len(pixels))
         answer = self._exported.explain(
             pixels=tf.constant(np.stack(pixels)), positions=tf.fill([len(pixels)], -1)
         )
-        rows = zip(answer["probabilities"].numpy(), answer["heat_maps"].numpy(), strict=True)
-        return [Explanation(probabilities=row, heat_map=heat_map) for row, heat_map in rows]
+        rows = zip(
+            *(answer[name].numpy() for name in ("probabilities", "ood_score", "heat_maps")),
+            strict=True,
+        )
+        return [
+            Explanation(probabilities=row, ood_score=float(score), heat_map=heat_map)
+            for row, score, heat_map in rows
+        ]
 
     # Both are called in the event loop's thread alone.
 

@@ -1,5 +1,6 @@
 """The networks: a base that turns grey pixels in 0..255 into features, and a head on top of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def build(recipe: Recipe, weights: str, seed: int) -> keras.Model:
     features = keras.Input(base.output_shape[1:], name="features")
     head = keras.Model(features, _HEADS[recipe.head](features, recipe), name=HEAD)
     pixels = keras.Input((*recipe.input_size, 1), name="pixels")
-    return keras.Model(pixels, head(base(pixels)), name=recipe.name.replace("-", "_"))
+    return keras.Model(pixels, head(base(pixels)), name=re.sub(r"\W", "_", recipe.name))
 
 
 def starting_point(recipe: Recipe, weights: str) -> str:

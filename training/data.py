@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from components.errors import UserError
 from components.files import read_json
 from components.locations import local_copy, location
-from training.preprocess import to_input
+from training import augment
 from training.recipes import Recipe
+from training.views import to_pixels
 
 MANIFEST = "manifest.json"
 
@@ -19,6 +22,7 @@ MANIFEST = "manifest.json"
 # not grow with the dataset: at 224 x 224 it is 200 MB.
 _SHUFFLE_WINDOW = 1024
 _KEPT_IN_MEMORY = 2**30  # bytes of a split's decoded images
+_MOST_OF_A_SOURCE = 5.0
 _FEATURES = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label", "id")}
 
 
@@ -75,6 +79,40 @@ def class_weights(counts: Mapping[str, int]) -> list[float]:
     return [total / (len(counts) * count) for count in counts.values()]
 
 
+def image_weights(
+    manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
+) -> dict[str, list[float]]:
+    """Returns the weight of an image by its source and class, the latter in the recipe's order.
+
+    Every class weighs alike. Of a recipe that is `balanced` every source of a class does, too, so that
+    to tell the sources apart helps less: up to five times the class's own weight, because a handful of
+    images must not lead. The mean weight over a class's images is that of `class_weights`.
+
+    Args:
+      parts: of the records: splits or folds that are trained on.
+
+    Raises:
+      UserError: see `class_counts`.
+    """
+    of_class = np.array(class_weights(class_counts(manifest, recipe, parts)))
+    sources = sorted({source for part in parts for source in _part(manifest, part)["sources"]})
+    counts = np.zeros((len(sources), len(recipe.classes)))
+    for part in parts:
+        for source, labels in _part(manifest, part)["sources"].items():
+            for label, count in labels.items():
+                if label in recipe.task:
+                    position = recipe.classes.index(recipe.task[label])
+                    counts[sources.index(source), position] += count
+    weights = np.ones_like(counts)
+    if recipe.balanced:
+        there = np.maximum(counts, 1)
+        weights = counts.sum(axis=0) / ((counts > 0).sum(axis=0) * there)
+        weights = np.minimum(weights, _MOST_OF_A_SOURCE)
+        weights *= counts.sum(axis=0) / (weights * counts).sum(axis=0)
+    weights *= of_class
+    return {source: row.tolist() for source, row in zip(sources, weights, strict=True)}
+
+
 def encoded_images(
     records: Path, manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
 ) -> tf.data.Dataset:
@@ -112,15 +150,22 @@ def encoded_images(
 
 
 def pixels(
-    records: Path, manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
+    records: Path,
+    manifest: Mapping[str, Any],
+    recipe: Recipe,
+    parts: Sequence[str],
+    segmenter: keras.Model | None = None,
 ) -> tf.data.Dataset:
     """Decodes images and returns them as the model takes them.
 
+    Args:
+      segmenter: finds the lungs, where the recipe's view needs it.
+
     Returns:
-      elements (pixels, class): float32 [height, width, 1] in 0..255; scalar int32.
+      elements (pixels, class, id): float32 [height, width, 1] in 0..255; scalar int32; scalar string.
     """
     return encoded_images(records, manifest, recipe, parts).map(
-        lambda image, position, identity: (to_input(image, recipe.input_size), position),
+        lambda image, position, identity: (to_pixels(image, recipe, segmenter), position, identity),
         tf.data.AUTOTUNE,
     )
 
@@ -132,7 +177,7 @@ def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
     in memory up to a fixed size, on disk beyond it.
 
     Args:
-      dataset: of known size; elements (values, class).
+      dataset: of known size; elements (values, class, id).
       cache: a file, of this process alone.
     """
     values = dataset.element_spec[0]
@@ -145,14 +190,38 @@ def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
     return dataset
 
 
-def weighted(images: tf.data.Dataset, weights: Sequence[float]) -> tf.data.Dataset:
-    """Returns (values, class, weight), weight a float32 scalar: that of the class."""
-    table = tf.constant(weights, tf.float32)
-    return images.map(lambda values, position: (values, position, table[position]))
+def weighted(images: tf.data.Dataset, weights: Mapping[str, Sequence[float]]) -> tf.data.Dataset:
+    """Returns (values, class, weight), weight a float32 scalar.
+
+    Args:
+      images: elements (values, class, id).
+      weights: see `image_weights`; an image of a source that is not named has the mean over sources.
+    """
+    rows = tf.constant([*weights.values(), np.mean(list(weights.values()), axis=0)], tf.float32)
+    row_of = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(
+            tf.constant(list(weights), tf.string), tf.range(len(weights))
+        ),
+        default_value=len(weights),
+    )
+    return images.map(
+        lambda values, position, identity: (
+            values,
+            position,
+            rows[row_of.lookup(tf.strings.split(identity, "/")[0]), position],
+        )
+    )
 
 
 def training_batches(
-    images: tf.data.Dataset, count: int, batch: int, *, first_epoch: int, epochs: int, seed: int
+    images: tf.data.Dataset,
+    count: int,
+    batch: int,
+    *,
+    first_epoch: int,
+    epochs: int,
+    seed: int,
+    augmented: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of the epochs from `first_epoch` on, shuffled anew in each.
 
@@ -164,6 +233,8 @@ def training_batches(
     Args:
       images: elements of any shape, `count` of them.
       batch: images a step over all replicas together.
+      augmented: whether the elements are (pixels, class, weight), and the pixels shall be changed; see
+        `training.augment`.
     """
 
     def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -175,6 +246,15 @@ def training_batches(
 
     epochs_left = tf.data.Dataset.range(first_epoch, epochs)
     batches = epochs_left.flat_map(of_epoch).batch(batch, drop_remainder=True)
+    if augmented:
+        numbered = batches.enumerate(first_epoch * steps_per_epoch(count, batch))
+        batches = numbered.map(
+            lambda step, of_batch: (
+                augment.augmented(of_batch[0], tf.stack([tf.cast(seed, tf.int64), step])),
+                *of_batch[1:],
+            ),
+            tf.data.AUTOTUNE,
+        )
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

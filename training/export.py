@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.files import sha256_of
-from training import architectures, gradcam
-from training.preprocess import to_input
+from training import architectures, gradcam, ood
 from training.recipes import Recipe
+from training.views import to_pixels
 
 SAVED_MODEL = "saved_model"
 # Beside the SavedModel: where it comes from.
@@ -22,17 +22,26 @@ CARD = "model.json"
 
 _BATCH = 16
 _PACKAGES = ("cxrflow", "tensorflow", "keras", "numpy")
+_OUTPUTS = {"classify": {"probabilities", "classes", "ood_score"}}
 
 
 def export(
-    model: keras.Model, recipe: Recipe, directory: Path, *, temperature: float = 1.0
+    model: keras.Model,
+    recipe: Recipe,
+    directory: Path,
+    *,
+    temperature: float = 1.0,
+    segmenter: keras.Model | None = None,
+    known: ood.Known | None = None,
 ) -> None:
     """Writes a SavedModel that decodes, preprocesses and classifies image files by itself.
 
     Its signatures:
       `serving_default`: from `image_bytes`, string [N]: JPEG or PNG files, grey or in colour, 8 or 16
         bits, with or without alpha, to `probabilities`, float32 [N, classes], each row summing to
-        one, and `classes`, string [N, classes], their names. All that a TensorFlow server needs.
+        one, `classes`, string [N, classes], their names, and `ood_score`, float32 [N]: how far the image
+        is from those that were trained on; over 1 the probabilities mean nothing (see `training.ood`).
+        All that a TensorFlow server needs.
       `preprocess`: from `image_bytes`, scalar string, to `pixels`, float32 [height, width, 1] in
         0..255: what the network is shown of one file.
       `classify`: from `pixels`, float32 [N, height, width, 1], to what `serving_default` returns. With
@@ -46,17 +55,20 @@ def export(
       model: as `architectures.build` makes it, in float32.
       directory: to be made.
       temperature: of the softmax that gives the probabilities; see `training.calibration`.
+      segmenter: finds the lungs, where the recipe's view needs it; it becomes part of the export.
+      known: what images are told from unknown ones by; None: all count as known, with a score of 0.
     """
     names = tf.constant(recipe.classes)
     heat_maps = gradcam.explainer(model, recipe)
     base, head = model.get_layer(architectures.BASE), model.get_layer(architectures.HEAD)
-    hidden = keras.Model(head.inputs[0], head.layers[-1].input)
+    hidden, last = keras.Model(head.inputs[0], head.layers[-1].input), head.layers[-1]
 
     def preprocess(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"pixels": to_input(image_bytes, recipe.input_size)}
+        return {"pixels": to_pixels(image_bytes, recipe, segmenter)}
 
     def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = model(pixels, training=False)
+        found = hidden(base(pixels, training=False), training=False)
+        probabilities = last(found)
         if probabilities.shape[-1] == 1:
             probabilities = tf.concat([1.0 - probabilities, probabilities], axis=-1)
         if temperature != 1.0:
@@ -65,12 +77,19 @@ def export(
         return {
             "probabilities": probabilities,
             "classes": tf.tile(names[tf.newaxis], [tf.shape(pixels)[0], 1]),
+            "ood_score": ood_score(tf.reshape(found, (tf.shape(pixels)[0], -1))),
         }
+
+    def ood_score(found: tf.Tensor) -> tf.Tensor:
+        if known is None:
+            return tf.zeros(tf.shape(found)[:1])
+        apart = (found @ known.whitening)[:, tf.newaxis] - known.means[tf.newaxis]
+        return tf.reduce_min(tf.norm(apart, axis=-1), axis=1) / known.threshold
 
     def predict(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return classify(
             tf.map_fn(
-                lambda content: to_input(content, recipe.input_size),
+                lambda content: to_pixels(content, recipe, segmenter),
                 image_bytes,
                 fn_output_signature=tf.TensorSpec((*recipe.input_size, 1), tf.float32),
             )
@@ -95,6 +114,8 @@ def export(
     positions = tf.TensorSpec([None], tf.int32, "positions")
     archive = keras.export.ExportArchive()
     archive.track(model)
+    if segmenter:
+        archive.track(segmenter)
     archive.add_endpoint("serving_default", predict, [files])
     archive.add_endpoint("preprocess", preprocess, [tf.TensorSpec([], tf.string, "image_bytes")])
     archive.add_endpoint("classify", classify, [pixels])
@@ -125,10 +146,11 @@ def load(directory: Path) -> Exported:
     signatures = {}
     for field in fields(Exported):
         name = named.get(field.name, field.name)
-        if name not in loaded.signatures:
+        found = loaded.signatures.get(name)
+        if not found or not _OUTPUTS.get(name, set()) <= set(found.structured_outputs):
             raise UserError(
-                f"{directory}: the model has no signature {name!r}; it was exported by another "
-                "release. Export it again: `cxrflow run`."
+                f"{directory}: the model's signature {name!r} is missing or incomplete; it was exported "
+                "by another release. Export it again: `cxrflow run`."
             )
         signatures[field.name] = loaded.signatures[name]
         signatures[field.name].model = loaded  # a signature alone does not keep variables alive
@@ -162,6 +184,8 @@ def predictions(
 def restore(model: keras.Model, directory: Path) -> None:
     """Gives a model the weights of an exported one of the same recipe.
 
+    What the export has after them is its lung segmenter.
+
     Args:
       model: as `architectures.build` makes it.
       directory: of the SavedModel.
@@ -169,7 +193,7 @@ def restore(model: keras.Model, directory: Path) -> None:
     Raises:
       UserError: the exported model is another network.
     """
-    exported = list(tf.saved_model.load(str(directory)).variables)
+    exported = list(tf.saved_model.load(str(directory)).variables)[: len(model.variables)]
     if [tuple(one.shape) for one in exported] != [tuple(one.shape) for one in model.variables]:
         raise UserError(f"{directory}: the model there has other layers; it cannot be gone on from")
     for variable, value in zip(model.variables, exported, strict=True):

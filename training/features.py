@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
-from training import data
-from training.preprocess import to_input
+from training import data, lungs
 from training.recipes import Recipe
+from training.views import to_pixels
 
 _IMAGES_PER_SHARD = 1024
 _BATCH = 32
@@ -36,6 +36,7 @@ def inputs(
     parts: Sequence[str],
     base: keras.Model,
     store: Path,
+    segmenter: keras.Model | None = None,
 ) -> tf.data.Dataset:
     """Returns the features of images; those that the store lacks are computed and kept there first.
 
@@ -43,16 +44,17 @@ def inputs(
       records, manifest, recipe, parts: see `data.encoded_images`.
       base: as in `architectures.build`, not trainable.
       store: a directory that outlives the process.
+      segmenter: finds the lungs, where the recipe's view needs it.
 
     Returns:
-      elements (features, class): float32, of the base's output shape; scalar int32.
+      elements (features, class, id): float32, of the base's output shape; scalar int32; scalar string.
     """
-    home = store / f"{recipe.base}-{_key(base)}"
+    home = store / f"{recipe.base}-{_key(base, segmenter)}"
     images = data.encoded_images(records, manifest, recipe, parts)
-    digests, positions = [], []
-    for content, position, _ in images.as_numpy_iterator():
+    digests, others = [], []
+    for content, position, identity in images.as_numpy_iterator():
         digests.append(hashlib.sha256(content).hexdigest())
-        positions.append(position)
+        others.append((position, identity))
     places = _places(home)
     missing = [digest for digest in dict.fromkeys(digests) if digest not in places]
     if missing:
@@ -62,27 +64,33 @@ def inputs(
             len(missing),
             len(set(digests)) - len(missing),
         )
-        _compute(images, set(missing), recipe, base, home)
+        _compute(images, set(missing), recipe, base, home, segmenter)
         places = _places(home)
 
-    def features() -> Iterator[tuple[np.ndarray, int]]:
+    def features() -> Iterator[tuple[np.ndarray, int, bytes]]:
         shards: dict[Path, np.ndarray] = {}
-        for digest, position in zip(digests, positions, strict=True):
+        for digest, (position, identity) in zip(digests, others, strict=True):
             file, row = places[digest]
             if file not in shards:
                 shards[file] = np.load(file, mmap_mode="r")
-            yield shards[file][row], position
+            yield shards[file][row], position, identity
 
     spec = (
         tf.TensorSpec(base.output_shape[1:], tf.float32),
         tf.TensorSpec((), tf.int32),
+        tf.TensorSpec((), tf.string),
     )
     dataset = tf.data.Dataset.from_generator(features, output_signature=spec)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(digests)))
 
 
 def _compute(
-    images: tf.data.Dataset, missing: set[str], recipe: Recipe, base: keras.Model, home: Path
+    images: tf.data.Dataset,
+    missing: set[str],
+    recipe: Recipe,
+    base: keras.Model,
+    home: Path,
+    segmenter: keras.Model | None,
 ) -> None:
     home.mkdir(parents=True, exist_ok=True)
 
@@ -98,7 +106,7 @@ def _compute(
     digests: list[str] = []
     images = images.map(lambda content, position, identity: content)
     images = images.filter(lambda content: tf.numpy_function(wanted, [content], tf.bool))
-    images = images.map(lambda content: to_input(content, recipe.input_size), tf.data.AUTOTUNE)
+    images = images.map(lambda content: to_pixels(content, recipe, segmenter), tf.data.AUTOTUNE)
     for shard in images.batch(_BATCH).prefetch(2).window(_IMAGES_PER_SHARD // _BATCH):
         features = base.predict(shard, verbose=0).astype(np.float32)
         written, digests[: len(features)] = digests[: len(features)], []
@@ -116,11 +124,13 @@ def _places(home: Path) -> _Places:
     }
 
 
-def _key(base: keras.Model) -> str:
+def _key(base: keras.Model, segmenter: keras.Model | None) -> str:
     """Names everything that features depend on besides the image."""
     digest = hashlib.sha256()
     of_model = (base.input_shape, base.output_shape, base.compute_dtype, tf.__version__)
     digest.update(repr(of_model).encode())
     for weight in base.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
+    if segmenter:
+        digest.update(lungs.digest(segmenter).encode())
     return digest.hexdigest()[:16]

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import tensorflow as tf
 from components import divisions
 from components.files import sha256_of, write_aside
 from components.progress import logger
-from training import architectures, data, export, features
+from training import architectures, data, export, features, lungs
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 
@@ -38,6 +38,8 @@ class Trained:
       batch: images a step over all of them.
       learning_rate: for that batch.
       policy: the Keras dtype policy it was trained under.
+      inputs: returns of parts of the records what was trained with, elements (values, class, id): pixels,
+        or the features of a frozen base.
     """
 
     model: keras.Model
@@ -47,6 +49,7 @@ class Trained:
     batch: int
     learning_rate: float
     policy: str
+    inputs: Callable[[Sequence[str]], tf.data.Dataset]
 
 
 def train(
@@ -59,6 +62,7 @@ def train(
     precision: str = AUTO,
     division: str = divisions.HOLD_OUT,
     start: Path | None = None,
+    segmenter: keras.Model | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
@@ -79,6 +83,7 @@ def train(
       precision: see `dtype_policy`.
       division: which parts of the records are trained on; see `components.divisions`.
       start: the SavedModel of the same recipe to go on from, in place of `weights`; or None.
+      segmenter: finds the lungs, where the recipe's view needs it; see `training.views`.
       strategy: how replicas share the work; by default a MirroredStrategy over every GPU, and
         TensorFlow's own where there is but one device, a GPU or the CPU.
 
@@ -89,14 +94,18 @@ def train(
     parts = divisions.division(division)
     counts = data.class_counts(manifest, recipe, parts.train)
     held_out = sum(data.class_counts(manifest, recipe, parts.validation).values())
-    class_weights = data.class_weights(counts)
+    weights_of_images = data.image_weights(manifest, recipe, parts.train)
+    if recipe.view == "full":
+        segmenter = None
     policy = dtype_policy(precision)
     strategy = strategy or _strategy()
     replicas = strategy.num_replicas_in_sync
     batch, learning_rate = scaled(recipe, replicas)
     images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
 
-    key = _key(recipe, manifest["fingerprint"], division, weights, start, seed, policy, batch)
+    key = _key(
+        recipe, manifest["fingerprint"], division, weights, start, segmenter, seed, policy, batch
+    )
     directory = checkpoints / f"{recipe.name}-{key}"
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, architectures.NONE if start else weights, seed)
@@ -127,12 +136,18 @@ def train(
         state_is = "is trained already, by" if first_epoch == recipe.epochs else "goes on after"
         logger.info("%s: %s epoch %d of %d", recipe.name, state_is, first_epoch, recipe.epochs)
 
+    def inputs(of: Sequence[str]) -> tf.data.Dataset:
+        if not recipe.frozen:
+            return data.pixels(records, manifest, recipe, of, segmenter)
+        base, store = model.get_layer(architectures.BASE), checkpoints / FEATURES
+        return features.inputs(records, manifest, recipe, of, base, store, segmenter)
+
     if first_epoch < recipe.epochs:
         with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
             train, validation = (
                 data.weighted(
-                    data.kept(_inputs(recipe, model, records, manifest, of, checkpoints), cache),
-                    class_weights,
+                    data.kept(inputs(of), cache),
+                    weights_of_images,
                 )
                 for of, cache in (
                     (parts.train, Path(scratch, "train")),
@@ -140,7 +155,13 @@ def train(
                 )
             )
             batches = data.training_batches(
-                train, images, batch, first_epoch=first_epoch, epochs=recipe.epochs, seed=seed
+                train,
+                images,
+                batch,
+                first_epoch=first_epoch,
+                epochs=recipe.epochs,
+                seed=seed,
+                augmented=recipe.augmented,
             )
             trained.fit(
                 batches,
@@ -164,6 +185,7 @@ def train(
         batch=batch,
         learning_rate=learning_rate,
         policy=policy,
+        inputs=inputs,
     )
 
 
@@ -172,21 +194,6 @@ def _strategy() -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy()
     # Of a single device it would make nothing but every iterator dearer.
     return tf.distribute.get_strategy()
-
-
-def _inputs(
-    recipe: Recipe,
-    model: keras.Model,
-    records: Path,
-    manifest: Mapping[str, Any],
-    parts: Sequence[str],
-    checkpoints: Path,
-) -> tf.data.Dataset:
-    """Returns (values, class): what the part of the network that trains takes."""
-    if not recipe.frozen:
-        return data.pixels(records, manifest, recipe, parts)
-    base = model.get_layer(architectures.BASE)
-    return features.inputs(records, manifest, recipe, parts, base, checkpoints / FEATURES)
 
 
 def scaled(recipe: Recipe, replicas: int) -> tuple[int, float]:
@@ -335,6 +342,7 @@ def _key(
     division: str,
     weights: str,
     start: Path | None,
+    segmenter: keras.Model | None,
     seed: int,
     policy: str,
     batch: int,
@@ -346,5 +354,6 @@ def _key(
         begun = weights
     else:
         begun = sha256_of(architectures.weights_file(recipe, weights))
-    parts = (repr(recipe), fingerprint, division, begun, seed, policy, batch, tf.__version__)
+    seen = lungs.digest(segmenter) if segmenter else ""
+    parts = (repr(recipe), fingerprint, division, begun, seen, seed, policy, batch, tf.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

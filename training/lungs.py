@@ -4,6 +4,7 @@ Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image 
 arXiv:1505.04597; with a quarter of the filters, on small images.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from keras import layers
 
 from training.preprocess import decode_grey
 
-MODEL = "lungs.keras"
+# What step `find_lungs` leaves: the network, and what is known of it.
+MODEL, CARD = "lungs.keras", "lungs.json"
 SIDE = 128
 _FILTERS = (16, 32, 64, 96)
 _EPSILON = 1.0
@@ -125,6 +127,14 @@ def find(model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
     """
     seen = model(tf.image.resize(pixels, (SIDE, SIDE), antialias=True), training=False)
     return tf.cast(tf.image.resize(seen, tf.shape(pixels)[1:3]) > 0.5, tf.float32)
+
+
+def digest(model: keras.Model) -> str:
+    """Returns 16 hexadecimal digits that follow from the network's weights."""
+    found = hashlib.sha256()
+    for weight in model.get_weights():
+        found.update(np.ascontiguousarray(weight).tobytes())
+    return found.hexdigest()[:16]
 
 
 def load(directory: Path) -> keras.Model:

@@ -1,6 +1,6 @@
 """How good predictions are: counts, rates and their uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,28 @@ def rate(hits: int, total: int) -> dict[str, float | None]:
         return {"value": None, "low": None, "high": None}
     interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return {"value": hits / total, "low": float(interval.low), "high": float(interval.high)}
+
+
+def drop(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> dict[str, Any]:
+    """Returns by how much a rate is lower than another, with its 95 % interval.
+
+    Newcombe: "Interval estimation for the difference between independent proportions" (1998), method 10.
+
+    Args:
+      before, after: see `rate`, of different images.
+
+    Returns:
+      `value`, `low` and `high`, in -1..1, all None where nothing was counted on one side.
+    """
+    if before["value"] is None or after["value"] is None:
+        return {"value": None, "low": None, "high": None}
+    p, low, high = (float(before[key] or 0) for key in ("value", "low", "high"))
+    q, their_low, their_high = (float(after[key] or 0) for key in ("value", "low", "high"))
+    return {
+        "value": p - q,
+        "low": p - q - float(np.hypot(p - low, their_high - q)),
+        "high": p - q + float(np.hypot(high - p, q - their_low)),
+    }
 
 
 def _f1(hits: int, named: int) -> dict[str, float | None]:

@@ -66,6 +66,18 @@ def to_input(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
       float32 [height, width, 1] in 0..255. Grey, because three equal channels need no memory: the
       model's first layer repeats them.
     """
-    image = shrink(decode_grey(content))
+    return fitted(shrink(decode_grey(content)), size)
+
+
+def fitted(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Fits an image to a size, without regard to its aspect.
+
+    Args:
+      image: float32 [height, width, 1] in 0..255.
+      size: (height, width) in pixels.
+
+    Returns:
+      float32 [*size, 1] in 0..255.
+    """
     resized = tf.image.resize(image, size, antialias=True)
     return tf.ensure_shape(tf.clip_by_value(resized, 0.0, 255.0), (*size, 1))

@@ -1,4 +1,4 @@
-"""What is trained and how: one frozen dataclass a published system.
+"""What is trained and how: one frozen dataclass a published system, and variants that look elsewhere.
 
 Adding a recipe is adding it here.
 """
@@ -6,7 +6,7 @@ Adding a recipe is adding it here.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from components.divisions import divisions
 from components.errors import UserError
@@ -50,6 +50,9 @@ class Recipe:
       subset: how many images of each class the paper used; empty where that is not known.
       published: the paper's own figures.
       ours: what the paper leaves open, and what was chosen here.
+      view: what of an image the network is shown: all of it, or the lungs alone; see `training.views`.
+      augmented: whether images are exposed and acquired otherwise in each epoch; see `training.augment`.
+      balanced: whether the sources of a class weigh alike; see `data.image_weights`.
     """
 
     name: str
@@ -68,6 +71,9 @@ class Recipe:
     subset: Mapping[str, int] = field(default_factory=dict)
     published: tuple[Published, ...]
     ours: str = ""
+    view: Literal["full", "lungs"] = "full"
+    augmented: bool = False
+    balanced: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -244,15 +250,40 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe
 CANDIDATES = ("coronet-4class", "cnn-dubey")
 
 
+# What no paper did, against shortcuts: `<recipe>+<variant>`, several of them in this order.
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "lungs": {"view": "lungs"},
+        "augmented": {"augmented": True},
+        "balanced": {"balanced": True},
+    }
+)
+
+
 def recipe_named(name: str) -> Recipe:
     """Returns a recipe by name.
+
+    Args:
+      name: of a published system, or of a variant of it, e.g. `cnn-dubey+lungs+balanced`.
 
     Raises:
       UserError: there is none of that name.
     """
-    if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    published, *variants = name.split("+")
+    if published not in RECIPES:
+        raise UserError(f"there is no recipe {published!r}; there are {', '.join(RECIPES)}")
+    if variants != [one for one in VARIANTS if one in variants]:
+        raise UserError(
+            f"{name!r} is no variant of {published}; add any of +{', +'.join(VARIANTS)} in this order"
+        )
+    recipe = RECIPES[published]
+    if recipe.frozen and "augmented" in variants:
+        raise UserError(
+            f"{name}: the base of {published} is frozen and its features are computed once, so its "
+            "images cannot be augmented"
+        )
+    changes = {key: value for one in variants for key, value in VARIANTS[one].items()}
+    return replace(recipe, name=name, **changes)
 
 
 def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
@@ -271,5 +302,6 @@ def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
             recipe_named(name)
         if number < 1 or number % 1:
             raise UserError(f"epochs: {name}={number:g} in {epochs!r} is no number of epochs")
-    number = numbers.get(recipe.name, numbers.get(DEFAULT, recipe.epochs))
+    published = recipe.name.partition("+")[0]
+    number = numbers.get(recipe.name, numbers.get(published, numbers.get(DEFAULT, recipe.epochs)))
     return replace(recipe, epochs=int(number))

@@ -240,6 +240,26 @@ def levels(figures: Mapping[str, float], chance: float) -> Markup:
         return _svg(figure)
 
 
+def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup:
+    """Returns how many answers are wrong when only the surest are given.
+
+    Args:
+      curves: by name of what decides who is sure; see `training.ood.risk_coverage`.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+            axes.plot(curve["coverage"], curve["risk"], color=colour, lw=1.4, label=name)
+        axes.set(
+            xlabel="share of the images that are answered", ylabel="share of these that is wrong",
+            xlim=(0, 1.0), ylim=(0, None),
+        )  # fmt: skip
+        axes.grid(color=_INK, alpha=0.1)
+        axes.legend(frameon=False, loc="upper left")
+        return _svg(figure)
+
+
 def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
     """Returns how often predictions of some confidence are right; the larger a dot, the more images.
 

@@ -1,6 +1,7 @@
 """The datasets. Each module has one job: `read(directory)` yields a `Row` for each image it names.
 
-Adding a source is adding a module here and reading it in `components/ingest.py`.
+Adding a published one is adding a module here and reading it in `components/named_images.py`; any other is
+named by whoever runs: see `listed`.
 """
 
 from dataclasses import dataclass

@@ -61,23 +61,31 @@ async function explain(name, file) {
 function show(article, told) {
   const [prediction] = told.predictions;
   const [explanation] = told.explanations;
-  find(".label", article).textContent = prediction.label;
+  find(".label", article).textContent = prediction.abstained ? "no answer" : prediction.label;
+  if (prediction.abstained) {
+    const place = find(".abstained", article);
+    place.textContent =
+      "The model abstains: this image is unlike anything it was trained on, so what it would say means nothing. " +
+      `(Out-of-distribution score ${prediction.ood_score.toFixed(2)}; over 1 it does not answer.)`;
+    place.hidden = false;
+  }
   const picture = find(".picture", article);
   const overlay = find(".overlay", article);
   const slider = find("input", article);
   picture.src = `data:image/png;base64,${explanation.picture.b64}`;
   picture.alt = "the radiograph";
   overlay.src = `data:image/png;base64,${explanation.overlay.b64}`;
-  overlay.alt = `what speaks for ${prediction.label}`;
+  overlay.alt = `what speaks for ${explanation.label}`;
   const fade = () => { overlay.style.opacity = slider.value / 100; };
   slider.addEventListener("input", fade);
   fade();
   find("figure", article).hidden = false;
   if (prediction.suspect) {
-    const doubt = find(".doubt", article);
+    const doubt = find(".suspicion", article);
     doubt.textContent = `This does not look like a frontal chest X-ray: ${prediction.reasons.join("; ")}.`;
     doubt.hidden = false;
   }
+  if (prediction.abstained) return;
   const shares = Object.entries(prediction.probabilities).sort((one, other) => other[1] - one[1]);
   for (const [name, share] of shares) {
     const line = find("#share").content.cloneNode(true);

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,11 @@ from components.audit import (
     WHOLE,
     audit,
     blanked,
-    external_images,
     shown_otherwise,
 )
-from components.errors import UserError
 from components.labels import COVID
 from components.phantoms import draw_with_lungs
+from components.sources import listed
 from components.train import train
 from components.write_records import write_records
 from training import lungs as segmenter
@@ -76,10 +76,17 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path,
 def audited(
     clean: Callable[..., tuple[Path, Path]], tiny_cnn, lungs: Path, tmp_path: Path
 ) -> Callable[..., dict]:
-    def run(change: Callable[[Image.Image, str], Image.Image]) -> dict:
+    def run(change: Callable[[Image.Image, str], Image.Image], **variant: Any) -> dict:
         examples, records = clean(change)
-        recipe = dataclasses.replace(tiny_cnn, input_size=(64, 64), epochs=14)
-        train(recipe, records, tmp_path / "model", tmp_path / "checkpoints", precision="float32")
+        recipe = dataclasses.replace(tiny_cnn, input_size=(64, 64), epochs=14, **variant)
+        train(
+            recipe,
+            records,
+            tmp_path / "model",
+            tmp_path / "checkpoints",
+            precision="float32",
+            lungs=lungs,
+        )
         return audit(
             tmp_path / "model",
             records,
@@ -120,6 +127,14 @@ def test_a_marker_in_the_corner_of_one_class_is_found(audited: Callable[..., dic
     assert found["views"][LUNG_FREE]["balanced"] > 0.9
     assert found["views"][FRAME_ALONE]["balanced"] > 0.9
     assert {"frame-explained", "lung-free-explained"} <= broken(found)
+
+
+def test_the_lungs_alone_do_not_show_the_marker(audited: Callable[..., dict]) -> None:
+    found = audited(marked, name="cnn-dubey+lungs", view="lungs")
+    assert found["views"][WHOLE]["balanced"] > 0.8
+    assert found["explained"]["frame probe"] < 0.4
+    assert found["explained"][LUNG_FREE] < 0.4
+    assert not broken(found) & {"frame-explained", "lung-free-explained"}
 
 
 def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> None:
@@ -193,11 +208,14 @@ def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
             image, _ = draw_with_lungs(label, random)
             image.save(tmp_path / "place" / folder / f"{number}.png")
     # Of a published version, too, which leaves out what it was made with.
-    place = {"there": tmp_path / "place"}
+    place = listed.parse([f"there={tmp_path / 'place'}"])
     found = audit(version, records, examples, lungs, tmp_path / "audit", external=place)
     (row,) = found["external"]
-    assert (row["name"], row["images"], set(row["recall"])) == ("there", 9, {COVID, "normal"})
+    assert (row["name"], row["images"], row["counts"]) == ("there", 9, {COVID: 3, "normal": 3})
     assert row["called_covid"]["value"] in {n / 6 for n in range(7)}
+    for name, drop in row["drop"].items():
+        inside = found["views"][WHOLE]["recall"][name]["value"]
+        assert drop["value"] == pytest.approx(inside - row["recall"][name]["value"])
+        assert drop["low"] < drop["value"] < drop["high"]
+        assert 0 <= row["auc"][name] <= 1
     assert "<h2>Elsewhere</h2>" in (tmp_path / "audit" / "audit.html").read_text()
-    with pytest.raises(UserError, match=r"neither labels.csv nor a folder"):
-        external_images(tmp_path / "audit")

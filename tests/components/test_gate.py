@@ -113,7 +113,7 @@ BROKEN = {
     "leaks": ({"leaks": 1}, "in training is 1.00, over 0"),
     "frame-explained": (
         {"explained": {"frame probe": 0.9, "lungs blanked": 0.1}},
-        "sees the frame alone is 0.90, over 0.5",
+        "sees no lungs is 0.90, over 0.5",
     ),
     "lung-free-explained": (
         {"explained": {"frame probe": 0.2, "lungs blanked": 0.6}},
@@ -123,8 +123,25 @@ BROKEN = {
     "calibration-error": ({"calibration": {"error": 0.2}}, "calibration error is 0.20, over 0.15"),
     "subgroup-recall": ({"lowest_subgroup": {"recall": {"value": 0.5}}}, "is 0.50, under 0.6"),
     "external-false-alarms": (
-        {"external": [{"called_covid": {"value": 0.2}}, {"called_covid": {"value": 0.9}}]},
+        {
+            "external": [
+                {"called_covid": {"value": value}, "counts": {}, "drop": {}}
+                for value in (0.2, 0.9, None)
+            ]
+        },
         "is 0.90, over 0.3",
+    ),
+    "external-drop": (
+        {
+            "external": [
+                {
+                    "called_covid": {"value": None},
+                    "counts": {"covid": 19, "normal": 20},
+                    "drop": {"covid": {"value": 0.9}, "normal": {"value": 0.4}},
+                }
+            ]
+        },
+        "is 0.40, over 0.25",
     ),
     "false-alarms": ({"same_source": {"false_alarms": {"value": 0.7}}}, "is 0.70, over 0.5"),
 }
@@ -173,3 +190,15 @@ def test_the_decision_is_written_with_its_reasons(evaluation: Path, tmp_path: Pa
     decision = gate([evaluation], {"default": 1.0}, tmp_path / "decision")
     assert json.loads((tmp_path / "decision").read_text()) == decision
     assert decision["gate"] == {"default": 1.0}
+
+
+def test_the_lower_end_of_an_interval_can_be_asked_for() -> None:
+    sure, unsure = candidate("sure", covid=0.92), candidate("unsure", covid=0.95)
+    sure["per_class"]["covid"]["recall"]["low"] = 0.88
+    unsure["per_class"]["covid"]["recall"]["low"] = 0.79
+    decision = decide([sure, unsure], parse("covid=0.9,default=0.7,covid-low=0.85"))
+    assert decision["winner"] == "sure"
+    assert decision["candidates"][1]["reasons"] == [
+        "recall of covid may be as low as 79.0 % (the lower end of its 95 % interval), under 85.0 %"
+    ]
+    assert decide([unsure], parse("covid=0.9,default-low=0.75"))["winner"] == "unsure"

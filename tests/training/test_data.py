@@ -91,3 +91,51 @@ def test_a_part_that_the_records_lack_is_named(records: Path) -> None:
     manifest = data.read_manifest(records)
     with pytest.raises(UserError, match="no part 'fold-01-of-02', only test, train, validation"):
         data.class_counts(manifest, recipe_named("cnn-dubey"), ("fold-01-of-02",))
+
+
+def counted(recipe, sources: dict) -> dict:
+    labels: dict = {}
+    for of_source in sources.values():
+        for label, count in of_source.items():
+            labels[label] = labels.get(label, 0) + count
+    return {"splits": {"train": {"labels": labels, "sources": sources}}}
+
+
+def test_sources_of_a_class_weigh_alike_where_a_recipe_is_balanced() -> None:
+    sources = {
+        "covid-chestxray": {"covid": 100},
+        "kermany": {"normal": 300},
+        "nih": {"normal": 100},
+    }
+    recipe = recipe_named("cnn-dubey+balanced")
+    weights = data.image_weights(counted(recipe, sources), recipe, ("train",))
+    normal, covid = (recipe.classes.index(name) for name in ("normal", "covid"))
+    assert 300 * weights["kermany"][normal] == pytest.approx(100 * weights["nih"][normal])
+    assert 300 * weights["kermany"][normal] + 100 * weights["nih"][normal] == pytest.approx(250)
+    assert 100 * weights["covid-chestxray"][covid] == pytest.approx(250)
+
+
+def test_a_handful_of_images_does_not_lead() -> None:
+    sources = {"covid-chestxray": {"covid": 100, "normal": 2}, "kermany": {"normal": 398}}
+    recipe = recipe_named("cnn-dubey+balanced")
+    weights = data.image_weights(counted(recipe, sources), recipe, ("train",))
+    normal = recipe.classes.index("normal")
+    assert 1 < weights["covid-chestxray"][normal] / weights["kermany"][normal] <= 10
+
+
+def test_without_balance_the_source_makes_no_difference(records: Path) -> None:
+    manifest, recipe = data.read_manifest(records), recipe_named("cnn-dubey")
+    weights = data.image_weights(manifest, recipe, ("train",))
+    of_class = data.class_weights(data.class_counts(manifest, recipe, ("train",)))
+    assert all(row == pytest.approx(of_class) for row in weights.values())
+    images = data.encoded_images(records, manifest, recipe, ("train",))
+    triples = data.weighted(images, weights).as_numpy_iterator()
+    assert all(weight == pytest.approx(of_class[position]) for _, position, weight in triples)
+
+
+def test_an_image_has_the_weight_of_its_source() -> None:
+    images = tf.data.Dataset.from_tensor_slices(
+        ([0.0, 0.0, 0.0], [1, 1, 0], ["nih/a/1.png", "kermany/b.png", "elsewhere/c.png"])
+    )
+    found = data.weighted(images, {"kermany": [1.0, 2.0], "nih": [3.0, 4.0]})
+    assert [float(weight) for _, _, weight in found] == [4.0, 2.0, 2.0]

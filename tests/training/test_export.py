@@ -48,7 +48,7 @@ def test_serving_sees_the_pixels_of_training_bit_for_bit(
     content = [image for image, _, _ in images.as_numpy_iterator()]
     trained_on = data.kept(data.pixels(records, manifest, recipe, ("test",)), tmp_path / "test")
     assert any(tmp_path.iterdir()) == (kept == 0)
-    expected = np.stack([pixels.ravel() for pixels, _ in trained_on.as_numpy_iterator()])
+    expected = np.stack([pixels.ravel() for pixels, _, _ in trained_on.as_numpy_iterator()])
     served = signature(image_bytes=tf.constant(content))["probabilities"].numpy()
     assert served.dtype == expected.dtype == np.float32
     assert np.array_equal(served, expected)
@@ -111,7 +111,7 @@ def test_a_model_of_another_release_is_refused(tmp_path: Path) -> None:
     module = tf.Module()
     module.answer = tf.function(lambda x: {"y": x}, [tf.TensorSpec([], tf.float32, "x")])
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
-    with pytest.raises(UserError, match="no signature 'preprocess'"):
+    with pytest.raises(UserError, match="signature 'preprocess' is missing"):
         export.load(tmp_path)
 
 

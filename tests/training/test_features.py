@@ -25,7 +25,8 @@ def test_kept_features_train_what_the_frozen_base_would_have(
     manifest = data.read_manifest(records)
     counts = data.class_counts(manifest, frozen, ("train",))
     images = data.weighted(
-        data.pixels(records, manifest, frozen, ("train",)), data.class_weights(counts)
+        data.pixels(records, manifest, frozen, ("train",)),
+        data.image_weights(manifest, frozen, ("train",)),
     )
     model = architectures.build(frozen, "none", seed=0)
     before = model.get_layer("base").get_weights()
@@ -48,7 +49,7 @@ def of(recipe, records: Path, store: Path, parts=("train",), seed: int = 0) -> n
     base = architectures.build(recipe, "none", seed).get_layer("base")
     manifest = data.read_manifest(records)
     dataset = features.inputs(records, manifest, recipe, parts, base, store)
-    return np.stack([values for values, _ in dataset.as_numpy_iterator()])
+    return np.stack([values for values, _, _ in dataset.as_numpy_iterator()])
 
 
 def shards(store: Path) -> dict[Path, int]:

@@ -142,9 +142,9 @@ def test_it_reads_what_its_division_trains_on_and_no_more(
     reads = []
     pixels = data.pixels
 
-    def spy(records: Path, manifest, recipe, parts):
+    def spy(records: Path, manifest, recipe, parts, segmenter):
         reads.append(tuple(parts))
-        return pixels(records, manifest, recipe, parts)
+        return pixels(records, manifest, recipe, parts, segmenter)
 
     monkeypatch.setattr(data, "pixels", spy)
     for division in ("80/20", "70/10/20"):

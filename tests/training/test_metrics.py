@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from training.metrics import evaluate, rate
+from training.metrics import drop, evaluate, rate
 
 CLASSES = ("covid", "normal", "viral")
 
@@ -61,3 +61,18 @@ def test_what_was_not_counted_has_no_figure() -> None:
     figures = evaluate(np.array([0, 0]), np.eye(3)[[0, 0]], CLASSES)
     assert figures["per_class"]["normal"]["recall"]["value"] is None
     assert figures["per_class"]["covid"]["roc_auc"] is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 40), st.integers(0, 40), st.integers(1, 40))
+def test_a_drop_has_an_interval_that_holds_it(a: int, m: int, b: int, n: int) -> None:
+    before, after = rate(min(a, m), m), rate(min(b, n), n)
+    found = drop(before, after)
+    assert found["value"] == pytest.approx(before["value"] - after["value"])
+    assert -1 - 1e-9 <= found["low"] <= found["value"] <= found["high"] <= 1 + 1e-9
+
+
+def test_newcombes_own_example() -> None:
+    """56 of 70 against 48 of 80: 0.0524 to 0.3339 by his method 10."""
+    found = drop(rate(56, 70), rate(48, 80))
+    assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=1e-4)

@@ -56,3 +56,25 @@ def test_the_protocols_are_the_papers() -> None:
         assert (soares.input_size, soares.batch, soares.epochs) == ((237, 237), 15, 80)
         assert (soares.learning_rate, soares.frozen, soares.pretrained) == (1e-3, True, True)
         assert soares.subset == {"covid": 175, "normal": 100, "other": 100}
+
+
+def test_variants_are_named_by_what_they_add() -> None:
+    recipe = recipe_named("coronet-4class+lungs+balanced")
+    assert (recipe.view, recipe.augmented, recipe.balanced) == ("lungs", False, True)
+    assert recipe.classes == RECIPES["coronet-4class"].classes
+    assert with_epochs(recipe, "coronet-4class=3,default=9").epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cnn-dubey+heart", "no variant"),
+        ("cnn-dubey+balanced+lungs", "in this order"),
+        ("cnn-dubey+lungs+lungs", "in this order"),
+        ("soares-vgg16+augmented", "frozen"),
+        ("vgg+lungs", "no recipe 'vgg'"),
+    ],
+)
+def test_what_is_no_variant_is_said(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        recipe_named(name)
