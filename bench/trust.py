@@ -276,8 +276,7 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         )
     lines += ["", f"Chance is a mean recall of {100 / classes:.0f} %.", ""]
     lines += [
-        "How the out-of-distribution score tells what must not be answered from the test split, as the "
-        "area under the ROC curve, and how much of it is rejected:",
+        UNKNOWN,
         "",
         line("", heads),
         line("---", ["---"] * len(heads)),
@@ -331,6 +330,9 @@ Five settings, each on its own test split:
 whom none of them was trained on. None of these has covid. For the two settings without adults they are a
 hospital that training never saw.
 """
+
+UNKNOWN = """How the out-of-distribution score tells what must not be answered from the test split (area under
+the ROC curve), and how much of it is rejected:"""
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup
             xlim=(0, 1.0), ylim=(0, None),
         )  # fmt: skip
         axes.grid(color=_INK, alpha=0.1)
-        axes.legend(frameon=False, loc="upper left")
+        figure.legend(frameon=False, loc="outside upper left", ncols=2)
         return _svg(figure)
 
 

@@ -1,28 +1,43 @@
 """The page, in a real browser."""
 
+import base64
+import io
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from serving import known_answers
 from tests.browser import opened
-from tests.serving.files import dicom, encoded
+from tests.serving.files import dicom, encoded, v1
 
 
 @pytest.fixture
-def files(tmp_path: Path, picture) -> dict[str, Path]:
-    """Returns files as a user has them: good ones, and one that is no image."""
+def files(tmp_path: Path, picture, known: list[np.ndarray]) -> dict[str, Path]:
+    """Returns files as a user has them: good ones, one that is no X-ray, and one that is no image."""
     contents = {
-        "front.png": encoded(picture(90, 80)),
-        "second.jpg": encoded(picture(120, 100, seed=1), "JPEG"),
-        "third.dcm": dicom(picture(70, 90, seed=2).astype(np.uint16), bits=8),
+        "front.png": encoded(known[0]),
+        "second.jpg": encoded(known[1], "JPEG"),
+        "third.dcm": dicom(known[2].astype(np.uint16), bits=8),
+        "waves.png": encoded(picture(120, 100, seed=1)),
         "notes.png": b"only text",
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     return {name: tmp_path / name for name in contents}
+
+
+@pytest.fixture
+def known(version: Path, url: str) -> list[np.ndarray]:
+    """Drawn radiographs that are answered, uint8 [height, width]."""
+    contents = [base64.b64decode(row["image"]) for row in known_answers.read(version)]
+    told = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(*contents), timeout=60).json()
+    pairs = zip(contents, told["predictions"], strict=True)
+    answered = [content for content, prediction in pairs if not prediction["abstained"]]
+    return [np.asarray(Image.open(io.BytesIO(content)).convert("L")) for content in answered]
 
 
 def answered(page: Page, count: int) -> None:
@@ -35,7 +50,7 @@ def test_files_are_answered_each_with_its_picture_or_its_error(
 ) -> None:
     page = opened(browser, url, width, scheme)
     page.get_by_label("Drop X-rays here").set_input_files(list(files.values()))
-    answered(page, 4)
+    answered(page, 5)
     results = page.get_by_label("Results").get_by_role("article")
     assert [one.get_by_role("heading").inner_text() for one in results.all()] == list(files)
     for result in results.all()[:3]:
@@ -48,7 +63,11 @@ def test_files_are_answered_each_with_its_picture_or_its_error(
         assert bars == pytest.approx([whole * share / 100 for share in shares], abs=1)
         for image in result.get_by_role("img").all():
             assert image.evaluate("image => image.naturalWidth") > 0
-    expect(results.nth(3).get_by_role("alert")).to_contain_text("This file is not an image")
+    unlike = results.nth(3)
+    assert unlike.locator(".label").inner_text() == "no answer"
+    expect(unlike.locator(".abstained")).to_contain_text("The model abstains")
+    assert unlike.locator(".shares li").count() == 0
+    expect(results.nth(4).get_by_role("alert")).to_contain_text("This file is not an image")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 

@@ -11,6 +11,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.inference_client import InferenceGRPCClient
 from PIL import Image
 
+from serving import known_answers
 from serving.local import Server
 from tests.serving.files import PATIENT, awaited, dicom, encoded, v1
 
@@ -111,7 +112,8 @@ def test_an_explanation_is_a_map_and_a_layer_for_the_picture(url: str, radiograp
     told = answer.raise_for_status().json()
     assert len(told["explanations"]) == 2
     explanation, prediction = told["explanations"][0], told["predictions"][0]
-    assert explanation["label"] == prediction["label"]
+    shares = prediction["probabilities"]
+    assert explanation["label"] == max(shares, key=shares.get)
     heat = np.array(explanation["map"])
     assert heat.min() >= 0
     assert heat.max() in (0, 1)
@@ -219,3 +221,34 @@ def test_nothing_of_a_patient_reaches_the_log(server: Server, picture) -> None:
     log = Path(server.log).read_text()
     for word in (PATIENT, "Doe", "4711", "Elsewhere", "Traceback"):
         assert word not in log
+
+
+def test_what_is_unlike_the_training_images_is_not_answered(
+    url: str, version: Path, radiograph: bytes
+) -> None:
+    known = [base64.b64decode(row["image"]) for row in known_answers.read(version)]
+    answer = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(*known, radiograph), timeout=60)
+    *radiographs, waves = answer.json()["predictions"]
+    for told in (*radiographs, waves):
+        shares = told["probabilities"]
+        assert told["abstained"] == (told["ood_score"] > 1)
+        assert told["label"] == ("unknown" if told["abstained"] else max(shares, key=shares.get))
+    assert waves["abstained"]
+    assert sum(told["abstained"] for told in radiographs) <= 1
+    told = httpx.post(
+        f"{url}/v2/models/cxrflow/infer",
+        json={
+            "inputs": [
+                {
+                    "name": "image_bytes", "shape": [1], "datatype": "BYTES",
+                    "data": [base64.b64encode(radiograph).decode()],
+                }
+            ]
+        },
+        timeout=60,
+    ).json()  # fmt: skip
+    outputs = {output["name"]: output["data"] for output in told["outputs"]}
+    assert (outputs["label"], outputs["abstained"]) == (["unknown"], [True])
+    assert outputs["ood_score"][0] == pytest.approx(waves["ood_score"], rel=1e-3)
+    metrics = httpx.get(f"{url}/metrics").text
+    assert 'cxrflow_predictions_total{class="unknown"}' in metrics
