@@ -200,7 +200,7 @@ def _row(run: Run, data: dict[str, Any], result: dict[str, Any]) -> str:
     cells = [
         f"`{result['recipe']}`",
         _start(run, result),
-        ("by patient" if data["grouped"] else "random")
+        ("random" if data["split_by"] == "random" else f"by {data['split_by']}")
         + (f", {data['folds']} folds" if data["folds"] else ""),
         f"{result['images']:,}, {result['patients']:,}",
         str(result["epochs"]),

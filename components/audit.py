@@ -488,7 +488,7 @@ def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
     adult = _adult(others).dropna()
     if min((adult == 0).sum(), (adult == 1).sum()) >= _FEWEST_TO_PROBE:
         known = others.loc[adult.index]
-        rows.append(_probe("adult or child, covid left out", features, known, adult == 1))
+        rows.append(_probe(rules.AGE_PROBE, features, known, adult == 1))
     return rows
 
 

@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("finding", pa.string()),
         ("patient", pa.string()),
+        ("origin", pa.string()),
         ("view", pa.string()),
         ("sex", pa.string()),
         ("age", pa.float32()),

@@ -46,7 +46,7 @@ def ingest(
     views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
     seed: int = 0,
     folds: int = 0,
-    grouped: bool = True,
+    split_by: str = splits.PATIENT,
     subset: Recipe | None = None,
     beam_options: Sequence[str] = (),
     archive: Path | None = None,
@@ -66,7 +66,7 @@ def ingest(
         its examples as `previous.parquet`. Written aside and renamed.
       views: the projections to keep of the first source.
       seed: of the split, and of what is drawn.
-      folds, grouped: see `splits.assign`.
+      folds, split_by: see `splits.assign`.
       subset: the recipe whose paper's number of images of each class is drawn; None: all are used.
       beam_options: see `components.beam_options`.
       archive: gets a span, unless nothing has changed since the last; only for the three splits, and
@@ -150,12 +150,12 @@ def ingest(
             )
             examples = examples[~moved].reset_index(drop=True)
         else:
-            examples["split"] = splits.assign(examples, seed, folds=folds, grouped=grouped)
+            examples["split"] = splits.assign(examples, seed, folds=folds, by=split_by)
         out = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
 
         summary = _summarise(examples, out, seed)
         summary["leakage"] = dataclasses.asdict(splits.leakage(examples, seed, folds=folds))
-        summary["grouped"], summary["folds"] = grouped, folds
+        summary["split_by"], summary["folds"] = split_by, folds
         summary["subset"] = subset.name if subset else None
         summary["absent"] = sorted(absent)
         summary["phantoms"] = any(phantoms.MARKER in paths for paths in files.values())
@@ -163,7 +163,7 @@ def ingest(
         summary["further_sources"] = sorted(sources or {})
         summary["columns"] = covid_chestxray.columns(covid_directory)
         leak = summary["leakage"]
-        assert leak["ours"] == 0 or not grouped, f"the split leaks: {leak}"
+        assert leak["ours"] == 0 or split_by == splits.RANDOM, f"the split leaks: {leak}"
         tables = {
             "examples": pa.Table.from_pandas(examples, SCHEMA, preserve_index=False),
             "excluded": pa.Table.from_pandas(out, EXCLUDED_SCHEMA, preserve_index=False),
@@ -181,7 +181,10 @@ def ingest(
             if one.number > 1:
                 previous = spans.table(archive, spans.span(archive, one.number - 1), "examples")
                 pq.write_table(
-                    pa.Table.from_pandas(previous, SCHEMA, preserve_index=False), aside / PREVIOUS
+                    pa.Table.from_pandas(
+                        previous.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False
+                    ),
+                    aside / PREVIOUS,
                 )
         pq.write_table(tables["examples"], aside / EXAMPLES)
         pq.write_table(tables["excluded"], aside / EXCLUDED)
@@ -259,7 +262,7 @@ def _say(summary: Mapping[str, Any], left_out: int) -> None:
         left_out,
     )
     leak = summary["leakage"]
-    if summary["grouped"]:
+    if summary["split_by"] != splits.RANDOM:
         logger.info(
             "no patient or picture on both sides of the split; split at random, %d of %d test images "
             "would have had one in training",
@@ -339,7 +342,7 @@ def ingest_step(
     sources: list[str],
     examples: dsl.Output[dsl.Dataset],
     folds: int = 0,
-    grouped: bool = True,
+    split_by: str = "patient",
     subset: str = "",
     archive: str = "",
 ) -> None:
@@ -359,7 +362,7 @@ def ingest_step(
         views=views,
         seed=seed,
         folds=folds,
-        grouped=grouped,
+        split_by=split_by,
         subset=recipe_named(subset) if subset else None,
         beam_options=beam_options,
         sources=parse(sources),

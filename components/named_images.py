@@ -45,7 +45,8 @@ def named_images(
             rows += listed.read(source, views)
             files[name] = sizes(source.directory)
     named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
-    named["view"] = named["view"].replace("", None)
+    for column in ("origin", "view"):
+        named[column] = named[column].replace("", None)
     named["size"] = [files[row.source].get(row.path, -1) for row in rows]
     return named, files
 

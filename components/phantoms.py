@@ -216,6 +216,7 @@ def _covid_source(directory: Path, patients: int, random: np.random.Generator) -
                 "modality": study.modality,
                 "folder": "volumes" if study.modality == "CT" else "images",
                 "filename": name,
+                "url": f"https://www.place-{number // 2:03d}.example/case",
                 "license": "CC0",
                 "clinical_notes": 'Drawn, "not taken", of nobody',
             }

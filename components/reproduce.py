@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from kfp import dsl
 
-from components import evaluate, pages
+from components import evaluate, pages, splits
 from components.answers import METRICS, PREDICTIONS
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
@@ -100,7 +100,7 @@ def reproduce(
 
 
 _TOLD_OF_DATA = (
-    "used", "patients", "by_source", "fingerprint", "folds", "grouped", "leakage", "phantoms", "seed",
+    "used", "patients", "by_source", "fingerprint", "folds", "split_by", "leakage", "phantoms", "seed",
     "subset",
 )  # fmt: skip
 
@@ -166,9 +166,10 @@ def _differences(
     if trained != published:
         said.append(f"{trained} epochs; the paper's are {published}.")
     leak = summary["leakage"]
-    if summary["grouped"]:
+    if summary["split_by"] != splits.RANDOM:
+        place = "" if summary["split_by"] == splits.PATIENT else ", no site or publication"
         said.append(
-            "No patient and no picture is on both sides of the split; the paper split at random, "
+            f"No patient{place} and no picture is on both sides of the split; the paper split at random, "
             f"which here would put a relative of at least {leak['random']} of {leak['test'][1]} test "
             "images, of all labels, into training."
         )

@@ -20,6 +20,8 @@ from training.recipes import RECIPES
 GATE = "covid=0.9,default=0.7"
 LOW = "-low"
 FEWEST_ELSEWHERE = 20
+# In an audit's `probes`.
+AGE_PROBE = "adult or child, covid left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,16 @@ RULES = (
         at_least=False,
         measure=lambda audit: (
             audit["same_source"] and audit["same_source"]["false_alarms"]["value"]
+        ),
+        needed=False,
+    ),
+    Rule(
+        name="age-told",
+        what="area under the ROC curve by which its features tell adults from children",
+        bound=0.9,
+        at_least=False,
+        measure=lambda audit: next(
+            (probe["auc"] for probe in audit["probes"] if probe["what"] == AGE_PROBE), None
         ),
         needed=False,
     ),

@@ -19,6 +19,9 @@ from components.errors import UserError
 # Of 256 bits; in a wide gap between pairs of one picture and any others: see docs/data.md.
 NEAR_DUPLICATE_BITS = 32
 
+# What stays on one side of a split; at random, nothing does.
+PATIENT, ORIGIN, RANDOM = "patient", "origin", "random"
+
 # Ten folds: two are the test split (20 %, as in the CoroNet paper), one is for validation.
 _FOLDS = 10
 _TEST_FOLDS = (0, 1)
@@ -54,11 +57,13 @@ def near_duplicates(perceptual_hashes: pd.Series) -> np.ndarray:
     return np.concatenate(found)
 
 
-def groups(examples: pd.DataFrame) -> np.ndarray:
+def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     """Returns which images must stay together.
 
     Args:
-      examples: with the columns `patient`, `sha256` and `perceptual_hash`.
+      examples: with the columns `patient`, `sha256` and `perceptual_hash`, and `origin` if that is asked
+        for.
+      by: `PATIENT`, or `ORIGIN` for images of one site or publication to stay together besides.
 
     Returns:
       int array [rows]: equal numbers where two images share a patient or a picture, directly or
@@ -66,44 +71,46 @@ def groups(examples: pd.DataFrame) -> np.ndarray:
     """
     size = len(examples)
     links = [near_duplicates(examples["perceptual_hash"])]
-    for column in ("patient", "sha256"):
-        _, first, which = np.unique(
-            examples[column].to_numpy(dtype=str), return_index=True, return_inverse=True
-        )
+    ties = [examples["patient"], examples["sha256"]]
+    if by == ORIGIN:  # what has none known is of a place of its own
+        alone = pd.Series(np.arange(size).astype(str), examples.index)
+        ties.append((examples["source"] + "/" + examples["origin"]).fillna(alone))
+    for tie in ties:
+        _, first, which = np.unique(tie.to_numpy(dtype=str), return_index=True, return_inverse=True)
         links.append(np.stack([np.arange(size), first[which]], axis=1))
     left, right = np.concatenate(links).T
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
-def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, grouped: bool = True) -> pd.Series:
+def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIENT) -> pd.Series:
     """Returns the split of each image: about 70 % train, 10 % validation, 20 % test; or its fold.
 
     Stratified by label, whole groups, and the same for the same rows and seed, whatever the rows'
     order.
 
     Args:
-      examples: with the columns `id`, `label`, `patient`, `sha256` and `perceptual_hash`.
+      examples: with the columns `id`, `label` and those of `groups`.
       seed: any non-negative integer.
       folds: for cross-validation, the number of equal parts, named by `fold_name`; 0: the three
         splits.
-      grouped: False splits image by image, as the papers did, and leaks.
+      by: see `groups`; or `RANDOM`, which splits image by image, as the papers did, and leaks.
 
     Raises:
       UserError: a label's images cannot be in every part, for want of patients.
     """
     ordered = examples.sort_values("id").reset_index(drop=True)
-    group = groups(ordered)
+    group = groups(ordered, by)
     parts = folds or _FOLDS
     per_label = pd.Series(group).groupby(ordered["label"]).nunique()
     for label, count in per_label.items():
         if count < parts:
             raise UserError(
-                f"split: the images labelled {label!r} come from {count} unrelated patients; at "
-                f"least {parts} are needed to put some into each part. Add images of other patients, "
-                "or leave this label's recipes out."
+                f"split: the images labelled {label!r} come from {count} unrelated "
+                f"{'places' if by == ORIGIN else 'patients'}; at least {parts} are needed to put some "
+                "into each part. Add images of others, or leave this label's recipes out."
             )
-    split = _names(fold_of_each(ordered, group if grouped else None, parts, seed), folds)
+    split = _names(fold_of_each(ordered, None if by == RANDOM else group, parts, seed), folds)
     split.index = pd.Index(ordered["id"])
     return pd.Series(split.loc[examples["id"]].to_numpy(), index=examples.index, name="split")
 

@@ -54,8 +54,11 @@ Folds = Annotated[
     typer.Option(min=0, max=99, help="Cross-validate in so many folds. Default: as the paper."),
 ]
 Split = Annotated[
-    Literal["patient", "random"],
-    typer.Option(help="random: as the papers did; patients are then on both sides."),
+    Literal["patient", "origin", "random"],
+    typer.Option(
+        help="origin: whole sites and publications are held out, too. random: as the papers did; "
+        "patients are then on both sides."
+    ),
 ]
 Subset = Annotated[
     Literal["all", "paper"],
@@ -281,7 +284,7 @@ def reproduce(
             "trials": [trial for one in recipes for trial in one.trials(protocol)],
             "views": parts_of(views),
             "folds": folds_of(protocol),
-            "grouped": split == "patient",
+            "split_by": split,
             "subset": recipes[0].name if subset == "paper" else "",
             "epochs": epochs,
             "weights": _absolute(weights),
@@ -351,7 +354,7 @@ def pretrain(
             "recipe": chosen.name,
             "views": parts_of(views),
             "folds": folds or folds_of(chosen.protocol),
-            "grouped": split == "patient",
+            "split_by": split,
             "subset": chosen.name if subset == "paper" else "",
             "epochs": epochs,
             "size": size,

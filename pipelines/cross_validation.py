@@ -38,7 +38,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
         trials: list[str] = list(_DEFAULT.trials(_DEFAULT.protocol)),
         views: list[str] = list(FRONTAL_VIEWS),
         folds: int = 10,
-        grouped: bool = True,
+        split_by: str = "patient",
         subset: str = "",
         epochs: str = "",
         weights: str = "imagenet",
@@ -55,7 +55,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
           trials: What to train, each as recipe@division, e.g. resnet50-10fold@fold-01-of-10.
           views: Projections to keep of the covid-chestxray-dataset.
           folds: Number of folds; 0 for a hold-out split.
-          grouped: False splits at random, as the papers did, and leaks.
+          split_by: What is on one side alone: patient, origin, or random, as in the papers, which leaks.
           subset: Recipe whose paper's numbers of images are drawn; empty for all images.
           epochs: Passes over the training images by recipe, where not as many as it says.
           weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
@@ -72,7 +72,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
             beam_options=beam_options,
             sources=[],
             folds=folds,
-            grouped=grouped,
+            split_by=split_by,
             subset=subset,
         ).set_display_name("Ingest both datasets, divide by patient")
         # What is in a directory is not in the key of the cache.

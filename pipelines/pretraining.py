@@ -24,7 +24,7 @@ def pretraining_pipeline() -> Any:
         recipe: str,
         views: list[str],
         folds: int,
-        grouped: bool,
+        split_by: str,
         subset: str,
         epochs: str,
         size: int,
@@ -40,7 +40,7 @@ def pretraining_pipeline() -> Any:
             beam_options=[],
             sources=[],
             folds=folds,
-            grouped=grouped,
+            split_by=split_by,
             subset=subset,
         ).set_display_name("Ingest both datasets, divide by patient")
 

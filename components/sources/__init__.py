@@ -18,6 +18,7 @@ class Row:
       label: one of `components.labels.LABELS`, or None where the finding maps to none of them.
       excluded: why the image must not be used; empty where it may be.
       patient: identifies the patient across sources: `<source>/<the source's id>`.
+      origin: the site or publication that the source has the image from; empty where unknown.
       view: projection, e.g. `PA`, `AP Supine`, `L`; empty where unknown.
       sex: `M`, `F` or None.
       age: in years, or None.
@@ -32,6 +33,7 @@ class Row:
     label: str | None
     excluded: str = ""
     patient: str
+    origin: str = ""
     view: str = ""
     sex: str | None = None
     age: float | None = None

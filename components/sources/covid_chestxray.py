@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
 
 from components.errors import UserError
 from components.labels import label_of
@@ -103,6 +104,7 @@ def _row(fields: dict[str, str], views: set[str]) -> Row:
         excluded=excluded,
         # Without an id nothing says who it is: each such image is its own patient.
         patient=f"{NAME}/{patient or filename}",
+        origin=(urlparse(fields.get("url", "")).hostname or "").removeprefix("www."),
         view=view,
         sex=sex if sex in ("M", "F") else None,
         age=_number(fields.get("age", "")),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from components.errors import UserError
 from components.gate import decide, gate
-from components.rules import RULE_NAMES, RULES, parse
+from components.rules import AGE_PROBE, RULE_NAMES, RULES, parse
 
 
 def candidate(recipe: str, macro_f1: float = 0.8, **recalls: float | None) -> dict:
@@ -104,6 +104,7 @@ def audited(**found) -> dict:
         "calibration": {"error": 0.05},
         "lowest_subgroup": {"recall": {"value": 0.8}},
         "same_source": {"false_alarms": {"value": 0.1}},
+        "probes": [],
         "external": [],
     }
     return {**whole, **found}
@@ -130,6 +131,10 @@ BROKEN = {
             ]
         },
         "is 0.90, over 0.3",
+    ),
+    "age-told": (
+        {"probes": [{"what": "source of normal", "auc": 1.0}, {"what": AGE_PROBE, "auc": 0.95}]},
+        "adults from children is 0.95, over 0.9",
     ),
     "external-drop": (
         {

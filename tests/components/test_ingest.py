@@ -32,8 +32,14 @@ def summary(examples: Path) -> dict:
 def test_one_row_an_image_with_every_column(examples: Path, table: pd.DataFrame) -> None:
     assert pq.read_schema(examples / "examples.parquet").names == SCHEMA.names
     assert table["id"].is_unique
-    named = [column for column in table if column not in ("sex", "age", "offset")]
+    named = [column for column in table if column not in ("sex", "age", "offset", "origin")]
     assert table[named].notna().all(axis=None)
+
+
+def test_the_covid_source_says_where_an_image_is_from(table: pd.DataFrame) -> None:
+    of_covid = table["source"] == "covid-chestxray"
+    assert table.loc[of_covid, "origin"].str.fullmatch(r"place-\d{3}\.example").all()
+    assert table.loc[~of_covid, "origin"].isna().all()
 
 
 def test_what_is_recorded_of_an_image_is_what_the_file_says(
@@ -206,6 +212,6 @@ def test_a_paper_without_numbers_is_an_error(
 def test_a_random_split_is_said_to_leak(
     covid_directory: Path, kermany_directory: Path, tmp_path: Path
 ) -> None:
-    summary = ingest(covid_directory, kermany_directory, tmp_path / "examples", grouped=False)
+    summary = ingest(covid_directory, kermany_directory, tmp_path / "examples", split_by="random")
     assert summary["leakage"]["ours"] == summary["leakage"]["random"] > 0
-    assert summary["grouped"] is False
+    assert summary["split_by"] == "random"

@@ -128,8 +128,22 @@ def test_folds_hold_every_image_once_and_no_patient_twice(seed: int, folds: int)
 @pytest.mark.parametrize("folds", [0, 4])
 def test_a_random_split_leaks_and_is_counted(folds: int) -> None:
     examples = examples_of(320, 0, patients=40)
-    examples["split"] = splits.assign(examples, 0, folds=folds, grouped=False)
+    examples["split"] = splits.assign(examples, 0, folds=folds, by="random")
     leak = splits.leakage(examples, 0, folds=folds)
     assert leak.ours == leak.random
     assert leak.ours > 20
     assert leak.test[0] == (320 if folds else 64)
+
+
+def test_whole_places_are_held_out() -> None:
+    examples = examples_of(400, 3)
+    examples["source"] = ["one" if i % 2 else "other" for i in range(400)]
+    examples["origin"] = [f"place-{i % 46}" if i < 350 else None for i in range(400)]
+    by_patient, by_origin = (
+        splits.assign(examples, 0, by=by) for by in (splits.PATIENT, splits.ORIGIN)
+    )
+    places = [examples["source"], examples["origin"]]
+    assert by_patient.groupby(places).nunique().max() > 1
+    assert by_origin.groupby(places).nunique().max() == 1
+    assert by_origin.groupby(examples["patient"]).nunique().max() == 1
+    assert set(by_origin) == {"train", "validation", "test"}
