@@ -137,7 +137,7 @@ kind-down minikube-down: ## delete it (or minikube-down)
 	@manifests/local-cluster.sh down $(@:-down=)
 
 bench: setup ## measure speed, as ratios within one run
-	$(if $(COVID),COVID=$(COVID) KERMANY=$(KERMANY)) TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench
+	$(if $(COVID),COVID=$(COVID) KERMANY=$(KERMANY)) TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench $(ONLY)
 
 clean: ## remove the environments and everything generated
 	rm -rf .venv .venv-tfdv .uv .tools .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo growth build

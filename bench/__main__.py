@@ -1,8 +1,8 @@
 """Prints every ratio: `make bench`.
 
 On generated radiographs, so that it runs anywhere; `make bench COVID=… KERMANY=…` lets the growing
-dataset be the real one. Baselines and steps take turns, because a machine
-that others use has slow minutes; each figure is the median of its
+dataset be the real one, and `make bench ONLY="serving frozen"` measures those sections alone. Baselines
+and steps take turns, because a machine that others use has slow minutes; each figure is the median of its
 turns where they are short enough for several.
 """
 
@@ -15,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Annotated
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+import typer
 from rich.console import Console
 
 from bench.ingesting import growth, scale
@@ -49,37 +51,61 @@ ONE_PROCESS = ("--direct_running_mode=in_memory",)
 TWO_WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
-def main() -> None:
+def main(
+    sections: Annotated[
+        list[str] | None, typer.Argument(help="Of what to measure; all where none is named.")
+    ] = None,
+) -> None:
     logging.getLogger("cxrflow").setLevel(logging.WARNING)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     console = Console(soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:
         home = Path(scratch)
+        all_of_them: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
+            "opening": (f"ingest: opening {OPENED} images, three ways", lambda: opening(home)),
+            "growth": ("a dataset that grows", lambda: [growth(home, *real())]),
+            "scale": ("a large dataset", lambda: scale(home)),
+            "training": (
+                "training, ours and bare Keras in turns",
+                lambda: trainings(make_records(home), home),
+            ),
+            "frozen": (
+                "soares-vgg16: 80 epochs on features that are computed once",
+                lambda: frozen(make_records(home), home),
+            ),
+            "precisions": (
+                "bfloat16 and float32, where the processor has both",
+                lambda: precisions(make_records(home), home),
+            ),
+            "memory": (
+                "memory of a training, with four times the images",
+                lambda: [memory(make_records(home), home)],
+            ),
+            "explaining": ("Grad-CAM: a batch, and one call an image", explaining),
+            "serving": ("coronet-4class: the server, and the bare model", lambda: serving(home)),
+        }
+        unknown = set(sections or ()) - set(all_of_them)
+        if unknown:
+            raise SystemExit(
+                f"bench: there is no {', '.join(unknown)}; there are {', '.join(all_of_them)}"
+            )
         console.print(
             f"{os.cpu_count()} cores, policy {dtype_policy()}, TensorFlow {tf.__version__}"
         )
         console.print("drawing phantoms")
         phantoms.write(home / "data", PATIENTS)
-        console.print(f"ingest: opening {OPENED} images, three ways")
-        console.print(*opening(home), sep="\n")
-        console.print("a dataset that grows, and a large one")
-        console.print(growth(home, *real()))
-        console.print(*scale(home), sep="\n")
-        records = make_records(home)
-        for name, epochs, turns in (("cnn-dubey", 4, 3), ("coronet-4class", 2, 1)):
-            recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
-            console.print(f"{name}: training, ours and bare Keras in turns")
-            console.print(*training(recipe, records, home, turns), sep="\n")
-        console.print("soares-vgg16: 80 epochs on features that are computed once")
-        console.print(*frozen(records, home), sep="\n")
-        console.print("bfloat16 and float32, where the processor has both")
-        console.print(*precisions(records, home), sep="\n")
-        console.print("memory of a training, with four times the images")
-        console.print(memory(records, home))
-        console.print("Grad-CAM: a batch, and one call an image")
-        console.print(*explaining(), sep="\n")
-        console.print("coronet-4class: the server, and the bare model")
-        console.print(*serving(home), sep="\n")
+        for name in sections or all_of_them:
+            title, measured = all_of_them[name]
+            console.print(title)
+            console.print(*measured(), sep="\n")
+
+
+def trainings(records: Path, home: Path) -> Iterable[str]:
+    """Returns the figures of a small and of a large network."""
+    for name, epochs, turns in (("cnn-dubey", 4, 3), ("coronet-4class", 2, 1)):
+        yield name
+        recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
+        yield from training(recipe, records, home, turns)
 
 
 def real() -> list[Path | None]:
@@ -123,6 +149,8 @@ def opening(home: Path) -> list[str]:
 
 
 def make_records(home: Path) -> Path:
+    if (home / "records").is_dir():
+        return home / "records"
     covid, kermany = home / "data/covid-chestxray-dataset", home / "data/chest_xray"
     ingest(covid, kermany, home / "examples")
     write_records(
@@ -389,4 +417,4 @@ def compared(what: str, seconds: float, baseline: float, images: int, wanted: st
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

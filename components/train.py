@@ -16,6 +16,7 @@ from components.answers import CHAMPION
 from components.examples import EXAMPLES
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
+from components.sources import covid_chestxray, kermany
 from components.step import training_step
 from serving import store
 from serving.store import IMAGES
@@ -58,9 +59,9 @@ def train(
 
     Returns:
       what `model.json` says: the recipe, the division, where training started, the data's
-      fingerprint, whether it is of phantoms, counts, the network's layers, the softmax's temperature,
-      seed, precision, replicas,
-      releases of the packages, and the time it took.
+      fingerprint, whether it is of phantoms, sources besides the two published ones, counts, the
+      network's layers, the softmax's temperature, what is known of the lung segmenter where one is part of
+      it, seed, precision, replicas, releases of the packages, and the time it took.
 
     Raises:
       UserError: see `training.loop.train`; the base has seen images that are tested on, or none are
@@ -103,6 +104,11 @@ def train(
         "fingerprint": manifest["fingerprint"],
         "span": manifest["span"],
         "phantoms": manifest["phantoms"],
+        "further_sources": [
+            name
+            for name in manifest["splits"][parts.train[0]]["sources"]
+            if name not in (covid_chestxray.NAME, kermany.NAME)
+        ],
         "training_images": data.class_counts(manifest, recipe, parts.train),
         "parameters": trained.model.count_params(),
         "layers": architectures.layer_table(trained.model, recipe),

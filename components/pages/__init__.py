@@ -56,4 +56,4 @@ def _words(rate: Mapping[str, float | None]) -> str:
     if rate["value"] is None:
         return "–"
     low, high = rate["low"], rate["high"]
-    return f"{100 * rate['value']:.1f} % ({100 * (low or 0):.0f}–{100 * (high or 0):.0f})"
+    return f"{100 * rate['value']:.1f}\u00a0% ({100 * (low or 0):.0f}–{100 * (high or 0):.0f})"
