@@ -85,10 +85,20 @@ def cut_down(source: Path, target: Path) -> tuple[Path, Path]:
 
 
 def test_on_real_x_rays(real_data: Path, tmp_path: Path) -> None:
+    """With adults of a third source, and more of them to be measured on, for a model of the lungs alone."""
     covid, kermany = cut_down(real_data, tmp_path)
+    for folder, every in (("No_findings", 6), ("Pneumonia", 25)):
+        (tmp_path / folder / folder).mkdir(parents=True)
+        for file in sorted((real_data / "nih-chestxray" / folder).iterdir())[::every]:
+            shutil.copy(file, tmp_path / folder / folder)
     output = tmp_path / "output"
-    sources = ("--covid", str(covid), "--kermany", str(kermany))
-    said = cxrflow("run", *sources, *QUICK, "--output", str(output), "--no-serve")
+    name = "cnn-dubey+lungs+augmented+balanced"
+    said = cxrflow(
+        "run", "--covid", str(covid), "--kermany", str(kermany), *QUICK, "--recipes", name,
+        "--source", rf"nih={tmp_path / 'No_findings'},patient=^(\d+)_",
+        "--external", f"ill={tmp_path / 'Pneumonia'}",
+        "--output", str(output), "--no-serve",
+    )  # fmt: skip
     (run,) = latest_run(output).glob("*/")
     examples = pd.read_parquet(run / "ingest-step" / "examples" / "examples.parquet")
     summary = json.loads((run / "ingest-step" / "examples" / "summary.json").read_text())
@@ -97,6 +107,14 @@ def test_on_real_x_rays(real_data: Path, tmp_path: Path) -> None:
     assert summary["leakage"]["ours"] == 0
     assert len(summary["absent"]) > 300
     assert not summary["phantoms"]
+    assert set(examples["source"]) == {"covid-chestxray", "kermany", "nih"}
+    (card,) = (json.loads(file.read_text()) for file in run.glob("*/train-step/model/model.json"))
+    assert card["recipe"]["view"] == "lungs"
+    assert card["further_sources"] == ["nih"]
+    (audit,) = (json.loads(file.read_text()) for file in run.glob("*/audit-step/audit/audit.json"))
+    (place,) = audit["external"]
+    assert (place["name"], place["images"]) == ("ill", 12)
+    assert f"{name} is refused" in said
     page = (output / "report" / "report.html").read_text()
     assert "Drawn images" not in page
     assert "test images accuracy" in said
