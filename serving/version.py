@@ -16,7 +16,7 @@ from serving.store import DECISION
 from training import export
 
 # More images at once gain nothing on CPUs and would keep the first waiting.
-LARGEST_BATCH = 32
+LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
