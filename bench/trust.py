@@ -67,6 +67,7 @@ def main(
     kermany: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     adults: Annotated[str, typer.Option(help="NAME=SPEC of a source of adults; see `listed`.")],
+    recipes: Annotated[str, typer.Option(help="Of EPOCHS, with commas.")] = ",".join(EPOCHS),
 ) -> None:
     named = listed.parse([adults])
     (source,) = named.values()
@@ -86,8 +87,8 @@ def main(
             write_records(examples, directories, records)
     kept = output / "kept"
     external = elsewhere(source, made[THREE][0], output)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in EPOCHS}
-    for recipe in EPOCHS:
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes.split(",")}
+    for recipe in rows:
         for setting in SETTINGS:
             examples, records = made[setting.images]
             lungs = output / "lungs" / setting.images.replace(" ", "-")
@@ -198,10 +199,11 @@ def scores(exported: export.Exported, contents: Iterable[bytes]) -> np.ndarray:
 
 def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adults: str) -> str:
     two, three = summaries[TWO], summaries[THREE]
-    lungs = rows["cnn-dubey"][1]["audit"]["lungs"]
+    lungs = next(iter(rows.values()))[1]["audit"]["lungs"]
     lines = [
         HEAD.format(
             version=version("cxrflow"),
+            recipes=",".join(rows),
             images=two["used"],
             patients=two["patients"],
             fingerprint=two["fingerprint"][:12],
@@ -313,9 +315,9 @@ def rate(one: dict[str, float]) -> str:
 
 HEAD = """# What audits say on real X-rays
 
-Written by `python -m bench.trust` of cxrflow {version}: {images:,} frontal images of {patients:,} patients
-of the covid-chestxray-dataset of June 2020 and a sample of Kermany's, fingerprint `{fingerprint}`. What was
-measured, and how: [trust](trust.md). Rules that refuse are in bold.
+Written by `python -m bench.trust --recipes {recipes}` of cxrflow {version}: {images:,} frontal images
+of {patients:,} patients of the covid-chestxray-dataset of June 2020 and a sample of Kermany's, fingerprint
+`{fingerprint}`. What was measured, and how: [trust](trust.md). Rules that refuse are in bold.
 
 **Trained from scratch and for few epochs**: these are no figures of the papers' systems. What is shown is
 not how good they are but what they look at. The segmenter of lungs reaches a Dice coefficient of
