@@ -49,15 +49,46 @@ class Setting:
     name: str
     images: str
     variant: str = ""
+    what: str
 
 
 SETTINGS = (
-    Setting(name="random split", images=RANDOM),
-    Setting(name="by patient", images=TWO),
-    Setting(name="other origins", images=ORIGINS),
-    Setting(name="lungs", images=TWO, variant="+lungs"),
-    Setting(name="adults", images=THREE, variant="+balanced"),
-    Setting(name="lungs, adults", images=THREE, variant="+lungs+augmented+balanced"),
+    Setting(
+        name="random split",
+        images=RANDOM,
+        what="as the papers split, patients on both sides; shown to be distrusted",
+    ),
+    Setting(
+        name="by patient",
+        images=TWO,
+        what="whole images of the two sources, no patient on both sides",
+    ),
+    Setting(
+        name="other origins",
+        images=ORIGINS,
+        what="the same, and covid's test images are of hospitals and publications that training has none "
+        "of",
+    ),
+    Setting(
+        name="lungs",
+        images=TWO,
+        variant="+lungs",
+        what="split by patient, the network shown the lungs alone (`+lungs`)",
+    ),
+    Setting(
+        name="adults",
+        images=THREE,
+        variant="+balanced",
+        what="more images of adults without finding, of a third source; the sources of a class weigh alike "
+        "(`+balanced`)",
+    ),
+    Setting(
+        name="lungs and adults",
+        images=THREE,
+        variant="+lungs+augmented+balanced",
+        what="both, and images exposed, blurred and turned otherwise in each epoch "
+        "(`+lungs+augmented+balanced`)",
+    ),
 )
 VIEWS = (WHOLE, LUNG_FREE, LUNGS_ALONE, FRAME_ALONE, PROBE)
 
@@ -68,7 +99,11 @@ def main(
     output: Annotated[Path, typer.Option()],
     adults: Annotated[str, typer.Option(help="NAME=SPEC of a source of adults; see `listed`.")],
     recipes: Annotated[str, typer.Option(help="Of EPOCHS, with commas.")] = ",".join(EPOCHS),
+    settings: Annotated[str, typer.Option(help="Of SETTINGS, with commas.")] = ",".join(
+        setting.name for setting in SETTINGS
+    ),
 ) -> None:
+    wanted = [setting for setting in SETTINGS if setting.name in settings.split(",")]
     named = listed.parse([adults])
     (source,) = named.values()
     directories = {
@@ -89,12 +124,12 @@ def main(
     external = elsewhere(source, made[THREE][0], output)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes.split(",")}
     for recipe in rows:
-        for setting in SETTINGS:
+        for setting in wanted:
             examples, records = made[setting.images]
             lungs = output / "lungs" / setting.images.replace(" ", "-")
             if not lungs.is_dir():
                 find_lungs(covid, examples, records, lungs, kept=kept)
-            home = output / recipe / setting.name.replace(" ", "-").replace(",", "")
+            home = output / recipe / setting.name.replace(" ", "-")
             chosen = replace(recipe_named(recipe + setting.variant), epochs=EPOCHS[recipe])
             if not (home / "model").is_dir():
                 train(
@@ -198,16 +233,20 @@ def scores(exported: export.Exported, contents: Iterable[bytes]) -> np.ndarray:
 
 
 def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adults: str) -> str:
-    two, three = summaries[TWO], summaries[THREE]
-    lungs = next(iter(rows.values()))[1]["audit"]["lungs"]
+    two = summaries[TWO]
+    first = next(iter(rows.values()))
+    lungs = first[0]["audit"]["lungs"]
     lines = [
         HEAD.format(
             version=version("cxrflow"),
             recipes=",".join(rows),
+            names=",".join(row["setting"].name for row in first),
             images=two["used"],
             patients=two["patients"],
             fingerprint=two["fingerprint"][:12],
-            more=three["used"] - two["used"],
+            settings="\n".join(
+                f"- *{row['setting'].name}*: {row['setting'].what}." for row in first
+            ),
             adults=adults,
             dice=lungs["dice"],
             worst=lungs["worst"],
@@ -219,7 +258,7 @@ def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adult
         lines += of_one(recipe, of_recipe)
     lines += ["", "## What it costs", ""]
     for recipe, of_recipe in rows.items():
-        one = of_recipe[1]
+        one = of_recipe[0]
         share, whole = one["seconds"] / one["card"]["seconds"], RECIPES[recipe].epochs
         lines.append(
             f"- `{recipe}`: {EPOCHS[recipe]} epochs in {one['card']['seconds']:.0f} s, its audit in "
@@ -315,29 +354,21 @@ def rate(one: dict[str, float]) -> str:
 
 HEAD = """# What audits say on real X-rays
 
-Written by `python -m bench.trust --recipes {recipes}` of cxrflow {version}: {images:,} frontal images
-of {patients:,} patients of the covid-chestxray-dataset of June 2020 and a sample of Kermany's, fingerprint
+Written by `python -m bench.trust --recipes {recipes} --settings "{names}"` of
+cxrflow {version}: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June 2020 and a sample of Kermany's, fingerprint
 `{fingerprint}`. What was measured, and how: [trust](trust.md). Rules that refuse are in bold.
 
 **Trained from scratch and for few epochs**: these are no figures of the papers' systems. What is shown is
 not how good they are but what they look at. The segmenter of lungs reaches a Dice coefficient of
 {dice:.3f} on {tested} masks that were held out (the worst: {worst:.3f}), after training on {trained}.
 
-Six settings, each on its own test split:
+Settings, each on its own test split:
 
-- *random split*: as the papers split, patients on both sides; shown to be distrusted.
-- *by patient*: whole images of the two sources, no patient on both sides.
-- *other origins*: the same, and covid's test images are of hospitals and publications that training has
-  none of.
-- *lungs*: the same images, the network shown the lungs alone (`+lungs`).
-- *adults*: {more} more images of adults without finding, of {adults}; the sources of a class weigh alike
-  (`+balanced`).
-- *lungs, adults*: both, and images exposed, blurred and turned otherwise in each epoch
-  (`+lungs+augmented+balanced`).
+{settings}
 
-{adults}-healthy and {adults}-ill (pneumonia) are the same radiographs of adults for all six, of patients
-whom none of them was trained on. None of these has covid. For the settings without adults they are a hospital
-that training never saw.
+{adults}-healthy and {adults}-ill (pneumonia) are the same radiographs of adults for all, of patients whom
+none was trained on. None of these has covid. For the settings without adults they are of a hospital that
+training never saw.
 """
 
 UNKNOWN = """How the out-of-distribution score tells what must not be answered from the test split (area under
