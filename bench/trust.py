@@ -355,8 +355,9 @@ def rate(one: dict[str, float]) -> str:
 HEAD = """# What audits say on real X-rays
 
 Written by `python -m bench.trust --recipes {recipes} --settings "{names}"` of
-cxrflow {version}: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June 2020 and a sample of Kermany's, fingerprint
-`{fingerprint}`. What was measured, and how: [trust](trust.md). Rules that refuse are in bold.
+cxrflow {version}: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June
+2020 and a sample of Kermany's, fingerprint `{fingerprint}`. What was measured, and how: [trust](trust.md).
+Rules that refuse are in bold.
 
 **Trained from scratch and for few epochs**: these are no figures of the papers' systems. What is shown is
 not how good they are but what they look at. The segmenter of lungs reaches a Dice coefficient of
