@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training import data, loop
+from training import data, loop, lungs
 from training.recipes import recipe_named
 
 
@@ -126,14 +126,15 @@ def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -
     np.testing.assert_allclose(curve("two"), curve("one"), rtol=1e-4)
 
 
-def test_another_seed_dataset_or_division_starts_anew(records: Path, tiny_cnn) -> None:
+def test_another_seed_dataset_division_or_segmenter_starts_anew(tiny_cnn) -> None:
     keys = {
-        loop._key(tiny_cnn, fingerprint, division, "none", None, seed, "float32", 8)
+        loop._key(tiny_cnn, fingerprint, division, "none", None, segmenter, seed, "float32", 8)
         for fingerprint in ("a", "b")
         for division in ("70/10/20", "80/20")
+        for segmenter in (None, lungs.build(0), lungs.build(1))
         for seed in (0, 1)
     }
-    assert len(keys) == 8
+    assert len(keys) == 24
 
 
 def test_it_reads_what_its_division_trains_on_and_no_more(
