@@ -2,7 +2,7 @@
 
     python -m bench.trust --covid DIR --kermany DIR --adults NAME=SPEC --output DIR
 
-takes an hour and a half on two cores; interrupted, it goes on where it stopped.
+trains for each recipe and setting; interrupted, it goes on where it stopped.
 """
 
 import time

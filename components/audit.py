@@ -52,11 +52,9 @@ _BATCH = 16
 _PROBE_SIDE, _PROBE_EPOCHS = 64, 12
 _FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
 _FOLDS = 4
-_LUNGS_SEEN = 0.03  # less of the image than this are no lungs: they were not found
 _PICTURE = 200
-_GIVEN = (
-    320  # the side at which whole images are changed before a candidate crops them to the lungs
-)
+# The side at which whole images are changed before a candidate crops them to the lungs.
+_GIVEN = 320
 _AGES = (0, 18, 40, 65, 200)
 _AGE_NAMES = ("under 18 years", "18 to 39 years", "40 to 64 years", "65 years and over")
 _ADULT = 18
@@ -173,7 +171,7 @@ def audit(
         "leakage": vars(leak),
         "lungs": {
             **read_json(segmenter / lungs.CARD),
-            "not_found": int((seen["area"] < _LUNGS_SEEN).sum()),
+            "not_found": int((seen["area"] < lungs.LEAST).sum()),
         },
     }
     found["rules"] = rules.judged(found, gate or rules.parse(""))
@@ -306,7 +304,7 @@ def _look(
         for key, values in batch.items():
             gathered.setdefault(key, []).append(values)
         for row, truth in enumerate(position.numpy()):
-            if truth not in pictures and batch["area"][row] >= _LUNGS_SEEN:
+            if truth not in pictures and batch["area"][row] >= lungs.LEAST:
                 pictures[truth] = {
                     "truth": recipe.classes[truth],
                     "views": [
@@ -382,7 +380,7 @@ def _explained(balanced: float, whole: float, classes: int) -> float | None:
 
 
 def _attribution(seen: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any] | None:
-    usable = (seen["area"] >= _LUNGS_SEEN) & ~np.isnan(seen["inside"])
+    usable = (seen["area"] >= lungs.LEAST) & ~np.isnan(seen["inside"])
     if not usable.any():
         return None
 

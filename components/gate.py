@@ -84,26 +84,26 @@ def _judged(
         recall = candidate["per_class"][name]["recall"]
         value = recall["value"]
         least_low = gate.get(name + LOW, gate.get(DEFAULT + LOW))
-        low_passes = least_low is None or (value is not None and recall["low"] >= least_low)
-        passed = value is not None and value >= threshold and low_passes
+        reason = ""
+        if value is None:
+            reason = f"no test image of class {name}"
+        elif value < threshold:
+            reason = f"recall of {name} {100 * value:.1f} % is under {100 * threshold:.1f} %"
+        elif least_low is not None and recall["low"] < least_low:
+            reason = (
+                f"recall of {name} may be as low as {100 * recall['low']:.1f} % (the lower end of its "
+                f"95 % interval), under {100 * least_low:.1f} %"
+            )
+        reasons += [reason] if reason else []
         checks.append(
             {
                 "class": name,
                 "recall": recall,
                 "threshold": threshold,
                 "threshold_low": least_low,
-                "passed": passed,
+                "passed": not reason,
             }
         )
-        if value is None:
-            reasons.append(f"no test image of class {name}")
-        elif value < threshold:
-            reasons.append(f"recall of {name} {100 * value:.1f} % is under {100 * threshold:.1f} %")
-        elif not low_passes:
-            reasons.append(
-                f"recall of {name} may be as low as {100 * recall['low']:.1f} % (the lower end of its "
-                f"95 % interval), under {100 * (least_low or 0):.1f} %"
-            )
     trust = judged(audit, gate) if audit else []
     for name in gate:
         one = name.removesuffix(LOW)

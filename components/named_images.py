@@ -41,8 +41,7 @@ def named_images(
             files[name] = sizes(directory)
     for name, source in (others or {}).items():
         with reaching(source.directory):
-            listed.require_patients({name: source})
-            rows += listed.read(source, views)
+            rows += listed.read(source, views, to_train_on=True)
             files[name] = sizes(source.directory)
     named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
     for column in ("origin", "view"):

@@ -105,6 +105,7 @@ def pretrain(
         task={name: name for name in (NORMAL, BACTERIAL, VIRAL) if name in labels},
         input_size=(size, size) if size else recipe.input_size,
         head="linear",
+        view="full",
         frozen=False,
         learning_rate=1e-4,
     )

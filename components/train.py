@@ -171,12 +171,14 @@ def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 def _what_it_knows(
     trained: loop.Trained, recipe: Recipe, parts: divisions.Division
-) -> tuple[float, ood.Known]:
+) -> tuple[float, ood.Known | None]:
     """Returns the temperature of the exported softmax, and what tells images from unknown ones.
 
-    Both are fitted to what was neither trained nor is tested on. Where the division has no such part the
-    temperature is 1, and how far is too far is learnt from the training images.
+    Both are fitted to what was neither trained nor is tested on. Where the division has no such part, as in
+    the papers' protocols, which deploy nothing, they are 1 and None.
     """
+    if parts.validation == parts.test:
+        return 1.0, None
     base, head = (
         trained.model.get_layer(name) for name in (architectures.BASE, architectures.HEAD)
     )
@@ -200,8 +202,6 @@ def _what_it_knows(
         return found_features, probabilities, truth
 
     learnt, _, truth = answers(parts.train)
-    if parts.validation == parts.test:
-        return 1.0, ood.fitted(learnt, truth, learnt)
     judged, probabilities, theirs = answers(parts.validation)
     temperature = calibration.fitted_temperature(probabilities, theirs)
     return round(temperature, 4), ood.fitted(learnt, truth, judged)

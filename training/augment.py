@@ -19,7 +19,7 @@ def augmented(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
       float32 of the same shape, in 0..255. What is 0, blanked or beyond the edge, stays 0.
     """
     count, height, width = tf.shape(pixels)[0], pixels.shape[1], pixels.shape[2]
-    seeds = iter(tf.unstack(tf.random.split(seed, 7)))
+    seeds = iter(tf.unstack(tf.random.split(seed, 8)))
 
     def drawn(low: float, high: float) -> tf.Tensor:
         return tf.random.stateless_uniform([count, 1, 1, 1], next(seeds), low, high)
@@ -36,10 +36,9 @@ def augmented(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     pixels += (1 - share) * drawn(0.0, 1.0) * (coarse - pixels)
     exposed = 255 * tf.clip_by_value(pixels / 255, 0.0, 1.0) ** tf.exp(drawn(-_GAMMA, _GAMMA))
     exposed = exposed * drawn(1 - _GAIN, 1 + _GAIN) + drawn(-_SHIFT, _SHIFT)
-    noise_seed, turn_seed = tf.unstack(tf.random.split(seed + 1, 2))
-    exposed += _NOISE * tf.random.stateless_normal(tf.shape(pixels), noise_seed)
+    exposed += _NOISE * tf.random.stateless_normal(tf.shape(pixels), next(seeds))
     exposed = tf.where(blank, 0.0, tf.clip_by_value(exposed, 0.0, 255.0))
-    angle = tf.random.stateless_uniform([count], turn_seed, -_TURN, _TURN)
+    angle = tf.random.stateless_uniform([count], next(seeds), -_TURN, _TURN)
     return turned(exposed, angle)
 
 

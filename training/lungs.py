@@ -18,6 +18,8 @@ from training.preprocess import decode_grey
 # What step `find_lungs` leaves: the network, and what is known of it.
 MODEL, CARD = "lungs.keras", "lungs.json"
 SIDE = 128
+# A smaller share of an image than this is no lungs: they were not found.
+LEAST = 0.03
 _FILTERS = (16, 32, 64, 96)
 _EPSILON = 1.0
 

@@ -8,8 +8,6 @@ from training import lungs
 from training.preprocess import decode_grey, fitted, shrink, to_input
 from training.recipes import Recipe
 
-# Less of an image than this are no lungs: they were not found.
-FEWEST = 0.03
 # Of the segmenter's side, around what it finds: what lies along the pleura is seen, too.
 _MARGIN = 3
 _LEVELS = 255
@@ -54,7 +52,7 @@ def lungs_alone(image: tf.Tensor, size: tuple[int, int], segmenter: keras.Model)
     side = lungs.SIDE
     seen = segmenter(fitted(image, (side, side))[tf.newaxis], training=False) > 0.5
     seen = tf.cond(
-        tf.reduce_mean(tf.cast(seen, tf.float32)) < FEWEST,
+        tf.reduce_mean(tf.cast(seen, tf.float32)) < lungs.LEAST,
         lambda: tf.ones_like(seen),
         lambda: seen,
     )

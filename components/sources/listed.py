@@ -7,7 +7,7 @@ What is not covid from where adults are X-rayed is what the two published source
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,23 +95,25 @@ def absolute_spec(text: str) -> str:
     return f"{name}={absolute(place)}{comma}{pattern}" if place else text
 
 
-def read(source: Listed, views: Sequence[str] = ()) -> Iterator[Row]:
+def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False) -> Iterator[Row]:
     """Yields a row for every image that is listed.
 
     Args:
       source: see `Listed`.
       views: the projections to keep of images whose view is said; empty for all.
+      to_train_on: whether patients must be known, by whom images are split.
 
     Raises:
-      UserError: there is no such place, a column is missing, or a folder's file names say no patient.
+      UserError: there is no such place, a column is missing, a folder's file names say no patient, or
+        nothing says the patients where they must be known.
     """
     if source.is_csv:
-        yield from _of_csv(source, {view.lower() for view in views})
+        yield from _of_csv(source, {view.lower() for view in views}, to_train_on)
     else:
-        yield from _of_folders(source)
+        yield from _of_folders(source, to_train_on)
 
 
-def _of_csv(source: Listed, views: set[str]) -> Iterator[Row]:
+def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
     try:
         with source.place.open(encoding="utf-8-sig") as file:
             table = pd.read_csv(file, dtype=str, keep_default_na=False)
@@ -126,6 +128,8 @@ def _of_csv(source: Listed, views: set[str]) -> Iterator[Row]:
             f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
             f"{', '.join(table.columns)}. It takes path, label, patient, and view, age, sex."
         )
+    if to_train_on and _PATIENT not in table:
+        raise _without_patients(source)
     for fields in table.to_dict("records"):
         view = fields.get("view", "").strip()
         unwanted = bool(view and views) and view.lower() not in views
@@ -141,7 +145,9 @@ def _of_csv(source: Listed, views: set[str]) -> Iterator[Row]:
         )
 
 
-def _of_folders(source: Listed) -> Iterator[Row]:
+def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
+    if to_train_on and not source.pattern:
+        raise _without_patients(source)
     paths = sorted(
         path
         for path in sizes(source.place)
@@ -194,22 +200,9 @@ def _label(finding: str) -> tuple[str | None, str]:
     return label_of(re.sub(r"(?i)findings$", "finding", finding))
 
 
-def require_patients(sources: Mapping[str, Listed]) -> None:
-    """Checks that of sources to be trained on the patients are known, by whom they are split.
-
-    Raises:
-      UserError: of a directory no pattern is given, or a CSV has no such column.
-    """
-    for source in sources.values():
-        if source.is_csv:
-            with source.place.open(encoding="utf-8-sig") as file:
-                columns = [name.strip().lower() for name in file.readline().split(",")]
-            known = _PATIENT in columns
-        else:
-            known = bool(source.pattern)
-        if not known:
-            raise UserError(
-                f"{source.name}: patients must be known, or some would be on both sides of the split. "
-                f"Give a column `patient`, or of a directory `{source.name}={source.place}"
-                f"{_PATTERN}<pattern>`, e.g. {_PATTERN[1:]}(\\d+)_ for 0001_02.png"
-            )
+def _without_patients(source: Listed) -> UserError:
+    return UserError(
+        f"{source.name}: patients must be known, or some would be on both sides of the split. Give a column "
+        f"`patient`, or of a directory `{source.name}={source.place}{_PATTERN}<pattern>`, e.g. "
+        f"{_PATTERN[1:]}(\\d+)_ for 0001_02.png"
+    )

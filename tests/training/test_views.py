@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from components.errors import UserError
 from components.phantoms import draw_with_lungs
+from training import architectures, data, export
 from training import lungs as segmenting
 from training.preprocess import fitted
 from training.recipes import recipe_named
@@ -75,3 +76,25 @@ def test_training_without_a_segmenter_says_so(records: Path, tiny_cnn, tmp_path:
     recipe = dataclasses.replace(tiny_cnn, name="cnn-dubey+lungs", view="lungs")
     with pytest.raises(UserError, match="nothing is given to find them"):
         train(recipe, records, tmp_path / "model", tmp_path / "checkpoints")
+
+
+def test_an_exported_model_is_shown_what_training_was(
+    records: Path, lungs: Path, tiny_cnn, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(tiny_cnn, name="cnn-dubey+lungs", view="lungs")
+    segmenter = segmenting.load(lungs)
+    model = architectures.build(recipe, "none", 0)
+    export.export(model, recipe, tmp_path / "model", segmenter=segmenter)
+    exported = export.load(tmp_path / "model")
+    manifest = data.read_manifest(records)
+    files = data.encoded_images(records, manifest, recipe, ("test",)).as_numpy_iterator()
+    pixels = data.pixels(records, manifest, recipe, ("test",), segmenter).as_numpy_iterator()
+    for (content, _, one), (trained_on, _, other) in zip(files, pixels, strict=True):
+        assert one == other
+        served = exported.preprocess(image_bytes=tf.constant(content))["pixels"].numpy()
+        np.testing.assert_allclose(served, trained_on, atol=2)
+        assert 0.05 < (served == 0).mean() < 0.95
+    again = architectures.build(recipe, "none", 1)
+    export.restore(again, tmp_path / "model")
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -92,8 +92,10 @@ def test_to_train_on_a_source_its_patients_must_be_known(
     with pytest.raises(UserError, match="patients must be known"):
         ingest(covid_directory, kermany_directory, tmp_path / "x", sources=sources)
     write(tmp_path / "images.csv", "path,label\n")
+    (source,) = listed.parse([f"clinic={tmp_path / 'images.csv'}"]).values()
+    assert list(listed.read(source)) == []
     with pytest.raises(UserError, match="patients must be known"):
-        listed.require_patients(listed.parse([f"clinic={tmp_path / 'images.csv'}"]))
+        list(listed.read(source, to_train_on=True))
 
 
 def test_a_further_source_is_ingested_and_split_by_patient(
