@@ -202,11 +202,12 @@ def audit(
     for row in found["rules"]:
         if not row["passed"]:
             logger.warning("%s: %s", recipe.name, row["reason"])
+    verdicts = [row["verdict"] for row in found["rules"]]
     logger.info(
-        "%s: %d of %d rules of trust are kept",
+        "%s: of %d rules of trust %s",
         recipe.name,
-        sum(row["passed"] for row in found["rules"]),
-        len(found["rules"]),
+        len(verdicts),
+        ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
     )
     return found
 

@@ -98,6 +98,7 @@ def find_lungs(
             lambda path: (lungs.shown(masks[path].read_bytes()) > 127).astype(np.float32),
         )
     )
+    logger.info("learning where the lungs are from %d masks", len(images[TRAIN]))
     model = lungs.build(seed)
     lungs.train(model, images[TRAIN], truth[TRAIN], epochs, seed)
     found = lungs.find(model, images[TEST]).numpy()
