@@ -7,7 +7,6 @@ signal", Nature Machine Intelligence 2021). What is measured is held against the
 """
 
 import dataclasses
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -18,7 +17,6 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import layers
 from kfp import dsl
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -29,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from components import pages, rules, splits
 from components.answers import AUDIT, AUDIT_PAGE
-from components.divisions import Division, division
+from components.divisions import division
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import for_tensorflow
@@ -41,15 +39,17 @@ from components.sources import covid_chestxray, kermany, listed
 from components.sources.listed import Listed
 from components.step import training_step
 from serving import store
-from training import calibration, data, export, gradcam, lungs, metrics, ood
+from training import calibration, data, export, gradcam, loop, lungs, metrics, ood
 from training.preprocess import to_input
 from training.recipes import Recipe, recipe_named
+from training.views import Change
 
 # Of each side of an image; the lungs are hardly ever in it.
 _FRAME = 0.12
 _CORNER = 0.2
 _BATCH = 16
-_PROBE_SIDE, _PROBE_EPOCHS = 64, 12
+# Of the candidate's epochs, one in so many for the frame probe.
+_PROBE_SHARE = 4
 _FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
 _FOLDS = 4
 _PICTURE = 200
@@ -85,13 +85,13 @@ def audit(
       output: a directory to be made, with `audit.json` and `audit.html`. Written aside and renamed.
       external: radiographs that training never saw, by name.
       gate: whose rules the page holds the candidate against; see `rules.parse`.
-      kept: a directory that outlives the step, where the frame probe's answers are kept; or None.
+      kept: a directory that outlives the step, where the frame probe's training is kept; or None.
 
     Returns:
       what `audit.json` says:
       `views`: by name, how the candidate does when it is given the whole image, the image with its lungs
         blanked, its lungs alone, its frame alone, and without corners and burned-in letters; and
-        `frame probe`, how a network does that was trained on what a candidate is shown without the lungs:
+        `frame probe`, how its own network does, trained on with what a candidate is shown beside the lungs:
         the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall) and
         `recall` by class, with intervals.
       `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
@@ -117,10 +117,16 @@ def audit(
       UserError: the records are not whole.
     """
     card = read_json(model / export.CARD)
-    recipe = recipe_named(card["recipe"]["name"])
+    trained_as = card["recipe"]
+    recipe = dataclasses.replace(
+        recipe_named(trained_as["name"]),
+        epochs=trained_as["epochs"],
+        input_size=tuple(trained_as["input_size"]),
+    )
     manifest, parts = data.read_manifest(records), division(card["division"])
     saved = model / export.SAVED_MODEL
-    exported = export.load(saved if saved.is_dir() else model)
+    saved = saved if saved.is_dir() else model
+    exported = export.load(saved)
     images = data.encoded_images(records, manifest, recipe, parts.test)
     if (model / store.IMAGES).is_file():
         made_with = tf.constant(pd.read_parquet(model / store.IMAGES)["id"].to_list())
@@ -135,7 +141,8 @@ def audit(
     table["predicted"] = [recipe.classes[i] for i in probabilities.argmax(axis=1)]
 
     views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
-    probe = _frame_probe(records, manifest, recipe, parts, card["seed"], finder, kept)
+    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
+        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch))
     views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
     summary = read_json(examples / SUMMARY)
     leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
@@ -396,82 +403,48 @@ def _attribution(seen: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict
 
 
 def _frame_probe(
+    model: Path,
     records: Path,
-    manifest: Mapping[str, Any],
     recipe: Recipe,
-    parts: Division,
-    seed: int,
+    card: Mapping[str, Any],
     segmenter: keras.Model,
-    kept: Path | None,
+    checkpoints: Path,
 ) -> dict[str, np.ndarray]:
-    """Trains a small network on what is no lungs, and returns its answers on the test split.
+    """Trains the candidate's network on, with nothing but what it is shown beside the lungs.
 
-    Of whole images that is the frame, of lungs alone their outline. What it reaches depends on the data
-    and the classes, not on the candidate: its answers are kept.
+    From the candidate's own weights, because these have learnt already what in a frame tells classes apart;
+    for a quarter of its epochs.
+
+    Returns:
+      `truth` and `probabilities`, as in `_look`, of the whole test split.
     """
     outline = recipe.view == "lungs"
-    key = (
-        manifest["fingerprint"],
-        lungs.digest(segmenter) if outline else "",
-        dict(recipe.task),
-        vars(parts),
-        seed,
-        _PROBE_EPOCHS,
-        tf.__version__,
+    mask = tf.constant(inner(*recipe.input_size)[0])
+
+    def without_lungs(pixels: tf.Tensor) -> tf.Tensor:
+        if outline:
+            return 255 * tf.cast(pixels > 0, tf.float32)
+        return blanked(pixels[tf.newaxis], mask[tf.newaxis])[0]
+
+    probe = dataclasses.replace(
+        recipe,
+        name=f"{recipe.name}-frame-probe",
+        epochs=-(-recipe.epochs // _PROBE_SHARE),
+        balanced=False,
+        augmented=False,
     )
-    name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    file = kept / f"frame-probe-{name}.npz" if kept else None
-    if file and file.is_file():
-        with np.load(file) as there:
-            return dict(there)
-    small = dataclasses.replace(recipe, input_size=(_PROBE_SIDE, _PROBE_SIDE), balanced=False)
-    mask = tf.constant(inner(*small.input_size))
-    counts = data.class_counts(manifest, recipe, parts.train)
-
-    def frames(of: Sequence[str]) -> tf.data.Dataset:
-        def without_lungs(pixels: tf.Tensor) -> tf.Tensor:
-            if outline:
-                return 255 * tf.cast(pixels > 0, tf.float32)
-            return blanked(pixels[tf.newaxis], mask)[0]
-
-        return data.pixels(records, manifest, small, of, segmenter).map(
-            lambda pixels, position, identity: (without_lungs(pixels), position, identity),
-            tf.data.AUTOTUNE,
-        )
-
-    keras.utils.set_random_seed(seed + 1)
-    probe = keras.Sequential([keras.Input((*small.input_size, 1)), layers.Rescaling(1 / 255)])
-    for filters in (16, 32, 64):
-        probe.add(layers.Conv2D(filters, 3, activation="relu"))
-        probe.add(layers.MaxPooling2D(2))
-    for layer in (
-        layers.Flatten(), layers.Dropout(0.3), layers.Dense(64, activation="relu"),
-        layers.Dense(len(recipe.classes), activation="softmax"),
-    ):  # fmt: skip
-        probe.add(layer)
-    probe.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy())
-    with tempfile.TemporaryDirectory() as scratch:
-        train = data.weighted(
-            data.kept(frames(parts.train), Path(scratch, "frames")),
-            data.image_weights(manifest, small, parts.train),
-        )
-        images = sum(counts.values())
-        batches = data.training_batches(
-            train, images, 32, first_epoch=0, epochs=_PROBE_EPOCHS, seed=seed
-        )
-        probe.fit(
-            batches, epochs=_PROBE_EPOCHS, verbose=0, shuffle=False,
-            steps_per_epoch=data.steps_per_epoch(images, 32),
-        )  # fmt: skip
-    tested = list(frames(parts.test).as_numpy_iterator())
-    found = {
-        "truth": np.array([position for _, position, _ in tested]),
-        "probabilities": probe.predict(np.stack([pixels for pixels, _, _ in tested]), verbose=0),
-    }
-    if file:
-        with write_aside(file) as aside, aside.open("wb") as opened:
-            np.savez(opened, **found)
-    return found
+    trained = loop.train(
+        probe,
+        records,
+        checkpoints,
+        seed=card["seed"],
+        division=card["division"],
+        start=model,
+        segmenter=segmenter,
+        change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
+    )
+    _, probabilities, truth = loop.answers(trained, probe, division(card["division"]).test)
+    return {"truth": truth, "probabilities": probabilities}
 
 
 def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,12 +2,9 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
 import pandas as pd
 from kfp import dsl
 
@@ -25,7 +22,6 @@ from training.lungs import CARD as LUNGS_CARD
 from training.lungs import load as load_segmenter
 from training.recipes import Recipe
 
-_BATCH = 32
 # Of the training split: covariances need no more, and memory must not grow with the dataset.
 _ENOUGH = 4096
 
@@ -179,30 +175,8 @@ def _what_it_knows(
     """
     if parts.validation == parts.test:
         return 1.0, None
-    base, head = (
-        trained.model.get_layer(name) for name in (architectures.BASE, architectures.HEAD)
-    )
-    features = head.layers[-1].input
-    answering = keras.Model(head.inputs[0], [features, head.outputs[0]])
-    if not recipe.frozen:
-        pixels = keras.Input((*recipe.input_size, 1))
-        answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
-
-    def answers(of: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        images = trained.inputs(of).take(_ENOUGH).batch(_BATCH).prefetch(1)
-        gathered = []
-        for values, position, _ in images:
-            found = answering.predict_on_batch(values)
-            gathered.append((found[0].reshape(len(values), -1), found[1], position))
-        found_features, probabilities, truth = (
-            np.concatenate(one) for one in zip(*gathered, strict=True)
-        )
-        if probabilities.shape[1] == 1:
-            probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
-        return found_features, probabilities, truth
-
-    learnt, _, truth = answers(parts.train)
-    judged, probabilities, theirs = answers(parts.validation)
+    learnt, _, truth = loop.answers(trained, recipe, parts.train, _ENOUGH)
+    judged, probabilities, theirs = loop.answers(trained, recipe, parts.validation, _ENOUGH)
     temperature = calibration.fitted_temperature(probabilities, theirs)
     return round(temperature, 4), ood.fitted(learnt, truth, judged)
 

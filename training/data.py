@@ -14,7 +14,7 @@ from components.files import read_json
 from components.locations import local_copy, location
 from training import augment
 from training.recipes import Recipe
-from training.views import to_pixels
+from training.views import Change, to_pixels
 
 MANIFEST = "manifest.json"
 
@@ -155,17 +155,23 @@ def pixels(
     recipe: Recipe,
     parts: Sequence[str],
     segmenter: keras.Model | None = None,
+    change: Change | None = None,
 ) -> tf.data.Dataset:
     """Decodes images and returns them as the model takes them.
 
     Args:
       segmenter: finds the lungs, where the recipe's view needs it.
+      change: what is done to each image at last.
 
     Returns:
       elements (pixels, class, id): float32 [height, width, 1] in 0..255; scalar int32; scalar string.
     """
     return encoded_images(records, manifest, recipe, parts).map(
-        lambda image, position, identity: (to_pixels(image, recipe, segmenter), position, identity),
+        lambda image, position, identity: (
+            to_pixels(image, recipe, segmenter, change),
+            position,
+            identity,
+        ),
         tf.data.AUTOTUNE,
     )
 

@@ -20,7 +20,7 @@ from components.files import read_json, write_aside, write_json
 from components.progress import logger
 from training import data, lungs
 from training.recipes import Recipe
-from training.views import to_pixels
+from training.views import Change, to_pixels
 
 _IMAGES_PER_SHARD = 1024
 _BATCH = 32
@@ -37,6 +37,7 @@ def inputs(
     base: keras.Model,
     store: Path,
     segmenter: keras.Model | None = None,
+    change: Change | None = None,
 ) -> tf.data.Dataset:
     """Returns the features of images; those that the store lacks are computed and kept there first.
 
@@ -45,11 +46,12 @@ def inputs(
       base: as in `architectures.build`, not trainable.
       store: a directory that outlives the process.
       segmenter: finds the lungs, where the recipe's view needs it.
+      change: what is done to each image before the base sees it.
 
     Returns:
       elements (features, class, id): float32, of the base's output shape; scalar int32; scalar string.
     """
-    home = store / f"{recipe.base}-{_key(base, segmenter)}"
+    home = store / f"{recipe.base}-{_key(base, segmenter, change)}"
     images = data.encoded_images(records, manifest, recipe, parts)
     digests, others = [], []
     for content, position, identity in images.as_numpy_iterator():
@@ -64,7 +66,7 @@ def inputs(
             len(missing),
             len(set(digests)) - len(missing),
         )
-        _compute(images, set(missing), recipe, base, home, segmenter)
+        _compute(images, set(missing), recipe, base, home, segmenter, change)
         places = _places(home)
 
     def features() -> Iterator[tuple[np.ndarray, int, bytes]]:
@@ -91,6 +93,7 @@ def _compute(
     base: keras.Model,
     home: Path,
     segmenter: keras.Model | None,
+    change: Change | None,
 ) -> None:
     home.mkdir(parents=True, exist_ok=True)
 
@@ -106,7 +109,9 @@ def _compute(
     digests: list[str] = []
     images = images.map(lambda content, position, identity: content)
     images = images.filter(lambda content: tf.numpy_function(wanted, [content], tf.bool))
-    images = images.map(lambda content: to_pixels(content, recipe, segmenter), tf.data.AUTOTUNE)
+    images = images.map(
+        lambda content: to_pixels(content, recipe, segmenter, change), tf.data.AUTOTUNE
+    )
     for shard in images.batch(_BATCH).prefetch(2).window(_IMAGES_PER_SHARD // _BATCH):
         features = base.predict(shard, verbose=0).astype(np.float32)
         written, digests[: len(features)] = digests[: len(features)], []
@@ -124,7 +129,7 @@ def _places(home: Path) -> _Places:
     }
 
 
-def _key(base: keras.Model, segmenter: keras.Model | None) -> str:
+def _key(base: keras.Model, segmenter: keras.Model | None, change: Change | None) -> str:
     """Names everything that features depend on besides the image."""
     digest = hashlib.sha256()
     of_model = (base.input_shape, base.output_shape, base.compute_dtype, tf.__version__)
@@ -133,4 +138,6 @@ def _key(base: keras.Model, segmenter: keras.Model | None) -> str:
         digest.update(np.ascontiguousarray(weight).tobytes())
     if segmenter:
         digest.update(lungs.digest(segmenter).encode())
+    if change:
+        digest.update(change.name.encode())
     return digest.hexdigest()[:16]

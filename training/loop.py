@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -19,10 +20,12 @@ from components.progress import logger
 from training import architectures, data, export, features, lungs
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
+from training.views import Change
 
 HISTORY, TENSORBOARD, FEATURES = "history.csv", "tensorboard", "features"
 
 _SECONDS_BETWEEN_LINES = 15.0
+_ASKED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ def train(
     division: str = divisions.HOLD_OUT,
     start: Path | None = None,
     segmenter: keras.Model | None = None,
+    change: Change | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
@@ -84,6 +88,7 @@ def train(
       division: which parts of the records are trained on; see `components.divisions`.
       start: the SavedModel of the same recipe to go on from, in place of `weights`; or None.
       segmenter: finds the lungs, where the recipe's view needs it; see `training.views`.
+      change: what is done to each image before the network sees it; or None.
       strategy: how replicas share the work; by default a MirroredStrategy over every GPU, and
         TensorFlow's own where there is but one device, a GPU or the CPU.
 
@@ -104,7 +109,16 @@ def train(
     images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
 
     key = _key(
-        recipe, manifest["fingerprint"], division, weights, start, segmenter, seed, policy, batch
+        recipe,
+        manifest["fingerprint"],
+        division,
+        weights,
+        start,
+        segmenter,
+        change,
+        seed,
+        policy,
+        batch,
     )
     directory = checkpoints / f"{recipe.name}-{key}"
     with strategy.scope(), _policy(policy):
@@ -138,9 +152,9 @@ def train(
 
     def inputs(of: Sequence[str]) -> tf.data.Dataset:
         if not recipe.frozen:
-            return data.pixels(records, manifest, recipe, of, segmenter)
+            return data.pixels(records, manifest, recipe, of, segmenter, change)
         base, store = model.get_layer(architectures.BASE), checkpoints / FEATURES
-        return features.inputs(records, manifest, recipe, of, base, store, segmenter)
+        return features.inputs(records, manifest, recipe, of, base, store, segmenter, change)
 
     if first_epoch < recipe.epochs:
         with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
@@ -187,6 +201,36 @@ def train(
         policy=policy,
         inputs=inputs,
     )
+
+
+def answers(
+    trained: Trained, recipe: Recipe, parts: Sequence[str], most: int = -1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Asks a trained network about parts of the records that it was trained with.
+
+    Args:
+      parts: splits or folds.
+      most: so many images; -1: all of them.
+
+    Returns:
+      features [N, F], what the last layer gets; probabilities [N, C], both float32; and the images'
+      classes, int32 [N].
+    """
+    base, head = (
+        trained.model.get_layer(name) for name in (architectures.BASE, architectures.HEAD)
+    )
+    answering = keras.Model(head.inputs[0], [head.layers[-1].input, head.outputs[0]])
+    if not recipe.frozen:
+        pixels = keras.Input((*recipe.input_size, 1))
+        answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
+    gathered = []
+    for values, position, _ in trained.inputs(parts).take(most).batch(_ASKED_AT_ONCE).prefetch(1):
+        seen, shares = answering.predict_on_batch(values)
+        gathered.append((seen.reshape(len(values), -1), shares, position))
+    seen, shares, truth = (np.concatenate(one) for one in zip(*gathered, strict=True))
+    if shares.shape[1] == 1:
+        shares = np.concatenate([1 - shares, shares], axis=1)
+    return seen, shares, truth
 
 
 def _strategy() -> tf.distribute.Strategy:
@@ -343,6 +387,7 @@ def _key(
     weights: str,
     start: Path | None,
     segmenter: keras.Model | None,
+    change: Change | None,
     seed: int,
     policy: str,
     batch: int,
@@ -354,6 +399,6 @@ def _key(
         begun = weights
     else:
         begun = sha256_of(architectures.weights_file(recipe, weights))
-    seen = lungs.digest(segmenter) if segmenter else ""
+    seen = (lungs.digest(segmenter) if segmenter else "") + (change.name if change else "")
     parts = (repr(recipe), fingerprint, division, begun, seen, seed, policy, batch, tf.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -1,5 +1,8 @@
 """What of an image a recipe's network is shown: all of it, or its lungs alone."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import keras
 import tensorflow as tf
 
@@ -13,13 +16,29 @@ _MARGIN = 3
 _LEVELS = 255
 
 
-def to_pixels(content: tf.Tensor, recipe: Recipe, segmenter: keras.Model | None) -> tf.Tensor:
+@dataclass(frozen=True)
+class Change:
+    """What is done to each image at last, before a network sees it.
+
+    Attributes:
+      name: stands for it where results are kept.
+      of: returns of float32 [height, width, 1] in 0..255 the same.
+    """
+
+    name: str
+    of: Callable[[tf.Tensor], tf.Tensor]
+
+
+def to_pixels(
+    content: tf.Tensor, recipe: Recipe, segmenter: keras.Model | None, change: Change | None = None
+) -> tf.Tensor:
     """Decodes one image file and returns what the recipe's network is shown of it.
 
     Args:
       content: scalar string, as for `preprocess.decode_grey`.
       recipe: whose `view` and `input_size` say what.
       segmenter: finds the lungs (see `training.lungs`); not needed for the view `full`.
+      change: what is done at last; or None.
 
     Returns:
       float32 [height, width, 1] in 0..255.
@@ -28,12 +47,14 @@ def to_pixels(content: tf.Tensor, recipe: Recipe, segmenter: keras.Model | None)
       UserError: the view needs a segmenter and there is none.
     """
     if recipe.view == "full":
-        return to_input(content, recipe.input_size)
-    if segmenter is None:
+        pixels = to_input(content, recipe.input_size)
+    elif segmenter is None:
         raise UserError(
             f"{recipe.name}: it is shown the lungs alone, and nothing is given to find them"
         )
-    return lungs_alone(shrink(decode_grey(content)), recipe.input_size, segmenter)
+    else:
+        pixels = lungs_alone(shrink(decode_grey(content)), recipe.input_size, segmenter)
+    return change.of(pixels) if change else pixels
 
 
 def lungs_alone(image: tf.Tensor, size: tuple[int, int], segmenter: keras.Model) -> tf.Tensor:
