@@ -1,18 +1,15 @@
 """One InferenceService, through Kubernetes' API: read, applied by a field manager of its own, asked."""
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeAlias
 
-import tenacity
-import urllib3
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 
 from components.errors import UserError
+from components.kubernetes_api import Conflict, KubernetesApi, Refused
 from serving.known_answers import Unfit
 
 Manifest: TypeAlias = dict[str, Any]
@@ -23,19 +20,6 @@ VERSION_LABEL = "cxrflow/version"
 CONTAINER_PORT = 8080
 
 _GROUP = "/apis/serving.kserve.io/v1beta1"
-_SECONDS = 60
-_ATTEMPTS = 6
-_TRANSIENT = {
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
-
-
-class Conflict(Exception):
-    """The object is not what it was when it was read; read it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +48,7 @@ class InferenceService:
           UserError: there is neither.
         """
         self.namespace, self.name = namespace, name
-        self._api = api or _connected()
+        self._api = KubernetesApi("deploy", str(self), "manifests/base/inference-service.yaml", api)
 
     def __str__(self) -> str:
         return f"InferenceService {self.namespace}/{self.name}"
@@ -76,7 +60,7 @@ class InferenceService:
           UserError: the ConfigMap `<name>-inference-service` is not there or not readable.
         """
         name = f"{self.name}-inference-service"
-        held = self._call("GET", f"{self._core}/configmaps/{name}")
+        held = self._api.call("GET", f"{self._core}/configmaps/{name}")
         try:
             made: Manifest = yaml.safe_load(held["data"]["inference-service.yaml"])
         except (TypeError, KeyError, yaml.YAMLError) as error:
@@ -88,7 +72,7 @@ class InferenceService:
 
     def read(self) -> Manifest | None:
         """Returns the object, or None where there is none."""
-        found: Manifest | None = self._call("GET", self._path)
+        found: Manifest | None = self._api.call("GET", self._path)
         return found
 
     def apply(self, manifest: Manifest) -> Manifest:
@@ -104,7 +88,7 @@ class InferenceService:
           Conflict: it was changed since, or is gone.
           UserError: another field manager has a field of it, or it is not accepted.
         """
-        done = self._call(
+        done = self._api.call(
             "PATCH", self._path, manifest, "application/apply-patch+yaml", FIELD_MANAGER
         )
         if done is None:
@@ -114,17 +98,19 @@ class InferenceService:
 
     def delete(self) -> None:
         """Deletes the object, if it is there."""
-        self._call("DELETE", self._path)
+        self._api.call("DELETE", self._path)
 
     def pods(self, version: str) -> list[Pod]:
         """Returns the pods that have a version of the model."""
         selector = f"serving.kserve.io/inferenceservice={self.name},{VERSION_LABEL}={version}"
-        found = self._call("GET", f"{self._core}/pods?labelSelector={selector}") or {"items": []}
+        found = self._api.call("GET", f"{self._core}/pods?labelSelector={selector}") or {
+            "items": []
+        }
         return [_pod(one) for one in found["items"]]
 
     def get(self, pod: str, path: str) -> str:
         """Returns what a pod's server answers to a GET, e.g. of `/metrics`, through the API server."""
-        return str(self._call("GET", self._proxy(pod, path), raw=True) or "")
+        return self._of_pod("GET", self._proxy(pod, path))
 
     def post(self, pod: str, path: str, body: Mapping[str, Any]) -> Any:
         """Returns what a pod's server answers to a POST of JSON, through the API server.
@@ -132,9 +118,9 @@ class InferenceService:
         Raises:
           Unfit: it is no success, or no JSON.
         """
-        answer = self._call("POST", self._proxy(pod, path), dict(body), raw=True)
+        answer = self._of_pod("POST", self._proxy(pod, path), dict(body))
         try:
-            return json.loads(answer or "")
+            return json.loads(answer)
         except ValueError as error:
             raise Unfit(f"deploy: {pod} answers {path} with no JSON: {answer!r}") from error
 
@@ -149,61 +135,13 @@ class InferenceService:
     def _proxy(self, pod: str, path: str) -> str:
         return f"{self._core}/pods/{pod}:{CONTAINER_PORT}/proxy{path}"
 
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception(lambda error: _is_transient(error)),
-        wait=tenacity.wait_exponential_jitter(initial=0.2, max=10),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        retry_error_callback=lambda state: _give_up(state),
-    )
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        kind: str = "application/json",
-        manager: str = "",
-        *,
-        raw: bool = False,
-    ) -> Any:
-        """Returns the answer, as text where `raw`, or None where there is no such thing."""
+    def _of_pod(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
         try:
-            answer = self._api.call_api(
-                path,
-                method,
-                query_params=[("fieldManager", manager)] if manager else [],
-                header_params={
-                    "Accept": "*/*" if raw else "application/json",
-                    "Content-Type": kind,
-                },
-                body=body,
-                auth_settings=["BearerToken"],
-                _return_http_data_only=False,
-                _preload_content=False,
-                _request_timeout=_SECONDS,
-            )[0].data.decode()
-        except client.ApiException as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            if error.status == HTTPStatus.CONFLICT and not _is_ownership(error):
-                raise Conflict from error
-            if error.status in _TRANSIENT:
+            return str(self._api.call(method, path, body, raw=True) or "")
+        except Refused as error:
+            if error.denied:
                 raise
-            raise _error(self, error, raw) from error
-        return answer if raw else json.loads(answer)
-
-
-def _connected() -> client.ApiClient:
-    found: client.ApiClient
-    with contextlib.suppress(config.ConfigException):
-        config.load_incluster_config()
-        return client.ApiClient()
-    try:
-        found = config.new_client_from_config()
-    except config.ConfigException as error:
-        raise UserError(
-            f"deploy: no cluster is known ({error}); name a kubeconfig in KUBECONFIG, or run in a pod"
-        ) from error
-    return found
+            raise Unfit(f"deploy: its server answers {error.status}: {error.said}") from error
 
 
 def _pod(found: Manifest) -> Pod:
@@ -226,50 +164,3 @@ def _pod(found: Manifest) -> Pod:
         if one["type"] == "PodScheduled" and one["status"] == "False"
     ]
     return Pod(name=found["metadata"]["name"], ready=ready, trouble="; ".join(trouble))
-
-
-def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, urllib3.exceptions.HTTPError) or (
-        isinstance(error, client.ApiException) and error.status in _TRANSIENT
-    )
-
-
-def _is_ownership(error: client.ApiException) -> bool:
-    """Says whether a conflict is that another field manager has a field, rather than of versions."""
-    return "conflict with" in _said(error)
-
-
-def _give_up(state: tenacity.RetryCallState) -> Any:
-    assert state.outcome
-    error = state.outcome.exception()
-    if not _is_transient(error) or error is None:  # type: ignore[arg-type]
-        return state.outcome.result()
-    if isinstance(error, client.ApiException):
-        raise _error(state.args[0], error, bool(state.kwargs.get("raw"))) from error
-    raise UserError(
-        f"deploy: Kubernetes' API does not answer ({error}); nothing more was changed. Run it again: it "
-        "goes on where it was."
-    ) from error
-
-
-def _said(error: client.ApiException) -> str:
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        body = error.body or error.reason or ""
-        return (body.decode(errors="replace") if isinstance(body, bytes) else str(body))[:300]
-
-
-def _error(service: InferenceService, error: client.ApiException, of_pod: bool) -> UserError:
-    denied = error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    if of_pod and not denied:
-        return Unfit(f"deploy: its server answers {error.status}: {_said(error)}")
-    advice = {
-        HTTPStatus.UNAUTHORIZED: "the token is missing or has expired: log in again",
-        HTTPStatus.FORBIDDEN: "that account may not: see the role in manifests/base/access.yaml",
-        HTTPStatus.CONFLICT: "another field manager changed it: take its change back, or put it into "
-        "manifests/base/inference-service.yaml",
-    }.get(error.status, "nothing more was changed; run it again, it goes on where it was")
-    return UserError(
-        f"deploy: {service}: Kubernetes answers {error.status}: {_said(error)} ({advice})"
-    )

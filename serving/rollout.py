@@ -18,10 +18,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.errors import UserError
+from components.kubernetes_api import Conflict
 from serving import known_answers
 from serving.inference_service import (
     VERSION_LABEL,
-    Conflict,
     InferenceService,
     Manifest,
     Pod,

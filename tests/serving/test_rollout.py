@@ -11,7 +11,8 @@ import tenacity
 import yaml
 
 from components.errors import UserError
-from serving import inference_service
+from components.kubernetes_api import KubernetesApi
+from components import kubernetes_api
 from serving.inference_service import InferenceService
 from serving.rollout import (
     Policy,
@@ -46,7 +47,7 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     template["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = request.param
     if request.param == "Knative":
         del template["spec"]["predictor"]["scaleMetric"]
-    monkeypatch.setattr(InferenceService._call.retry, "wait", tenacity.wait_none())
+    monkeypatch.setattr(KubernetesApi.call.retry, "wait", tenacity.wait_none())
     return Cluster(template=template)
 
 
@@ -215,7 +216,7 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(
     rolled_out(service, release(2), policy)
     calls = len(cluster.requests) - begun
     assert calls > 12
-    call = InferenceService._call
+    call = KubernetesApi.call
     for kill_at in range(calls):
         cluster.found = copy.deepcopy(first)
         left = iter(range(kill_at))
@@ -226,7 +227,7 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(
             return call(self, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(InferenceService, "_call", until_killed)
+            patch.setattr(KubernetesApi, "call", until_killed)
             with pytest.raises(Killed):
                 rolled_out(service, release(2), policy)
         rolled_out(service, release(2), policy)
@@ -238,7 +239,7 @@ def test_of_two_at_once_the_later_decision_wins(
     cluster: Cluster, service: InferenceService
 ) -> None:
     rolled_out(service, release(1))
-    other = InferenceService(NAMESPACE, NAME, service._api)
+    other = InferenceService(NAMESPACE, NAME, service._api._api)
     started = []
 
     def meanwhile(method: str, path: str) -> None:
@@ -347,13 +348,13 @@ def test_an_api_that_stays_away_ends_it_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if fault == "hang":
-        monkeypatch.setattr(inference_service, "_SECONDS", 1)
+        monkeypatch.setattr(kubernetes_api, "_SECONDS", 1)
     rolled_out(service, release(1))
 
     def meanwhile(method: str, path: str) -> None:
         if cluster.found and cluster.shares().get("2") == 10:
             cluster.meanwhile = lambda method, path: None
-            cluster.faults = [fault] * inference_service._ATTEMPTS
+            cluster.faults = [fault] * kubernetes_api._ATTEMPTS
 
     cluster.meanwhile = meanwhile
     with pytest.raises(UserError, match=words):
