@@ -25,7 +25,7 @@ BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -
 	echo podman build || echo buildah build)
 
 .PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize flink storage \
-	kind-up minikube-up kind-down minikube-down
+	trainer kind-up minikube-up kind-down minikube-down
 
 help: ## list the verbs
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F '( [a-z-]+)?:.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -85,7 +85,18 @@ storage: .tools/fake-gcs-server
 	|| { echo "test: install Go, which builds the emulator of Cloud Storage" >&2; exit 1; }
 	@GOBIN=$(CURDIR)/.tools go install github.com/fsouza/fake-gcs-server@v1.56.1
 
-test: lint browser kustomize flink storage ## run every check and every test
+# What Kubeflow Trainer takes is held against its own schemas, which come with its Go module.
+trainer: .tools/trainer-schemas
+
+.tools/trainer-schemas:
+	@which go >/dev/null || $(APT) golang-go \
+	|| { echo "test: install Go, which fetches the schemas of Kubeflow Trainer" >&2; exit 1; }
+	@rm -rf $@.tmp; mkdir -p $@.tmp
+	@go mod download -json github.com/kubeflow/trainer/v2@v2.2.0 | sed -n 's/^.*"Dir": "\(.*\)".*/\1/p' | \
+		xargs -I{} sh -c 'cp {}/manifests/base/crds/trainer.kubeflow.org_*.yaml $@.tmp'
+	@mv $@.tmp $@
+
+test: lint browser kustomize flink storage trainer ## run every check and every test
 	$(RUN)pytest
 
 # Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.

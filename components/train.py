@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tensorflow as tf
 from kfp import dsl
 
 from components import divisions, pretrain
@@ -17,7 +18,7 @@ from components.sources import covid_chestxray, kermany
 from components.step import training_step
 from serving import store
 from serving.store import IMAGES
-from training import architectures, calibration, data, export, loop, ood
+from training import architectures, calibration, data, export, loop, ood, workers
 from training.lungs import CARD as LUNGS_CARD
 from training.lungs import load as load_segmenter
 from training.recipes import Recipe
@@ -39,6 +40,7 @@ def train(
     examples: Path | None = None,
     start: Path | None = None,
     lungs: Path | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and exports it.
 
@@ -52,8 +54,10 @@ def train(
       start: a version of the model store. Where that is of this recipe, and all of it is trained, its
         weights are gone on from, in place of `weights`.
       lungs: the output of `find_lungs`, for a recipe that is shown the lungs alone.
+      strategy: see `training.loop.train`.
 
     Returns:
+      nothing, of several machines on all but the first, which exports the model; on that one
       what `model.json` says: the recipe, the division, where training started, the data's
       fingerprint, whether it is of phantoms, sources besides the two published ones, counts, the
       network's layers, the softmax's temperature, what is known of the lung segmenter where one is part of
@@ -79,7 +83,10 @@ def train(
         division=division,
         start=start if before else None,
         segmenter=segmenter,
+        strategy=strategy,
     )
+    if not workers.leads(strategy):
+        return {}
     parts = divisions.division(division)
     temperature, known = _what_it_knows(trained, recipe, parts)
     card = {
@@ -198,11 +205,15 @@ def train_step(
     precision: str,
     seed: int,
     checkpoints: str,
+    job: dict[str, Any],
     model: dsl.Output[dsl.Model],
     champion: dsl.Input[dsl.Artifact] = None,
     lungs: dsl.Input[dsl.Model] = None,
 ) -> None:
-    """Trains a recipe, or recipe@division (see `Recipe.trials`), on every GPU there is. See `train`."""
+    """Trains a recipe, or recipe@division (see `Recipe.trials`), on every GPU there is. See `train`.
+
+    With a `job` on several machines; see `train_job`.
+    """
     from pathlib import Path
 
     from components.divisions import HOLD_OUT
@@ -210,19 +221,37 @@ def train_step(
     from training.recipes import recipe_named, with_epochs
 
     name, _, division = trial.partition("@")
-    card = train(
-        with_epochs(recipe_named(name), epochs),
-        Path(records.path),
-        Path(model.path),
-        Path(checkpoints or f"{model.path}-checkpoints"),
-        weights=weights,
-        seed=seed,
-        precision=precision,
-        division=division or HOLD_OUT,
-        examples=Path(examples.path),
-        start=gone_on_from(Path(champion.path)) if champion else None,
-        lungs=Path(lungs.path) if lungs else None,
-    )
+    kept = Path(checkpoints or f"{model.path}-checkpoints")
+    said: dict[str, Any] = {
+        "weights": weights,
+        "seed": seed,
+        "precision": precision,
+        "division": division or HOLD_OUT,
+    }
+    inputs: dict[str, Any] = {
+        "examples": Path(examples.path),
+        "start": gone_on_from(Path(champion.path)) if champion else None,
+        "lungs": Path(lungs.path) if lungs else None,
+    }
+    if job:
+        from components.train_job import train_job
+
+        card = train_job(
+            job,
+            {"recipe": name, "epochs": epochs, **said},
+            {"records": Path(records.path)} | {key: one for key, one in inputs.items() if one},
+            Path(model.path),
+            kept,
+        )
+    else:
+        card = train(
+            with_epochs(recipe_named(name), epochs),
+            Path(records.path),
+            Path(model.path),
+            kept,
+            **said,
+            **inputs,
+        )
     model.metadata.update(
         {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},
         recipe=name,

@@ -26,6 +26,10 @@ Registry = Annotated[
 ]
 Store = Annotated[str | None, typer.Option(help="Model store: a place at gs:// or s3://.")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="Of each training.")]
+Nodes = Annotated[
+    int | None,
+    typer.Option(min=1, help="That train one candidate together, by Kubeflow Trainer. [1]"),
+]
 Host = Annotated[
     str | None,
     typer.Option(
@@ -86,6 +90,7 @@ def compile_pipeline(
     registry: Registry = None,
     store: Store = None,
     gpus: Gpus = None,
+    nodes: Nodes = None,
 ) -> None:
     """Write a pipeline as YAML for a Kubeflow Pipelines cluster."""
     with quiet():
@@ -93,7 +98,7 @@ def compile_pipeline(
         from pipelines.cross_validation import cross_validation_pipeline
         from pipelines.training_pipeline import training_pipeline
 
-    chosen = _target(target, registry, store, gpus)
+    chosen = _target(target, registry, store, gpus, nodes)
     make = training_pipeline if pipeline == "training" else cross_validation_pipeline
     file = file or Path(f"cxrflow-{pipeline}.yaml")
     kubeflow.write(make(chosen), file)
@@ -118,6 +123,7 @@ def submit(
     registry: Registry = None,
     store: Store = None,
     gpus: Gpus = None,
+    nodes: Nodes = None,
     host: Host = None,
     token: Token = None,
 ) -> None:
@@ -136,7 +142,7 @@ def submit(
         canary_minutes,
         beam_option,
     )
-    run = _kubeflow(host, token).submit(_target(target, registry, store, gpus), arguments)
+    run = _kubeflow(host, token).submit(_target(target, registry, store, gpus, nodes), arguments)
     print_rows([("run", run.id), ("name", run.name), ("state", run.state)])
 
 
@@ -166,6 +172,7 @@ def schedule(
     registry: Registry = None,
     store: Store = None,
     gpus: Gpus = None,
+    nodes: Nodes = None,
     host: Host = None,
     token: Token = None,
 ) -> None:
@@ -194,7 +201,7 @@ def schedule(
     arguments |= {"if_new": True, "new_covid": new_covid}
     if archive:
         arguments["archive"] = archive
-    chosen = _target(target, registry, store, gpus)
+    chosen = _target(target, registry, store, gpus, nodes)
     name, changed = _kubeflow(host, token).schedule(chosen, arguments, when)
     console.print(f"{name} is scheduled" if changed else f"{name} is scheduled so already")
 
@@ -302,11 +309,13 @@ class _Printed(list[str]):
         super().append(line)
 
 
-def _target(name: str, registry: str | None, store: str | None, gpus: int | None) -> "Target":
+def _target(
+    name: str, registry: str | None, store: str | None, gpus: int | None, nodes: int | None
+) -> "Target":
     with quiet():
         from pipelines.targets import TARGETS
 
-    changes: dict[str, Any] = {"registry": registry, "store": store, "gpus": gpus}
+    changes: dict[str, Any] = {"registry": registry, "store": store, "gpus": gpus, "nodes": nodes}
     given = {key: value for key, value in changes.items() if value is not None}
     made = dataclasses.replace(TARGETS[name], **given)
     for value in (made.registry, made.store):

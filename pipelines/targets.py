@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from kfp import dsl, kubernetes
@@ -9,10 +10,12 @@ from kfp import dsl, kubernetes
 # What manifests/base has.
 SERVICE_ACCOUNT = "cxrflow-pipeline"
 NAMESPACE = "cxrflow"
+_STEPS = "kubeflow"  # the namespace of the steps
+_RUNTIME = "cxrflow-training"  # of manifests/many-nodes
 _CLAIM, _DATA = "cxrflow-data", "/data"
 _USER = 10001
 
-_HOURS = {"data": 6, "training": 72, "light": 3}
+_HOURS = {"data": 6, "training": 72, "waiting": 72, "light": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class Target:
       data: the directory with both datasets and all that outlives a run.
       resources: of steps, by what they do; see `place`.
       gpus: of a training step, which shares its batches out to all of them.
+      nodes: that train one candidate together, each with so many GPUs; see `components.train_job`.
       accelerator: the GPU's kind, a label of its nodes.
       registry: what stands before the images' names.
       object_store: the endpoint of an S3 whose credentials are in the secret of Kubeflow Pipelines;
@@ -48,6 +52,7 @@ class Target:
     data: str
     resources: Mapping[str, Resources] = field(default_factory=dict)
     gpus: int = 0
+    nodes: int = 1
     accelerator: str = ""
     registry: str = ""
     object_store: str = ""
@@ -101,6 +106,7 @@ def place(
     training: Sequence[Any],
     light: Sequence[Any],
     reading: Sequence[Any] = (),
+    together: Sequence[Any] = (),
 ) -> None:
     """Says of each task what a cluster must know: image, resources, volumes, retries, time-outs.
 
@@ -110,13 +116,21 @@ def place(
       training: tasks that train.
       light: all others.
       reading: those of them that read what lies beside the datasets.
+      together: tasks that train, and where the target has several nodes for it wait for these.
     """
     if not target.name:
         return
-    for kind, tasks in (("data", data), ("training", training), ("light", light)):
+    waiting = together if target.nodes > 1 else ()
+    training = training if waiting else (*training, *together)
+    for kind, tasks in (
+        ("data", data),
+        ("training", training),
+        ("waiting", waiting),
+        ("light", light),
+    ):
         for task in tasks:
             _place(target, task, kind)
-    for task in (*data, *training, *reading):
+    for task in (*data, *training, *waiting, *reading):
         kubernetes.mount_pvc(task, pvc_name=_CLAIM, mount_path=_DATA)
     if target.gpus:
         for task in training:
@@ -124,7 +138,7 @@ def place(
 
 
 def _place(target: Target, task: Any, kind: str) -> None:
-    resources = target.resources[kind]
+    resources = target.resources["light" if kind == "waiting" else kind]
     task.set_container_image(target.registry + task.container_spec.image)
     task.set_cpu_request(resources.cpu[0]).set_cpu_limit(resources.cpu[1])
     task.set_memory_request(resources.memory[0]).set_memory_limit(resources.memory[1])
@@ -134,6 +148,34 @@ def _place(target: Target, task: Any, kind: str) -> None:
         task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True
     )
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
+
+
+def training_job(target: Target) -> dict[str, Any]:
+    """Returns what `train_job` makes TrainJobs from; nothing where a candidate is trained on one node."""
+    if target.nodes < 2:
+        return {}
+    resources = target.resources["training"]
+    gpus = {"nvidia.com/gpu": target.gpus} if target.gpus else {}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"namespace": _STEPS, "labels": {"app.kubernetes.io/part-of": "cxrflow"}},
+        "spec": {
+            "runtimeRef": {
+                "apiGroup": "trainer.kubeflow.org",
+                "kind": "TrainingRuntime",
+                "name": _RUNTIME,
+            },
+            "trainer": {
+                "image": f"{target.registry}cxrflow-training:{version('cxrflow')}",
+                "numNodes": target.nodes,
+                "resourcesPerNode": {
+                    "requests": {"cpu": resources.cpu[0], "memory": resources.memory[0]},
+                    "limits": {"cpu": resources.cpu[1], "memory": resources.memory[1], **gpus},
+                },
+            },
+        },
+    }
 
 
 def let_into_object_store(target: Target, task: dsl.PipelineTask) -> None:

@@ -276,6 +276,15 @@ def kserve_schemas() -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def trainer_schemas() -> Path:
+    """The directory of Kubeflow Trainer's CustomResourceDefinitions."""
+    directory = Path(__file__).parents[1] / ".tools" / "trainer-schemas"
+    if not directory.is_dir():
+        _missing("no schemas of Kubeflow Trainer: `make trainer` fetches them")
+    return directory
+
+
 def _missing(message: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)

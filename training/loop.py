@@ -17,12 +17,13 @@ import tensorflow as tf
 from components import divisions
 from components.files import sha256_of, write_aside
 from components.progress import logger
-from training import architectures, data, export, features, lungs
+from training import architectures, data, export, features, lungs, workers
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 from training.views import Change
 
 HISTORY, TENSORBOARD, FEATURES = "history.csv", "tensorboard", "features"
+_STATE = "state"
 
 _SECONDS_BETWEEN_LINES = 15.0
 _ASKED_AT_ONCE = 32
@@ -90,7 +91,8 @@ def train(
       segmenter: finds the lungs, where the recipe's view needs it; see `training.views`.
       change: what is done to each image before the network sees it; or None.
       strategy: how replicas share the work; by default a MirroredStrategy over every GPU, and
-        TensorFlow's own where there is but one device, a GPU or the CPU.
+        TensorFlow's own where there is but one device, a GPU or the CPU. Of several machines (see
+        `training.workers`) all see `checkpoints`, and the first writes there.
 
     Raises:
       UserError: the records are not whole, a class has no image, or the weights cannot be had.
@@ -132,7 +134,7 @@ def train(
             keras.optimizers.Adam(learning_rate), loss_of(recipe), weighted_metrics=["accuracy"]
         )
         trained.optimizer.build(trained.trainable_variables)
-        state = _State(trained, directory)
+        state = _State(trained, directory, workers.leads(strategy))
         first_epoch = state.restore()
     logger.info(
         "%s: %d images (%s), %d parameters, %s; %s x%d, batch %d, %s",
@@ -177,23 +179,27 @@ def train(
                 seed=seed,
                 augmented=recipe.augmented,
             )
+            judged = data.validation_batches(validation, held_out, batch)
+            batches, judged = workers.in_batches_for_all((batches, judged))
+            watching: list[keras.callbacks.Callback] = [state]
+            if workers.leads(strategy):
+                watching += [
+                    _Progress(recipe, steps, batch),
+                    keras.callbacks.TensorBoard(directory / TENSORBOARD, write_graph=False),
+                ]
             trained.fit(
                 batches,
                 initial_epoch=first_epoch,
                 epochs=recipe.epochs,
                 steps_per_epoch=steps,
-                validation_data=data.validation_batches(validation, held_out, batch),
+                validation_data=judged,
                 shuffle=False,  # the dataset is
                 verbose=0,
-                callbacks=[
-                    _Progress(recipe, steps, batch),
-                    state,
-                    keras.callbacks.TensorBoard(directory / TENSORBOARD, write_graph=False),
-                ],
+                callbacks=watching,
             )
     return Trained(
         model=_in_float32(model, recipe, seed),
-        history=pd.read_csv(directory / HISTORY),
+        history=state.history(),
         logs=directory,
         replicas=replicas,
         batch=batch,
@@ -270,9 +276,20 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
     The history is written first: what a kill between the two leaves over is dropped on restore.
     """
 
-    def __init__(self, model: keras.Model, directory: Path) -> None:
+    def __init__(self, model: keras.Model, directory: Path, leads: bool) -> None:
+        """Names it.
+
+        Args:
+          model: compiled.
+          directory: to be restored from, and to be written to.
+          leads: if not, another process writes there. Reading what replicas share takes all of them, so
+            this one writes the same, to where it is forgotten.
+        """
         super().__init__()
-        self._history = directory / HISTORY
+        self._kept = directory
+        self._forgotten = None if leads else tempfile.TemporaryDirectory(prefix="cxrflow-")
+        home = Path(self._forgotten.name) if self._forgotten else directory
+        self._history = home / HISTORY
         self._rows: list[dict[Any, Any]] = []
         self._epochs_done = tf.Variable(0, dtype=tf.int64)
         checkpoint = tf.train.Checkpoint(
@@ -282,17 +299,23 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
             random=[v.value for v in model.variables if v.path.endswith("seed_generator_state")],
             epochs_done=self._epochs_done,
         )
-        self._manager = tf.train.CheckpointManager(checkpoint, directory / "state", max_to_keep=1)
+        self._manager = tf.train.CheckpointManager(checkpoint, home / _STATE, max_to_keep=1)
         self._checkpoint = checkpoint
 
     def restore(self) -> int:
         """Takes up the state last kept, if any; returns the number of epochs done."""
-        if self._manager.latest_checkpoint:
-            self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
-            history = pd.read_csv(self._history)
+        latest = tf.train.latest_checkpoint(self._kept / _STATE)
+        if latest:
+            self._checkpoint.restore(latest).assert_consumed()
+            history = pd.read_csv(self._kept / HISTORY)
             history = history[history["epoch"] <= int(self._epochs_done.numpy())]
             self._rows = history.to_dict("records")
         return int(self._epochs_done.numpy())
+
+    def history(self) -> pd.DataFrame:
+        """Returns a row an epoch; see `Trained`."""
+        there = self._history.is_file()
+        return pd.read_csv(self._history if there else self._kept / HISTORY)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._began = time.monotonic()

@@ -12,10 +12,10 @@ import yaml
 KUBERNETES = "1.34"
 
 
-def errors(manifest: dict[str, Any], kserve: Path) -> list[str]:
-    """Returns what is wrong with an object, by Kubernetes' own schemas and KServe's."""
-    if manifest["apiVersion"].startswith("serving.kserve.io/"):
-        return _by_custom_resource(manifest, kserve)
+def errors(manifest: dict[str, Any], resources: Path) -> list[str]:
+    """Returns what is wrong with an object, by Kubernetes' own schemas and a directory of others'."""
+    if manifest["apiVersion"].startswith(("serving.kserve.io/", "trainer.kubeflow.org/")):
+        return _by_custom_resource(manifest, resources)
     try:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -23,9 +23,9 @@ def errors(manifest: dict[str, Any], kserve: Path) -> list[str]:
     return []
 
 
-def _by_custom_resource(manifest: dict[str, Any], kserve: Path) -> list[str]:
+def _by_custom_resource(manifest: dict[str, Any], resources: Path) -> list[str]:
     group, version = manifest["apiVersion"].split("/")
-    validator = _validator(kserve / f"{group}_{manifest['kind'].lower()}s.yaml", version)
+    validator = _validator(resources / f"{group}_{manifest['kind'].lower()}s.yaml", version)
     return [
         f"{'/'.join(map(str, error.instance_path))}: {error.message}"
         for error in validator.iter_errors(manifest)

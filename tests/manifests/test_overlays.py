@@ -1,5 +1,6 @@
 """Every overlay, built by the real kustomize and held against the schemas of what takes it."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from components import train_job
+from pipelines.targets import TARGETS, training_job
 from tests.manifests.schemas import errors, unrestricted, without
 
 ROOT = Path(__file__).parents[2]
@@ -19,12 +22,16 @@ UNCHECKED = {"PodMonitor", "ClusterStorageContainer"}
 
 
 def build(overlay: str) -> list[dict[str, Any]]:
-    directory = str(ROOT / "manifests" / "overlays" / overlay)
+    return built(f"overlays/{overlay}")
+
+
+def built(path: str) -> list[dict[str, Any]]:
+    directory = str(ROOT / "manifests" / path)
     command = ["kubectl", "kustomize", directory]
     if not shutil.which("kubectl"):
         command = [str(ROOT / ".tools" / "kustomize"), "build", directory]
-    built = subprocess.run(command, check=True, capture_output=True, text=True)
-    return list(yaml.safe_load_all(built.stdout))
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -145,3 +152,30 @@ def test_the_inference_services_differ_in_scaling_alone() -> None:
             service["spec"]["predictor"].pop(field, None)
         service["metadata"]["annotations"].pop("serving.kserve.io/autoscalerClass", None)
     assert large == small
+
+
+def test_many_nodes_are_what_kubeflow_trainer_takes(trainer_schemas: Path) -> None:
+    manifests = built("many-nodes")
+    for manifest in manifests:
+        assert not errors(manifest, trainer_schemas), manifest["kind"]
+    runtime = named(manifests, "TrainingRuntime")
+    job = training_job(dataclasses.replace(TARGETS["gke"], nodes=2))
+    assert not errors({**job, "metadata": {**job["metadata"], "name": "one"}}, trainer_schemas)
+    assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    assert job["metadata"]["namespace"] == runtime["metadata"]["namespace"]
+    wrong = {**job, "spec": {**job["spec"], "trainer": {"nodes": 2}}}
+    assert errors(wrong, trainer_schemas)
+
+    (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    # Kubeflow Trainer finds them by these.
+    assert node["template"]["metadata"]["labels"] == {
+        "trainer.kubeflow.org/trainjob-ancestor-step": "trainer"
+    }
+    assert (node["name"], container["name"]) == ("node", "node")
+    assert not unrestricted(pod)
+    assert container["image"] == f"cxrflow-training:{release('cxrflow')}"
+    assert [port["containerPort"] for port in container["ports"]] == [train_job.PORT]
+    (bound,) = named(manifests, "RoleBinding")["subjects"]
+    assert bound["name"] == pod["serviceAccountName"] == "cxrflow-pipeline"

@@ -55,5 +55,5 @@ def test_a_block_runs(
 
 def test_what_needs_a_cluster_is_marked() -> None:
     assert len(BLOCKS) == 5
-    assert len(CLUSTER) == 5
+    assert len(CLUSTER) == 6
     assert PAGE.count("```") == 2 * (len(BLOCKS) + len(CLUSTER))

@@ -1,5 +1,6 @@
 """What a cluster is told of each step, in a form that a person can read."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,27 @@ def test_folds_are_placed_too(tmp_path: Path) -> None:
     text = described(file)
     assert "gpus         8 nvidia.com/gpu" in text
     assert text.startswith("trials: all at once") or "\ntrials: all at once" in text
+
+
+def test_several_nodes_train_a_candidate_and_its_step_waits(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    cxrflow("compile", str(file), "--target", "gke", *OWN["gke"], "--nodes", "2", "--gpus", "8")
+    steps = dict(one.split("\n", 1) for one in described(file).split("\n\n") if "\n" in one)
+    assert "gpus" not in steps["train-step"]
+    assert "ended after  72 h" in steps["train-step"]
+    assert "cxrflow-data at /data" in steps["train-step"]
+    assert "gpus         8 nvidia.com/gpu" in steps["find-lungs-step"]
+    spec, _ = yaml.safe_load_all(file.read_text())
+    (job,) = {
+        json.dumps(task["inputs"]["parameters"]["job"]["runtimeValue"]["constant"])
+        for component in spec["components"].values()
+        for name, task in component.get("dag", {}).get("tasks", {}).items()
+        if name == "train-step"
+    }
+    trainer = json.loads(job)["spec"]["trainer"]
+    assert trainer["numNodes"] == 2
+    assert trainer["image"].startswith("registry.example.org/cxrflow-training:")
+    assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == 8
 
 
 def test_the_placeholders_of_gke_are_not_compiled(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import tenacity
 import yaml
 
+from components import kubernetes_api
 from components.errors import UserError
 from components.kubernetes_api import KubernetesApi
-from components import kubernetes_api
 from serving.inference_service import InferenceService
 from serving.rollout import (
     Policy,

@@ -1,0 +1,202 @@
+"""A training on several machines: a TrainJob of Kubeflow Trainer, each of whose nodes runs this module.
+
+Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes, and what TensorFlow must know
+of the others comes by the environment (see `training.workers`). All that the nodes need lies in a directory
+that they share, and so does what comes of it.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from kubernetes import client
+
+from components.errors import UserError
+from components.files import read_json, write_aside, write_json
+from components.kubernetes_api import Conflict, KubernetesApi
+from components.progress import logger
+from components.train import train
+from training import data, export, workers
+from training.recipes import recipe_named, with_epochs
+
+Manifest: TypeAlias = dict[str, Any]
+
+PORT = 29500
+
+_REQUEST, _MODEL = "request.json", "model"
+_LINES = 20
+
+
+def train_job(
+    template: Manifest,
+    request: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Path,
+    checkpoints: Path,
+    *,
+    api: client.ApiClient | None = None,
+    poll_seconds: float = 10.0,
+) -> dict[str, Any]:
+    """Trains a recipe on several machines and waits for it.
+
+    Begun again with the same arguments it goes on waiting for the job that is there; one that failed is
+    made anew and goes on from its checkpoint. When it has ended well the job is deleted.
+
+    Args:
+      template: the TrainJob without its name and command: `spec.trainer` has `image`, `numNodes` and
+        `resourcesPerNode`. A recipe whose base is frozen is trained on one node, because its head alone
+        trains.
+      request: `recipe`, `epochs`, `weights`, `precision`, `seed`, `division` as for the step.
+      inputs: the directories `examples` and `records`, and where there are any `lungs` and `start`; see
+        `components.train.train`.
+      output: a directory to be made, as by `components.train.train`.
+      checkpoints: a directory that every node sees at the same path.
+      api: of Kubernetes; by default that of the pod's cluster.
+      poll_seconds: how often the job is looked at.
+
+    Returns:
+      see `components.train.train`.
+
+    Raises:
+      UserError: the job fails, with the end of its log; or the cluster does not take it.
+    """
+    recipe = recipe_named(request["recipe"])
+    fingerprint = data.read_manifest(inputs["records"])["fingerprint"]
+    asked = {**request, "fingerprint": fingerprint, "inputs": sorted(inputs)}
+    digest = hashlib.sha256(json.dumps([asked, template], sort_keys=True).encode()).hexdigest()
+    name = f"cxrflow-{re.sub('[^a-z0-9]+', '-', recipe.name)[:30].strip('-')}-{digest[:10]}"
+    home = checkpoints / "jobs" / name
+    job = _job(template, name, home, nodes=1 if recipe.frozen else None)
+    namespace = template["metadata"]["namespace"]
+    path = f"/apis/{template['apiVersion']}/namespaces/{namespace}/trainjobs"
+    kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
+
+    if _state(kubernetes.call("GET", f"{path}/{name}")) == "Failed":
+        kubernetes.call("DELETE", f"{path}/{name}")
+        while kubernetes.call("GET", f"{path}/{name}"):
+            time.sleep(poll_seconds)
+    while True:
+        found = kubernetes.call("GET", f"{path}/{name}")
+        if found is None:
+            _prepare(home, asked, inputs)
+            _create(kubernetes, path, job)
+            logger.info(
+                "%s: on %d nodes, as TrainJob %s/%s",
+                recipe.name, job["spec"]["trainer"]["numNodes"], namespace, name,
+            )  # fmt: skip
+        elif _state(found) == "Failed":
+            raise UserError(
+                f"train: TrainJob {namespace}/{name} failed: {_message(found)}. The end of its log:\n"
+                f"{_log(kubernetes, namespace, name)}"
+            )
+        elif _state(found) == "Complete":
+            break
+        time.sleep(poll_seconds)
+    with write_aside(output) as aside:
+        shutil.copytree(home / _MODEL, aside)
+    kubernetes.call("DELETE", f"{path}/{name}")
+    shutil.rmtree(home)
+    card: dict[str, Any] = read_json(output / export.CARD)
+    return card
+
+
+def _job(template: Manifest, name: str, home: Path, nodes: int | None) -> Manifest:
+    trainer = template["spec"]["trainer"]
+    nodes = nodes or trainer["numNodes"]
+    # As JobSet names the pods, in a service of the job's name.
+    hosts = ",".join(f"{name}-node-0-{index}.{name}:{PORT}" for index in range(nodes))
+    trainer = {
+        **trainer,
+        "numNodes": nodes,
+        "command": ["python", "-m", "components.train_job", str(home)],
+        "env": [*trainer.get("env", []), {"name": workers.HOSTS, "value": hosts}],
+    }
+    return {
+        **template,
+        "metadata": {**template["metadata"], "name": name},
+        "spec": {**template["spec"], "trainer": trainer},
+    }
+
+
+def _prepare(home: Path, request: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
+    with write_aside(home) as aside:
+        for name, directory in inputs.items():
+            shutil.copytree(directory, aside / name)
+        write_json(aside / _REQUEST, request)
+
+
+def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
+    try:
+        made = kubernetes.call("POST", path, job)
+    except Conflict:  # another run's, or this one's that was killed: it is the same training
+        return
+    if made is None:
+        raise UserError(
+            "train: the cluster knows no TrainJob. Install Kubeflow Trainer and apply manifests/many-nodes, "
+            "or train on one node: leave --nodes out"
+        )
+
+
+def _state(job: Manifest | None) -> str:
+    """Returns `Complete`, `Failed`, or nothing while it runs."""
+    for one in (job or {}).get("status", {}).get("conditions", []):
+        if one["status"] == "True" and one["type"] in ("Complete", "Failed"):
+            return str(one["type"])
+    return ""
+
+
+def _message(job: Manifest) -> str:
+    return "; ".join(
+        one.get("message", "") for one in job["status"]["conditions"] if one["type"] == "Failed"
+    )
+
+
+def _log(kubernetes: KubernetesApi, namespace: str, name: str) -> str:
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    selector = f"jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0"
+    found = kubernetes.call("GET", f"{pods}?labelSelector={selector}") or {"items": []}
+    if not found["items"]:
+        return "(its pods are gone)"
+    newest = max(found["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    log = f"{pods}/{newest['metadata']['name']}/log?tailLines={_LINES}"
+    return str(kubernetes.call("GET", log, raw=True) or "(it is empty)").strip()
+
+
+def main(home: Path) -> None:
+    """Trains on this node, with the others that the environment names.
+
+    Args:
+      home: the directory that `train_job` made.
+
+    Raises:
+      UserError: see `components.train.train`.
+    """
+    strategy = workers.join()
+    request = read_json(home / _REQUEST)
+    inputs = {name: home / name for name in request["inputs"]}
+    if not (home / _MODEL).is_dir():
+        train(
+            with_epochs(recipe_named(request["recipe"]), request["epochs"]),
+            inputs["records"],
+            home / _MODEL,
+            home.parents[1],
+            weights=request["weights"],
+            seed=request["seed"],
+            precision=request["precision"],
+            division=request["division"],
+            examples=inputs["examples"],
+            start=inputs.get("start"),
+            lungs=inputs.get("lungs"),
+            strategy=strategy,
+        )
+    workers.wait_for_all(strategy)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
