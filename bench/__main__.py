@@ -1,7 +1,7 @@
 """Prints every ratio: `make bench`.
 
 On generated radiographs, so that it runs anywhere; `make bench COVID=… KERMANY=…` lets the growing
-dataset be the real one, and `make bench ONLY="serving frozen"` measures those sections alone. Baselines
+dataset be the real one, and trainings be on it; and `make bench ONLY="serving frozen"` measures those sections alone. Baselines
 and steps take turns, because a machine that others use has slow minutes; each figure is the median of its
 turns where they are short enough for several.
 """
@@ -151,7 +151,9 @@ def opening(home: Path) -> list[str]:
 def make_records(home: Path) -> Path:
     if (home / "records").is_dir():
         return home / "records"
-    covid, kermany = home / "data/covid-chestxray-dataset", home / "data/chest_xray"
+    covid, kermany = real()
+    if not covid or not kermany:
+        covid, kermany = home / "data/covid-chestxray-dataset", home / "data/chest_xray"
     ingest(covid, kermany, home / "examples")
     write_records(
         home / "examples", {"covid-chestxray": covid, "kermany": kermany}, home / "records"

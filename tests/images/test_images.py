@@ -150,7 +150,12 @@ def test_an_image_runs_as_nobody_and_has_no_tools_to_build_with(target: str) -> 
         (
             "training",
             ["apache_beam", "kserve"],
-            ["components.audit", "components.evaluate", "components.reproduce"],
+            [
+                "components.audit",
+                "components.evaluate",
+                "components.reproduce",
+                "components.train_job",
+            ],
         ),
         (
             "serving",
