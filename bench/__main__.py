@@ -1,9 +1,9 @@
 """Prints every ratio: `make bench`.
 
 On generated radiographs, so that it runs anywhere; `make bench COVID=… KERMANY=…` lets the growing
-dataset be the real one, and trainings be on it; and `make bench ONLY="serving frozen"` measures those sections alone. Baselines
-and steps take turns, because a machine that others use has slow minutes; each figure is the median of its
-turns where they are short enough for several.
+dataset be the real one, and trainings be on it; `make bench ONLY="serving frozen"` measures those
+sections alone. Baselines and steps take turns, because a machine that others use has slow minutes; each
+figure is the median of its turns where they are short enough for several.
 """
 
 import dataclasses
