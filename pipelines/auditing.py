@@ -1,4 +1,4 @@
-"""An audit of a model that is there already: the steps that it needs, in this process."""
+"""An audit of a model that is there already, and the lungs that it needs: their steps in this process."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,9 @@ from components.sources import covid_chestxray, kermany, listed
 from components.write_records import write_records
 from serving import store
 from training import export
+
+LUNGS = "lungs"
+_EXAMPLES, _RECORDS, _KEPT = "examples", "records", "kept"
 
 
 def audit(
@@ -44,7 +47,40 @@ def audit(
     """
     rules = parse(gate)
     there = store.fetched(model)
-    card = read_json(there / export.CARD)
+    seen = listed.parse(external)
+    learn_lungs(sources, further, output, views, read_json(there / export.CARD)["seed"])
+    return measure(
+        there,
+        output / _RECORDS,
+        output / _EXAMPLES,
+        output / LUNGS,
+        output / "audit",
+        external=seen,
+        gate=rules,
+        kept=output / _KEPT,
+    )
+
+
+def learn_lungs(
+    sources: Mapping[str, str],
+    further: Sequence[str],
+    output: Path,
+    views: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    """Ingests the data and trains the lung segmenter on the masks of their training split.
+
+    Args:
+      sources, further, views: see `audit`.
+      output: gets a directory for each step, of which `lungs` has the network and its page.
+      seed: of the split and the network.
+
+    Returns:
+      what `lungs.json` says; see `find_lungs`.
+
+    Raises:
+      UserError: see the steps.
+    """
     covid, others = location(sources["covid"]), location(sources["kermany"])
     named = listed.parse(further)
     directories = {
@@ -52,18 +88,7 @@ def audit(
         kermany.NAME: others,
         **{name: source.directory for name, source in named.items()},
     }
-    examples, records, lungs = (output / name for name in ("examples", "records", "lungs"))
-    ingest(covid, others, examples, views=views, seed=card["seed"], sources=named)
+    examples, records = output / _EXAMPLES, output / _RECORDS
+    ingest(covid, others, examples, views=views, seed=seed, sources=named)
     write_records(examples, directories, records)
-    kept = output / "kept"
-    find_lungs(covid, examples, records, lungs, seed=card["seed"], kept=kept)
-    return measure(
-        there,
-        records,
-        examples,
-        lungs,
-        output / "audit",
-        external=listed.parse(external),
-        gate=rules,
-        kept=kept,
-    )
+    return find_lungs(covid, examples, records, output / LUNGS, seed=seed, kept=output / _KEPT)

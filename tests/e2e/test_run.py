@@ -1,6 +1,7 @@
 """What a user does: run everything on the two datasets, look at the report, ask the winner."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_from_datasets_to_an_answer(
         answer = cxrflow("predict", str(image), "--output", str(output))
         assert "covid" in answer
         assert "%" in answer
+
+        # What is served is audited again, as long after as one likes.
+        said = cxrflow("audit", str(version), *sources, "--output", str(output))
+        assert any(line.startswith(("kept", "refused", "not judged")) for line in said.splitlines())
+        assert str(output / "audit" / "audit" / "audit.html") in said
+        assert (output / "audit" / "audit" / "audit.html").is_file()
+        said = cxrflow("lungs", *sources, "--output", str(output))
+        assert re.search(r"Dice +0\.\d{3} on \d+ masks held out", said)
+        assert (output / "audit" / "lungs" / "lungs.html").is_file()
 
         # Once more, with a gate that nobody passes: an outcome, not an error; what serves stays.
         said = cxrflow("run", *sources, *QUICK, "--gate", "default=1", "--output", str(output))
