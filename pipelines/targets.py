@@ -67,6 +67,8 @@ _SMALL = {
     "light": Resources(cpu=("500m", "2"), memory=("1G", "4G")),
 }
 _SEAWEEDFS = "http://seaweedfs.kubeflow:9000"
+_SECRET = "mlpipeline-minio-artifact"
+_SECRET_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
 _BUCKET = "s3://mlpipeline/cxrflow/models"
 
 KIND, MINIKUBE = (
@@ -115,7 +117,7 @@ def place(
       data: tasks that read the datasets.
       training: tasks that train.
       light: all others.
-      reading: those of them that read what lies beside the datasets.
+      reading: those of them that read the datasets, or what outlives a run beside them.
       together: tasks that train, and where the target has several nodes for it wait for these.
     """
     if not target.name:
@@ -131,7 +133,9 @@ def place(
         for task in tasks:
             _place(target, task, kind)
     for task in (*data, *training, *waiting, *reading):
+        # Datasets, archive and store may lie in either.
         kubernetes.mount_pvc(task, pvc_name=_CLAIM, mount_path=_DATA)
+        let_into_object_store(target, task)
     if target.gpus:
         for task in training:
             _give_gpus(target, task)
@@ -156,6 +160,12 @@ def training_job(target: Target) -> dict[str, Any]:
         return {}
     resources = target.resources["training"]
     gpus = {"nvidia.com/gpu": target.gpus} if target.gpus else {}
+    let_in: list[dict[str, Any]] = []
+    if target.object_store:
+        let_in = [{"name": name, "value": value} for name, value in _reached(target).items()] + [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": _SECRET, "key": key}}}
+            for key, name in _SECRET_KEYS.items()
+        ]
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
@@ -169,6 +179,7 @@ def training_job(target: Target) -> dict[str, Any]:
             "trainer": {
                 "image": f"{target.registry}cxrflow-training:{version('cxrflow')}",
                 "numNodes": target.nodes,
+                "env": let_in,
                 "resourcesPerNode": {
                     "requests": {"cpu": resources.cpu[0], "memory": resources.memory[0]},
                     "limits": {"cpu": resources.cpu[1], "memory": resources.memory[1], **gpus},
@@ -181,16 +192,13 @@ def training_job(target: Target) -> dict[str, Any]:
 def let_into_object_store(target: Target, task: dsl.PipelineTask) -> None:
     """Gives a task the credentials of the target's object store, where it has any."""
     if target.object_store:
-        task.set_env_variable("AWS_ENDPOINT_URL", target.object_store)
-        task.set_env_variable("AWS_DEFAULT_REGION", "us-east-1")
-        kubernetes.use_secret_as_env(
-            task,
-            secret_name="mlpipeline-minio-artifact",
-            secret_key_to_env={
-                "accesskey": "AWS_ACCESS_KEY_ID",
-                "secretkey": "AWS_SECRET_ACCESS_KEY",
-            },
-        )
+        for name, value in _reached(target).items():
+            task.set_env_variable(name, value)
+        kubernetes.use_secret_as_env(task, secret_name=_SECRET, secret_key_to_env=_SECRET_KEYS)
+
+
+def _reached(target: Target) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL": target.object_store, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def _give_gpus(target: Target, task: dsl.PipelineTask) -> None:

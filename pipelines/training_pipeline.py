@@ -246,7 +246,6 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             ],
             reading=[checked, validated, chosen, champion, evaluated, audited, decided],
         )
-        for task in (champion, trained, deployed):
-            let_into_object_store(target, task)
+        let_into_object_store(target, deployed)
 
     return pipeline

@@ -93,7 +93,7 @@ class Trainer:
         self.job = job
         self.jobs.append(job)
         trainer = job["spec"]["trainer"]
-        environment = {one["name"]: one["value"] for one in trainer["env"]}
+        environment = {one["name"]: one["value"] for one in trainer["env"] if "value" in one}
         name = re.escape(job["metadata"]["name"])
         # What the headless service of the JobSet resolves.
         for node in range(trainer["numNodes"]):
@@ -186,6 +186,9 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
     assert not list((tmp_path / "checkpoints" / "jobs").iterdir())
     first, second = trainer.jobs
     assert first == second
+    assert {"AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY"} <= {
+        one["name"] for one in first["spec"]["trainer"]["env"]
+    }
     assert first["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"cpu": "4", "memory": "8G"}
 
     alone = train(
