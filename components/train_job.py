@@ -70,7 +70,8 @@ def train_job(
     fingerprint = data.read_manifest(inputs["records"])["fingerprint"]
     asked = {**request, "fingerprint": fingerprint, "inputs": sorted(inputs)}
     digest = hashlib.sha256(json.dumps([asked, template], sort_keys=True).encode()).hexdigest()
-    name = f"cxrflow-{re.sub('[^a-z0-9]+', '-', recipe.name)[:30].strip('-')}-{digest[:10]}"
+    # A pod's name has 63 characters at most, of which JobSet needs 15.
+    name = f"cxrflow-{re.sub('[^a-z0-9]+', '-', recipe.name)[:24].strip('-')}-{digest[:10]}"
     home = checkpoints / "jobs" / name
     job = _job(template, name, home, nodes=1 if recipe.frozen else None)
     namespace = template["metadata"]["namespace"]
