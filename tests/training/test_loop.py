@@ -13,6 +13,7 @@ import pytest
 
 from training import data, loop, lungs
 from training.recipes import recipe_named
+from training.views import Change
 
 
 @pytest.mark.parametrize(
@@ -126,15 +127,18 @@ def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -
     np.testing.assert_allclose(curve("two"), curve("one"), rtol=1e-4)
 
 
-def test_another_seed_dataset_division_or_segmenter_starts_anew(tiny_cnn) -> None:
+def test_another_seed_dataset_division_segmenter_or_change_starts_anew(tiny_cnn) -> None:
     keys = {
-        loop._key(tiny_cnn, fingerprint, division, "none", None, segmenter, seed, "float32", 8)
+        loop._key(
+            tiny_cnn, fingerprint, division, "none", None, segmenter, change, seed, "float32", 8
+        )
         for fingerprint in ("a", "b")
         for division in ("70/10/20", "80/20")
         for segmenter in (None, lungs.build(0), lungs.build(1))
+        for change in (None, Change("frame", lambda pixels: pixels))
         for seed in (0, 1)
     }
-    assert len(keys) == 24
+    assert len(keys) == 48
 
 
 def test_it_reads_what_its_division_trains_on_and_no_more(
@@ -143,9 +147,9 @@ def test_it_reads_what_its_division_trains_on_and_no_more(
     reads = []
     pixels = data.pixels
 
-    def spy(records: Path, manifest, recipe, parts, segmenter):
+    def spy(records: Path, manifest, recipe, parts, *more):
         reads.append(tuple(parts))
-        return pixels(records, manifest, recipe, parts, segmenter)
+        return pixels(records, manifest, recipe, parts, *more)
 
     monkeypatch.setattr(data, "pixels", spy)
     for division in ("80/20", "70/10/20"):
