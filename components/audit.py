@@ -94,6 +94,7 @@ def audit(
         `frame probe`, how its own network does, trained on with what a candidate is shown beside the lungs:
         the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall) and
         `recall` by class, with intervals.
+      `frame_probe_seconds`: of its training.
       `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
         chance that it reaches; None where the candidate is hardly above chance.
       `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), that of the
@@ -156,6 +157,7 @@ def audit(
         "fingerprint": manifest["fingerprint"],
         "phantoms": card["phantoms"] or manifest["phantoms"],
         "views": views,
+        "frame_probe_seconds": round(probe["seconds"], 1),
         "explained": {
             name: _explained(views[name]["balanced"], views[WHOLE]["balanced"], len(recipe.classes))
             for name in (PROBE, LUNG_FREE, FRAME_ALONE)
@@ -409,14 +411,14 @@ def _frame_probe(
     card: Mapping[str, Any],
     segmenter: keras.Model,
     checkpoints: Path,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Trains the candidate's network on, with nothing but what it is shown beside the lungs.
 
     From the candidate's own weights, because these have learnt already what in a frame tells classes apart;
     for a quarter of its epochs.
 
     Returns:
-      `truth` and `probabilities`, as in `_look`, of the whole test split.
+      `truth` and `probabilities`, as in `_look`, of the whole test split; `seconds` of training.
     """
     outline = recipe.view == "lungs"
     mask = tf.constant(inner(*recipe.input_size)[0])
@@ -444,7 +446,11 @@ def _frame_probe(
         change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
     )
     _, probabilities, truth = loop.answers(trained, probe, division(card["division"]).test)
-    return {"truth": truth, "probabilities": probabilities}
+    return {
+        "truth": truth,
+        "probabilities": probabilities,
+        "seconds": float(trained.history["seconds"].sum()),
+    }
 
 
 def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
