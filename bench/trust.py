@@ -19,7 +19,7 @@ import typer
 from sklearn.metrics import roc_auc_score
 
 from components import splits
-from components.audit import FRAME_ALONE, LUNG_FREE, LUNGS_ALONE, PROBE, WHOLE, audit
+from components.audit import FRAME_ALONE, LUNG_FREE, LUNGS_ALONE, PROBE, PROBE_SHARE, WHOLE, audit
 from components.divisions import TEST
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_json, write_text
@@ -264,8 +264,9 @@ def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adult
         rest = (one["seconds"] - probe) / (trained * whole / EPOCHS[recipe])
         lines.append(
             f"- `{recipe}`: {EPOCHS[recipe]} epochs in {trained:.0f} s, its audit in {one['seconds']:.0f} s, "
-            f"{probe:.0f} s of that the frame probe, which is trained for a quarter of the epochs. For the "
-            f"recipe's {whole} epochs that makes {25 + 100 * rest:.0f} % of the training."
+            f"{probe:.0f} s of that the frame probe, which is trained for one in {PROBE_SHARE} of the "
+            f"epochs. For the recipe's {whole} epochs that makes "
+            f"{100 / PROBE_SHARE + 100 * rest:.0f} % of the training."
         )
     return "\n".join(lines) + "\n"
 
@@ -356,9 +357,10 @@ def rate(one: dict[str, float]) -> str:
 
 HEAD = """# What audits say on real X-rays
 
-Written by `python -m bench.trust --recipes {recipes} --settings "{names}"` of
-cxrflow {version}: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June
-2020 and a sample of Kermany's, fingerprint `{fingerprint}`. What was measured, and how: [trust](trust.md).
+Written by `python -m bench.trust --covid DIR --kermany DIR --adults {adults}=SPEC --output DIR
+--recipes {recipes} --settings "{names}"` of cxrflow {version}:
+{images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June 2020 and a sample
+of Kermany's, fingerprint `{fingerprint}`. What was measured, and how: [trust](trust.md).
 Rules that refuse are in bold.
 
 **Trained from scratch and for few epochs**: these are no figures of the papers' systems. What is shown is

@@ -49,7 +49,7 @@ _FRAME = 0.12
 _CORNER = 0.2
 _BATCH = 16
 # Of the candidate's epochs, one in so many for the frame probe.
-_PROBE_SHARE = 4
+PROBE_SHARE = 4
 _FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
 _FOLDS = 4
 _PICTURE = 200
@@ -431,7 +431,7 @@ def _frame_probe(
     probe = dataclasses.replace(
         recipe,
         name=f"{recipe.name}-frame-probe",
-        epochs=-(-recipe.epochs // _PROBE_SHARE),
+        epochs=-(-recipe.epochs // PROBE_SHARE),
         balanced=False,
         augmented=False,
     )

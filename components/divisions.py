@@ -54,7 +54,11 @@ def folds_of(protocol: str) -> int:
 
 
 def division(name: str) -> Division:
-    """Returns a division by the name that `divisions` gave it."""
+    """Returns a division by the name that `divisions` gave it.
+
+    Raises:
+      UserError: it gave none such.
+    """
     match = re.fullmatch(r"fold-(\d+)-of-(\d+)", name)
     if match:
         folds = [fold_name(number + 1, int(match[2])) for number in range(int(match[2]))]
@@ -62,4 +66,6 @@ def division(name: str) -> Division:
         return Division(train=rest, validation=(name,), test=(name,))
     if name == "80/20":
         return Division(train=(TRAIN, VALIDATION), validation=(TEST,), test=(TEST,))
-    return Division(train=(TRAIN,), validation=(VALIDATION,), test=(TEST,))
+    if name == HOLD_OUT:
+        return Division(train=(TRAIN,), validation=(VALIDATION,), test=(TEST,))
+    raise UserError(f"division: {name!r} is none of {HOLD_OUT}, 80/20 and fold-<n>-of-<N>")

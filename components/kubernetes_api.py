@@ -13,7 +13,8 @@ from components.errors import UserError
 
 _SECONDS = 60
 _ATTEMPTS = 6
-_TRANSIENT = {
+# What asking again may mend.
+TRANSIENT = {
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.INTERNAL_SERVER_ERROR,
     HTTPStatus.BAD_GATEWAY,
@@ -47,18 +48,18 @@ class Refused(UserError):
 class KubernetesApi:
     """The API, asked about one thing."""
 
-    def __init__(self, step: str, what: str, template: str, api: client.ApiClient | None) -> None:
+    def __init__(self, step: str, what: str, manifests: str, api: client.ApiClient | None) -> None:
         """Connects.
 
         Args:
           step, what: begin every error: `step: what: ...`.
-          template: the file of manifests/ that has what another field manager may have changed.
+          manifests: the directory that sets it up, with the role that is needed.
           api: by default that of the kubeconfig, or in a pod that of its cluster.
 
         Raises:
           UserError: there is neither.
         """
-        self._step, self._what, self._template = step, what, template
+        self._step, self._what, self._manifests = step, what, manifests
         self._api = api or _connected(step)
 
     @tenacity.retry(
@@ -113,7 +114,7 @@ class KubernetesApi:
                 return None
             if error.status == HTTPStatus.CONFLICT and not _is_ownership(error):
                 raise Conflict from error
-            if error.status in _TRANSIENT:
+            if error.status in TRANSIENT:
                 raise
             raise self._refused(error) from error
         return answer if raw else json.loads(answer)
@@ -121,9 +122,10 @@ class KubernetesApi:
     def _refused(self, error: client.ApiException) -> Refused:
         advice = {
             HTTPStatus.UNAUTHORIZED: "the token is missing or has expired: log in again",
-            HTTPStatus.FORBIDDEN: "that account may not: see the roles in manifests/",
+            HTTPStatus.FORBIDDEN: "that account may not: see the role in "
+            f"{self._manifests}/access.yaml",
             HTTPStatus.CONFLICT: "another field manager changed it: take its change back, or put it "
-            f"into {self._template}",
+            f"into {self._manifests}",
         }.get(error.status, "nothing more was changed; run it again, it goes on where it was")
         said = _said(error)
         return Refused(
@@ -160,7 +162,7 @@ def _connected(step: str) -> client.ApiClient:
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, urllib3.exceptions.HTTPError) or (
-        isinstance(error, client.ApiException) and error.status in _TRANSIENT
+        isinstance(error, client.ApiException) and error.status in TRANSIENT
     )
 
 

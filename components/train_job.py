@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 from kubernetes import client
 
 from components.errors import UserError
-from components.files import read_json, write_aside, write_json
+from components.files import read_json, sha256_of, write_aside, write_json
 from components.kubernetes_api import Conflict, KubernetesApi
 from components.progress import logger
 from components.train import train
-from training import data, export, workers
+from training import export, workers
 from training.recipes import recipe_named, with_epochs
 
 Manifest: TypeAlias = dict[str, Any]
@@ -45,8 +45,8 @@ def train_job(
 ) -> dict[str, Any]:
     """Trains a recipe on several machines and waits for it.
 
-    Begun again with the same arguments it goes on waiting for the job that is there; one that failed is
-    made anew and goes on from its checkpoint. When it has ended well the job is deleted.
+    Begun again with the same arguments and inputs it goes on waiting for the job that is there; one that
+    failed is made anew and goes on from its checkpoint. When it has ended well the job is deleted.
 
     Args:
       template: the TrainJob without its name and command: `spec.trainer` has `image`, `numNodes` and
@@ -67,8 +67,7 @@ def train_job(
       UserError: the job fails, with the end of its log; or the cluster does not take it.
     """
     recipe = recipe_named(request["recipe"])
-    fingerprint = data.read_manifest(inputs["records"])["fingerprint"]
-    asked = {**request, "fingerprint": fingerprint, "inputs": sorted(inputs)}
+    asked = {**request, "inputs": {name: _digest(one) for name, one in inputs.items()}}
     digest = hashlib.sha256(json.dumps([asked, template], sort_keys=True).encode()).hexdigest()
     # A pod's name has 63 characters at most, of which JobSet needs 15.
     name = f"cxrflow-{re.sub('[^a-z0-9]+', '-', recipe.name)[:24].strip('-')}-{digest[:10]}"
@@ -105,6 +104,12 @@ def train_job(
     shutil.rmtree(home)
     card: dict[str, Any] = read_json(output / export.CARD)
     return card
+
+
+def _digest(directory: Path) -> str:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    told = [(path.relative_to(directory).as_posix(), sha256_of(path)) for path in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _job(template: Manifest, name: str, home: Path, nodes: int | None) -> Manifest:

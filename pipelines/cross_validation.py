@@ -11,7 +11,7 @@ from components.reproduce import reproduce_step
 from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.write_records import write_records_step
-from pipelines.targets import LOCAL, Target, place, training_job
+from pipelines.targets import LOCAL, Target, job_template, place
 from training.recipes import recipe_named
 
 NAME = "cxrflow-cross-validation"
@@ -96,7 +96,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
                 precision=precision,
                 seed=seed,
                 checkpoints=checkpoints,
-                job=training_job(target),
+                job=job_template(target),
             ).set_display_name("Train, holding out a part")
 
             evaluated = evaluate_step(

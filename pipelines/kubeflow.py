@@ -22,17 +22,11 @@ from kfp import Client, compiler
 
 from components.errors import UserError
 from components.files import write_aside
+from components.kubernetes_api import TRANSIENT
 from pipelines.targets import SERVICE_ACCOUNT, Target
 from pipelines.training_pipeline import training_pipeline
 
 EXPERIMENT = "cxrflow"
-_TRANSIENT = {
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
 _ATTEMPTS = 5
 _TIMEOUT = (10.0, 60.0)  # to connect, and to be answered, in seconds
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -274,7 +268,7 @@ def _run(found: Any) -> Run:
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, urllib3.exceptions.HTTPError) or (
-        isinstance(error, kfp_server_api.ApiException) and error.status in _TRANSIENT
+        isinstance(error, kfp_server_api.ApiException) and error.status in TRANSIENT
     )
 
 

@@ -154,8 +154,11 @@ def _place(target: Target, task: Any, kind: str) -> None:
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
 
 
-def training_job(target: Target) -> dict[str, Any]:
-    """Returns what `train_job` makes TrainJobs from; nothing where a candidate is trained on one node."""
+def job_template(target: Target) -> dict[str, Any]:
+    """Returns what TrainJobs are made from; nothing where a candidate is trained on one node.
+
+    See `components.train_job`.
+    """
     if target.nodes < 2:
         return {}
     resources = target.resources["training"]

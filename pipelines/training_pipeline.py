@@ -24,7 +24,7 @@ from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.validate import validate_step
 from components.write_records import write_records_step
-from pipelines.targets import LOCAL, Target, let_into_object_store, place, training_job
+from pipelines.targets import LOCAL, Target, job_template, let_into_object_store, place
 from serving import NAME as MODEL_NAME
 from training.recipes import CANDIDATES
 
@@ -174,7 +174,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         precision=precision,
                         seed=seed,
                         checkpoints=checkpoints,
-                        job=training_job(target),
+                        job=job_template(target),
                         champion=champion.outputs["champion"],
                         lungs=lungs.outputs["lungs"],
                     ).set_display_name("Train a candidate")

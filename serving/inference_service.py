@@ -48,7 +48,7 @@ class InferenceService:
           UserError: there is neither.
         """
         self.namespace, self.name = namespace, name
-        self._api = KubernetesApi("deploy", str(self), "manifests/base/inference-service.yaml", api)
+        self._api = KubernetesApi("deploy", str(self), "manifests/base", api)
 
     def __str__(self) -> str:
         return f"InferenceService {self.namespace}/{self.name}"

@@ -142,7 +142,7 @@ def train(
         images,
         ", ".join(f"{count} {name}" for name, count in counts.items()),
         model.count_params(),
-        "from an earlier version" if start else architectures.starting_point(recipe, weights),
+        "from a trained model" if start else architectures.starting_point(recipe, weights),
         "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         replicas,
         batch,
@@ -277,7 +277,7 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     def __init__(self, model: keras.Model, directory: Path, leads: bool) -> None:
-        """Names it.
+        """Begins with nothing done; see `restore`.
 
         Args:
           model: compiled.

@@ -19,6 +19,7 @@ from components.audit import (
     FRAME_ALONE,
     LUNG_FREE,
     WHOLE,
+    _frame_probe,
     audit,
     blanked,
     shown_otherwise,
@@ -29,6 +30,7 @@ from components.sources import listed
 from components.train import train
 from components.write_records import write_records
 from training import lungs as segmenter
+from training.recipes import recipe_named
 
 # As many images of two classes as a small network needs to learn the sign in the lungs.
 OF_EACH = 150
@@ -141,6 +143,26 @@ def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> Non
     found = audited(brighter)
     assert found["explained"]["frame probe"] > 0.6
     assert "frame-explained" in broken(found)
+
+
+def test_of_a_frozen_base_the_head_is_probed(records: Path, lungs: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipe_named("soares-vgg16"), input_size=(32, 32), epochs=5)
+    checkpoints = tmp_path / "checkpoints"
+    card = train(recipe, records, tmp_path / "model", checkpoints, weights="none")
+    found = _frame_probe(
+        tmp_path / "model" / "saved_model",
+        records,
+        recipe,
+        card,
+        segmenter.load(lungs),
+        checkpoints,
+    )
+    assert np.allclose(found["probabilities"].sum(axis=1), 1, atol=1e-3)
+    assert len(found["probabilities"]) == len(found["truth"]) > 0
+    # Frames have features of their own.
+    assert len(list((checkpoints / "features").iterdir())) == 2
+    (history,) = checkpoints.glob("*frame-probe*/history.csv")
+    assert len(pd.read_csv(history)) == 2
 
 
 def test_a_patient_on_both_sides_is_found(

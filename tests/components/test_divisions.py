@@ -19,3 +19,5 @@ def test_a_protocol_tests_every_image_as_often_as_it_says() -> None:
 def test_a_protocol_that_is_none_is_an_error(protocol: str) -> None:
     with pytest.raises(UserError, match="none of"):
         divisions.divisions(protocol)
+    with pytest.raises(UserError, match="none of"):
+        divisions.division(protocol)

@@ -110,6 +110,14 @@ def audited(**found) -> dict:
     return {**whole, **found}
 
 
+def test_of_frames_counts_what_is_more_the_probe_or_the_candidate_itself() -> None:
+    (rule,) = (one for one in RULES if one.name == "frame-explained")
+    both = {"frame probe": 0.1, "frame alone": 0.7}
+    assert rule.measure(audited(explained=both)) == 0.7
+    assert rule.measure(audited(explained={**both, "frame probe": 0.9})) == 0.9
+    assert rule.measure(audited(explained=dict.fromkeys(both))) is None
+
+
 BROKEN = {
     "leaks": ({"leaks": 1}, "in training is 1.00, over 0"),
     "frame-explained": (

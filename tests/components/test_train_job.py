@@ -19,10 +19,11 @@ import tensorflow as tf
 import yaml
 from kubernetes import client
 
+from components.divisions import HOLD_OUT
 from components.errors import UserError
 from components.train import train
 from components.train_job import train_job
-from pipelines.targets import KIND, training_job
+from pipelines.targets import KIND, job_template
 from tests.api import refused, served
 from tests.manifests.schemas import errors
 from training.recipes import recipe_named, with_epochs
@@ -35,7 +36,7 @@ REQUEST = {
     "weights": "none",
     "precision": "float32",
     "seed": 0,
-    "division": "hold-out",
+    "division": HOLD_OUT,
 }
 
 
@@ -157,13 +158,13 @@ def variables(model: Path) -> list[np.ndarray]:
     return [one.numpy() for one in tf.saved_model.load(str(model / "saved_model")).variables]
 
 
-def run(trainer: Trainer, records: Path, examples: Path) -> dict[str, Any]:
-    template = training_job(dataclasses.replace(KIND, nodes=2))
+def run(trainer: Trainer, records: Path, examples: Path, **more: Path) -> dict[str, Any]:
+    template = job_template(dataclasses.replace(KIND, nodes=2))
     with served(trainer.serve) as url:
         return train_job(
             template,
             REQUEST,
-            {"examples": examples, "records": records},
+            {"examples": examples, "records": records, **more},
             trainer.directory / "model",
             trainer.directory / "checkpoints",
             api=client.ApiClient(client.Configuration(host=url)),
@@ -172,8 +173,21 @@ def run(trainer: Trainer, records: Path, examples: Path) -> dict[str, Any]:
 
 
 def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
-    trainer: Trainer, records: Path, examples: Path, tmp_path: Path
+    trainer: Trainer,
+    records: Path,
+    examples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def killed(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    # The step itself is killed as it waits, and finds its job again.
+    with monkeypatch.context() as patch:
+        patch.setattr("components.train_job.time.sleep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(trainer, records, examples)
+    assert len(trainer.jobs) == 1
     trainer.kill_after = 2
     with pytest.raises(UserError, match=r"TrainJob kubeflow/cxrflow-cnn-dubey-\w+ failed") as error:
         run(trainer, records, examples)
@@ -211,6 +225,28 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
     assert alone["training_images"] == card["training_images"]
 
 
+def test_what_it_goes_on_from_makes_it_another_job(
+    trainer: Trainer, records: Path, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that an earlier run left there must not be taken for this one's."""
+    names = []
+
+    def refuse(self: Trainer, job: dict[str, Any]) -> None:
+        names.append(job["metadata"]["name"])
+        raise refused(400, "seen")
+
+    monkeypatch.setattr(Trainer, "start", refuse)
+    for weights in ("one", "one", "other"):
+        start = tmp_path / "start"
+        start.mkdir(exist_ok=True)
+        (start / "weights").write_text(weights)
+        with pytest.raises(UserError, match="seen"):
+            run(trainer, records, examples, start=start)
+    first, same, other = names
+    assert first == same != other
+    assert re.fullmatch(r"[a-z0-9-]{1,48}", first)
+
+
 def test_where_there_is_no_kubeflow_trainer_it_says_so(
     trainer: Trainer, records: Path, examples: Path
 ) -> None:
@@ -220,4 +256,4 @@ def test_where_there_is_no_kubeflow_trainer_it_says_so(
 
 
 def test_one_node_is_no_job() -> None:
-    assert training_job(KIND) == {}
+    assert job_template(KIND) == {}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components import train_job
-from pipelines.targets import TARGETS, training_job
+from pipelines.targets import TARGETS, job_template
 from tests.manifests.schemas import errors, unrestricted, without
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def test_many_nodes_are_what_kubeflow_trainer_takes(trainer_schemas: Path) -> No
     for manifest in manifests:
         assert not errors(manifest, trainer_schemas), manifest["kind"]
     runtime = named(manifests, "TrainingRuntime")
-    job = training_job(dataclasses.replace(TARGETS["gke"], nodes=2))
+    job = job_template(dataclasses.replace(TARGETS["gke"], nodes=2))
     assert not errors({**job, "metadata": {**job["metadata"], "name": "one"}}, trainer_schemas)
     assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
     assert job["metadata"]["namespace"] == runtime["metadata"]["namespace"]
