@@ -97,7 +97,7 @@ trainer: .tools/trainer-schemas
 	@mv $@.tmp $@
 
 test: lint browser kustomize flink storage trainer ## run every check and every test
-	$(RUN)pytest
+	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Few epochs, from scratch, on drawings: it shows the way, and a gate lower than one for patients.
 demo: setup ## run everything on generated radiographs, serve the winner, ask it (KEEP=1: leave it on)
