@@ -40,8 +40,8 @@ def reproduce(
       what `reproduction.json` says: `data` (images, patients, leakage, fingerprint, …) and `recipes`,
       for each its name, what differs from the paper, where training started, images, patients,
       seconds, `metrics` over all test images (see `training.metrics.evaluate`; the confusion matrix
-      is the sum of the folds'), the same of each fold, and `compared`: every published figure with
-      ours.
+      is the sum of the folds'), the same of each fold with its `history` by epoch (see
+      `training.loop.Trained`), and `compared`: every published figure with ours.
     """
     summary = read_json(examples / SUMMARY)
     table = pd.read_parquet(examples / EXAMPLES, columns=["label", "patient"])
@@ -141,7 +141,8 @@ def _of_recipe(
         "parameters": cards[0]["parameters"],
         "metrics": figures,
         "folds": [
-            {**fold, "seconds": card["seconds"]} for fold, card in zip(folds, cards, strict=True)
+            {**fold, "seconds": card["seconds"], "history": history.to_dict("list")}
+            for fold, card, history in zip(folds, cards, histories, strict=True)
         ],
         "compared": _compared(recipe, figures),
     }

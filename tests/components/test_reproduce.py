@@ -128,6 +128,8 @@ def test_ours_stand_beside_the_published(reproduced: Callable[..., Path]) -> Non
     assert rows["viral f1"]["published"] == [None, 0.805, None]
     assert rows["accuracy"]["ours"]["value"] == coronet["metrics"]["accuracy"]["value"]
     assert not any(name.startswith("pneumonia") for name in rows), "it has no such class"
+    (trained,) = coronet["folds"]
+    assert trained["history"]["val_accuracy"] == [coronet["metrics"]["validation_accuracy"]]
 
 
 def test_what_differs_is_said(reproduced: Callable[..., Path]) -> None:
