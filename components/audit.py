@@ -38,6 +38,7 @@ from components.progress import logger
 from components.sources import covid_chestxray, kermany, listed
 from components.sources.listed import Listed
 from components.step import training_step
+from components.tables import read_table
 from serving import store
 from training import calibration, data, export, gradcam, loop, lungs, metrics, ood
 from training.preprocess import to_input
@@ -130,12 +131,12 @@ def audit(
     exported = export.load(saved)
     images = data.encoded_images(records, manifest, recipe, parts.test)
     if (model / store.IMAGES).is_file():
-        made_with = tf.constant(pd.read_parquet(model / store.IMAGES)["id"].to_list())
+        made_with = tf.constant(read_table(model / store.IMAGES)["id"].to_list())
         images = images.filter(lambda content, position, one: tf.reduce_all(one != made_with))
     finder = lungs.load(segmenter)
     seen, pictures = _look(exported, images, recipe, finder)
 
-    everyone = pd.read_parquet(examples / EXAMPLES)
+    everyone = read_table(examples / EXAMPLES)
     table = everyone.set_index("id").loc[seen["id"]].reset_index()
     truth, probabilities = seen["truth"], seen["views"][WHOLE]
     table["truth"] = [recipe.classes[i] for i in truth]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from kfp import dsl
 
 from components.answers import CHAMPION, PREDICTIONS
@@ -12,6 +11,7 @@ from components.errors import UserError
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
 from components.step import serving_step
+from components.tables import read_table
 from serving import rollout, store
 from serving.inference_service import InferenceService
 from serving.store import IMAGES
@@ -62,7 +62,7 @@ def champion(
             )
             predictions = export.predictions(export.load(there), images, recipe.classes)
             if (there / IMAGES).is_file():
-                made_with = pd.read_parquet(there / IMAGES)["id"]
+                made_with = read_table(there / IMAGES)["id"]
                 predictions = predictions[~predictions["id"].isin(made_with)]
             predictions.to_parquet(aside / PREDICTIONS, index=False)
             logger.info(

@@ -203,11 +203,10 @@ def evaluate_step(
     import shutil
     from pathlib import Path
 
-    import pandas as pd
-
     from components.answers import PREDICTIONS
     from components.evaluate import PAGE, evaluate, roc_curves
     from components.labels import COVID
+    from components.tables import read_table
 
     evaluation.metadata["recipe"] = model.metadata["recipe"]
     figures = evaluate(Path(model.path), Path(records.path), Path(evaluation.path))
@@ -220,6 +219,6 @@ def evaluate_step(
             if of_class[figure]["value"] is not None:
                 metrics.log_metric(f"{name}_{figure}", of_class[figure]["value"])
     classification.log_confusion_matrix(figures["classes"], figures["confusion"])
-    predictions = pd.read_parquet(Path(evaluation.path, PREDICTIONS))
+    predictions = read_table(Path(evaluation.path, PREDICTIONS))
     x, y, thresholds = roc_curves(predictions, tuple(figures["classes"]))[COVID]
     classification.log_roc_curve(x, y, thresholds)

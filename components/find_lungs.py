@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from kfp import dsl
 from PIL import Image
@@ -21,6 +20,7 @@ from components.images import for_tensorflow
 from components.progress import logger
 from components.sources import covid_chestxray
 from components.step import training_step
+from components.tables import read_table
 from training import data, lungs
 from training.recipes import RECIPES
 
@@ -61,7 +61,7 @@ def find_lungs(
     Raises:
       UserError: there are too few masks.
     """
-    table = pd.read_parquet(examples / EXAMPLES)
+    table = read_table(examples / EXAMPLES)
     table = table[table["source"] == covid_chestxray.NAME]
     masks = covid_chestxray.masks(covid_directory, table["path"])
     table = table[table["path"].isin(masks)]

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from kfp import dsl
 
 from components.answers import AUDIT, CHAMPION, METRICS, PREDICTIONS
@@ -16,6 +15,7 @@ from components.progress import logger
 from components.rules import LOW, RULE_NAMES, judged
 from components.settings import DEFAULT
 from components.step import data_step
+from components.tables import read_table
 from training import metrics
 
 DEPLOY, KEEP = "deploy", "keep"
@@ -172,7 +172,7 @@ def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
     version = read_json(champion / CHAMPION)["version"]
     if not version:
         return None
-    ours, theirs = (pd.read_parquet(one / PREDICTIONS) for one in (evaluation, champion))
+    ours, theirs = (read_table(one / PREDICTIONS) for one in (evaluation, champion))
     return {"version": version, **metrics.duel(ours, theirs)}
 
 

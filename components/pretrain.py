@@ -22,6 +22,7 @@ from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.progress import logger
 from components.sources import kermany
 from components.step import data_step, training_step
+from components.tables import read_table
 from training import architectures, data, loop
 from training.recipes import Recipe
 
@@ -49,7 +50,7 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
     """
     if not recipe.pretrained:
         raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
-    table = pd.read_parquet(examples / EXAMPLES)
+    table = read_table(examples / EXAMPLES)
     tested = _tested(table, recipe, divisions.divisions(_protocol(table))).to_numpy()
     group = splits.groups(table)
     free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
@@ -131,7 +132,7 @@ def pretrain(
         "seed": seed,
         "seconds": round(float(trained.history["seconds"].sum()), 1),
     }
-    seen = pd.read_parquet(chosen / EXAMPLES, columns=_IDENTITY)
+    seen = read_table(chosen / EXAMPLES, columns=_IDENTITY)
     with write_aside(output) as aside:
         aside.mkdir()
         trained.model.get_layer(architectures.BASE).save_weights(aside / architectures.BASE_WEIGHTS)
@@ -170,8 +171,8 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
     """
     if examples is None:
         raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
-    seen = pd.read_parquet(weights / IMAGES)
-    table = pd.read_parquet(examples / EXAMPLES)
+    seen = read_table(weights / IMAGES)
+    table = read_table(examples / EXAMPLES)
     tested = table.loc[_tested(table, recipe, (division,)), _IDENTITY]
     both = pd.concat([seen, tested], ignore_index=True)
     group = splits.groups(both)

@@ -16,6 +16,7 @@ from components.labels import LABELS
 from components.pages import heat_maps, plots
 from components.progress import logger
 from components.step import training_step
+from components.tables import read_table
 from training import export, loop, metrics
 from training.recipes import Recipe, recipe_named
 
@@ -44,7 +45,7 @@ def reproduce(
       `training.loop.Trained`), and `compared`: every published figure with ours.
     """
     summary = read_json(examples / SUMMARY)
-    table = pd.read_parquet(examples / EXAMPLES, columns=["label", "patient"])
+    table = read_table(examples / EXAMPLES, columns=["label", "patient"])
     cards = [read_json(model / export.CARD) for model in models]
     names = list(dict.fromkeys(card["recipe"]["name"] for card in cards))
     results, shown = [], []
@@ -115,9 +116,7 @@ def _of_recipe(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what is told of a recipe, and what is drawn of it besides."""
     folds = [read_json(evaluation / METRICS) for evaluation in evaluations]
-    predictions = pd.concat(
-        [pd.read_parquet(evaluation / PREDICTIONS) for evaluation in evaluations]
-    )
+    predictions = pd.concat([read_table(evaluation / PREDICTIONS) for evaluation in evaluations])
     truth = predictions["truth"].map(recipe.classes.index).to_numpy()
     figures = metrics.evaluate(truth, predictions[list(recipe.classes)].to_numpy(), recipe.classes)
     histories = [pd.read_csv(model / loop.HISTORY) for model in models]

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from components.errors import UserError
 from components.files import write_json
 from components.locations import create, names, reaching
+from components.tables import read_table
 
 _NAME = re.compile(r"(\d{5,})\.json")
 
@@ -109,7 +110,7 @@ def table(archive: Path, one: Span, name: str) -> pd.DataFrame:
     """Returns a table of a span."""
     with reaching(archive):
         content = (archive / "tables" / one.tables[name]).read_bytes()
-    return pd.read_parquet(io.BytesIO(content))
+    return read_table(content)
 
 
 def digest_of(tables: Mapping[str, pa.Table]) -> str:

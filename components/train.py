@@ -16,6 +16,7 @@ from components.files import read_json, write_aside, write_json
 from components.progress import logger
 from components.sources import covid_chestxray, kermany
 from components.step import training_step
+from components.tables import read_table
 from serving import store
 from serving.store import IMAGES
 from training import architectures, calibration, data, export, loop, ood, workers
@@ -189,7 +190,7 @@ def _what_it_knows(
 
 
 def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
-    table = pd.read_parquet(examples / EXAMPLES, columns=["id", "sha256", "label", "split"])
+    table = read_table(examples / EXAMPLES, columns=["id", "sha256", "label", "split"])
     seen = table["split"].isin([*parts.train, *parts.validation])
     table = table[seen & table["label"].isin(list(recipe.task))]
     return table[["id", "sha256", "split"]].rename(columns={"split": "part"})

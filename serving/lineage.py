@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import pandas as pd
-
 from components.errors import UserError
 from components.files import read_json
 from components.locations import is_remote, location, reaching
+from components.tables import read_table
 from serving.store import DECISION, IMAGES, LINEAGE, MANIFEST, fetched, number_of
 
 _CARD = "model.json"
@@ -46,7 +45,7 @@ def lineage(version: str) -> dict[str, Any]:
             "archive": kept["archive"],
             "span": card["span"],
             "fingerprint": card["fingerprint"],
-            "images": len(pd.read_parquet(there / IMAGES)),
+            "images": len(read_table(there / IMAGES)),
         },
         "decided": decision["decided"],
         "reason": decision["reason"],
@@ -78,8 +77,8 @@ def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
     rows = []
     for version in versions(store, name):
         file = location(version) / IMAGES
-        with reaching(file), file.open("rb") as content:
-            table = pd.read_parquet(content)
+        with reaching(file):
+            table = read_table(file.read_bytes())
         found = table[table["id"].str.endswith(image) | (table["sha256"] == image)]
         rows += [
             {"version": number_of(version), "id": row["id"], "part": row["part"]}
