@@ -11,7 +11,7 @@ from tests.e2e.test_run import cut_down
 from tests.pipelines.cli import cxrflow
 
 
-@pytest.mark.timeout(1200)  # four runs of the pipeline
+@pytest.mark.timeout(2400)  # four runs of the pipeline
 def test_a_dataset_that_grows_is_met_as_a_schedule_meets_it(
     real_data: Path, tmp_path: Path
 ) -> None:
