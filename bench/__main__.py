@@ -310,17 +310,17 @@ def precisions(records: Path, home: Path) -> list[str]:
             )
         )
         if seeds > 1:
-            lines.append(_within_noise(accuracy["mixed_bfloat16"], accuracy["float32"]))
+            lines.append(_difference(accuracy["mixed_bfloat16"], accuracy["float32"]))
     return lines
 
 
-def _within_noise(ours: list[float], baseline: list[float]) -> str:
+def _difference(ours: list[float], baseline: list[float]) -> str:
     """Returns accuracies of bfloat16 and float32, a seed a place, and what their difference says."""
     differences = np.subtract(ours, baseline)
     noise = 2 * differences.std(ddof=1) / len(differences) ** 0.5
     listed = (", ".join(f"{100 * value:.1f}" for value in values) for values in (ours, baseline))
     return (
-        "        validation accuracy of the last three epochs, a seed each: {} % to {} %; the "
+        "        validation accuracy of the last three epochs, a seed each: {} % to float32's {} %; the "
         "difference is {:+.1f} ± {:.1f} points (two standard errors)"
     ).format(*listed, 100 * differences.mean(), 100 * noise)
 
@@ -381,9 +381,9 @@ def explaining() -> list[str]:
         classes = np.zeros(32, np.int32)
         explain = tf.function(gradcam.explainer(model, recipe))
         eager = gradcam.explainer(model, recipe)
-        predict = tf.function(model.get_layer(architectures.BASE))
+        base = tf.function(model.get_layer(architectures.BASE))
         explain(images, classes)
-        predict(images)
+        base(images)
 
         def batch(explain=explain, images=images, classes=classes) -> None:
             explain(images, classes)
@@ -392,8 +392,8 @@ def explaining() -> list[str]:
             for i in range(8):
                 explain(images[i : i + 1], classes[i : i + 1])
 
-        def forward(predict=predict, images=images) -> None:
-            predict(images)
+        def forward(base=base, images=images) -> None:
+            base(images)
 
         together, alone, limit = in_turns(3, batch, singly, forward)
         lines += [

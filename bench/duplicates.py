@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from components import splits
 from components.examples import EXAMPLES
 from components.ingest import ingest
+from components.tables import read_table
 
 FARTHEST = 64
 
@@ -20,7 +20,7 @@ FARTHEST = 64
 def main(covid: Annotated[Path, typer.Option()], kermany: Annotated[Path, typer.Option()]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ingest(covid, kermany, Path(scratch, "examples"))
-        examples = pd.read_parquet(Path(scratch, "examples", EXAMPLES))
+        examples = read_table(Path(scratch, "examples", EXAMPLES))
     splits.NEAR_DUPLICATE_BITS = FARTHEST
     pairs = splits.near_duplicates(examples["perceptual_hash"])
     numbers = [int(text, 16) for text in examples["perceptual_hash"]]

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from components.examples import EXAMPLES
 from components.ingest import ingest
 from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
+from components.tables import read_table
 from components.write_records import write_records
 
 APRIL, JUNE = "2020-04-18", "2020-06-22"
@@ -81,7 +81,7 @@ def growth(home: Path, covid: Path | None, kermany: Path | None) -> str:
     seconds(APRIL, "grows")
     whole, _ = seconds(JUNE, "whole")
     grown, summary = seconds(JUNE, "grows")
-    examples = pd.read_parquet(home / "span" / EXAMPLES)
+    examples = read_table(home / "span" / EXAMPLES)
     new = examples["span"] == summary["span"]["number"]
     pixels = examples["width"] * examples["height"]
     share = pixels[new].sum() / pixels.sum()

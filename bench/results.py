@@ -181,7 +181,7 @@ and no picture with training. Published: of the first-named version, on the auth
 at random. Minutes: of training, without that of the base, beside other work of the machine. In
 training every class weighs alike.
 
-{_pretraining(told)}{_plateaus(told)}## How to read them, and what differs from the papers
+{_pretraining(told)}{_progress(told)}## How to read them, and what differs from the papers
 
 {readings}"""
 
@@ -257,7 +257,7 @@ Accuracy on the same test images, after the same number of epochs of the recipe 
 """
 
 
-def _plateaus(told: list[tuple[Run, dict[str, Any]]]) -> str:
+def _progress(told: list[tuple[Run, dict[str, Any]]]) -> str:
     """Returns how far the trainings got that were shorter than their paper's."""
     rows = "\n".join(
         f"| `{result['recipe']}` | {_start(run, result)} | "

@@ -28,6 +28,7 @@ from components.images import for_tensorflow, to_png
 from components.ingest import ingest
 from components.labels import LABELS
 from components.sources import covid_chestxray, listed
+from components.tables import read_table
 from components.train import train
 from components.write_records import write_records
 from training import data, export, metrics
@@ -163,7 +164,7 @@ def elsewhere(source: listed.Listed, examples: Path, output: Path) -> dict[str, 
 
     Two sets, by whether anything was found: the same images for every setting.
     """
-    table = pd.read_parquet(examples / EXAMPLES)
+    table = read_table(examples / EXAMPLES)
     table = table[table["source"] == source.name]
     seen = set(table.loc[table["split"] != TEST, "patient"])
     rows = pd.DataFrame(
