@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -97,11 +97,12 @@ def main(
         for name in sections or all_of_them:
             title, measured = all_of_them[name]
             console.print(title)
-            console.print(*measured(), sep="\n")
+            for figure in measured():
+                console.print(figure)
 
 
-def trainings(records: Path, home: Path) -> Iterable[str]:
-    """Returns the figures of a small and of a large network."""
+def trainings(records: Path, home: Path) -> Iterator[str]:
+    """Yields the figures of a small and of a large network."""
     for name, epochs, turns in (("cnn-dubey", 4, 3), ("coronet-4class", 2, 1)):
         yield name
         recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
@@ -275,13 +276,13 @@ def frozen(records: Path, home: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def precisions(records: Path, home: Path) -> list[str]:
-    """Returns bfloat16 against float32: speed, and accuracy over three seeds."""
+def precisions(records: Path, home: Path) -> Iterator[str]:
+    """Yields bfloat16 against float32: speed, and accuracy over three seeds."""
     if dtype_policy() != "mixed_bfloat16":
-        return ["        this processor has no bfloat16 instructions"]
+        yield "        this processor has no bfloat16 instructions"
+        return
     small, large = recipe_named("cnn-dubey"), recipe_named("coronet-4class")
     manifest = data.read_manifest(records)
-    lines = []
     for recipe, seeds in (
         (dataclasses.replace(small, epochs=6), 3),
         (dataclasses.replace(large, epochs=2), 1),
@@ -300,18 +301,15 @@ def precisions(records: Path, home: Path) -> list[str]:
                 accuracy[policy].append(float(trained.history["val_accuracy"].tail(3).mean()))
         images = sum(data.class_counts(manifest, recipe, ("train",)).values())
         side = "×".join(map(str, recipe.input_size))
-        lines.append(
-            compared(
-                f"{recipe.name} at {side}: training in bfloat16, to float32",
-                statistics.median(seconds["mixed_bfloat16"]),
-                statistics.median(seconds["float32"]),
-                images,
-                "> 1",
-            )
+        yield compared(
+            f"{recipe.name} at {side}: training in bfloat16, to float32",
+            statistics.median(seconds["mixed_bfloat16"]),
+            statistics.median(seconds["float32"]),
+            images,
+            "> 1",
         )
         if seeds > 1:
-            lines.append(_difference(accuracy["mixed_bfloat16"], accuracy["float32"]))
-    return lines
+            yield _difference(accuracy["mixed_bfloat16"], accuracy["float32"])
 
 
 def _difference(ours: list[float], baseline: list[float]) -> str:
@@ -370,9 +368,8 @@ def memory(records: Path, home: Path) -> str:
     )
 
 
-def explaining() -> list[str]:
-    """Returns Grad-CAM's speed in a batch, against a call an image as tutorials write it."""
-    lines = []
+def explaining() -> Iterator[str]:
+    """Yields Grad-CAM's speed in a batch, against a call an image as tutorials write it."""
     for name in ("cnn-dubey", "coronet-4class", "soares-vgg16"):
         recipe = recipe_named(name)
         model = architectures.build(recipe, "none", 0)
@@ -396,13 +393,14 @@ def explaining() -> list[str]:
             base(images)
 
         together, alone, limit = in_turns(3, batch, singly, forward)
-        lines += [
-            compared(f"{name}: Grad-CAM in a batch of 32, to one eager call an image",
-                     together, 4 * alone, 32, "5"),
-            compared(f"{name}: Grad-CAM in a batch of 32, to its limit, the base run once",
-                     together, limit, 32, "nearly 1"),
-        ]  # fmt: skip
-    return lines
+        yield compared(
+            f"{name}: Grad-CAM in a batch of 32, to one eager call an image",
+            together, 4 * alone, 32, "5",
+        )  # fmt: skip
+        yield compared(
+            f"{name}: Grad-CAM in a batch of 32, to its limit, the base run once",
+            together, limit, 32, "nearly 1",
+        )  # fmt: skip
 
 
 class EpochSeconds(keras.callbacks.Callback):
