@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from components import pages, rules, splits
 from components.answers import AUDIT, AUDIT_PAGE
 from components.divisions import division
+from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import for_tensorflow
@@ -93,8 +94,8 @@ def audit(
       `views`: by name, how the candidate does when it is given the whole image, the image with its lungs
         blanked, its lungs alone, its frame alone, and without corners and burned-in letters; and
         `frame probe`, how its own network does, trained on with what a candidate is shown beside the lungs:
-        the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall) and
-        `recall` by class, with intervals.
+        the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall of
+        the classes there are) and `recall` by class, with intervals.
       `frame_probe_seconds`: of its training.
       `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
         chance that it reaches; None where the candidate is hardly above chance.
@@ -116,7 +117,7 @@ def audit(
       `rules`: see `rules.judged`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
 
     Raises:
-      UserError: the records are not whole.
+      UserError: the records are not whole, or no test image is left.
     """
     card = read_json(model / export.CARD)
     trained_as = card["recipe"]
@@ -329,6 +330,10 @@ def _look(
                     ],
                     "heat_map": pages.image_uri(heat_maps.overlay(_image(pixels[row]), heat[row])),
                 }
+    if not gathered:
+        raise UserError(
+            "audit: the version was made with every image of the test split; give data that has others"
+        )
     arrays = {key: np.concatenate(values) for key, values in gathered.items()}
     views = {
         key.removeprefix("view "): arrays.pop(key)
@@ -378,7 +383,10 @@ def _view(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) 
     recall = {name: figures["per_class"][name]["recall"] for name in classes}
     return {
         "accuracy": figures["accuracy"],
-        "balanced": float(np.mean([rate["value"] or 0.0 for rate in recall.values()])),
+        # Of a version of the store, images may be left of some classes alone.
+        "balanced": float(
+            np.mean([one["value"] for one in recall.values() if one["value"] is not None])
+        ),
         "recall": recall,
     }
 
@@ -457,23 +465,23 @@ def _frame_probe(
 def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for label, members in table.groupby("truth", sort=False):
-        sources = members["source"].value_counts()
-        if len(sources) > 1 and sources.iloc[1] >= _FEWEST_TO_PROBE:
-            named = members[members["source"].isin(sources.index[:2])]
-            rows.append(
-                _probe(f"source of {label}", features, named, named["source"] == sources.index[0])
-            )
+        sources = members["source"].value_counts().index[:2]
+        named = members[members["source"].isin(sources)]
+        rows.append(_probe(f"source of {label}", features, named, named["source"] == sources[0]))
     others = table[table["truth"] != COVID]
     adult = _adult(others).dropna()
-    if min((adult == 0).sum(), (adult == 1).sum()) >= _FEWEST_TO_PROBE:
-        known = others.loc[adult.index]
-        rows.append(_probe(rules.AGE_PROBE, features, known, adult == 1))
-    return rows
+    rows.append(_probe(rules.AGE_PROBE, features, others.loc[adult.index], adult == 1))
+    return [row for row in rows if row]
 
 
 def _probe(
     what: str, features: np.ndarray, members: pd.DataFrame, which: pd.Series
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """Returns how well one side is told from the other; None where either is too few to say."""
+    for side in (members[which], members[~which]):
+        # Every fold must have patients of both to learn from.
+        if len(side) < _FEWEST_TO_PROBE or side["patient"].nunique() < _FOLDS:
+            return None
     linear = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500)
     )
@@ -496,7 +504,7 @@ def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | Non
     own = (table["source"] == covid_chestxray.NAME).to_numpy()
     is_covid = (table["truth"] == COVID).to_numpy()
     others = own & ~is_covid
-    if others.sum() < _FEWEST_ALARMS:
+    if others.sum() < _FEWEST_ALARMS or not (own & is_covid).any():
         return None
     called = (table["predicted"] == COVID).to_numpy()
     return {

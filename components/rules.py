@@ -144,6 +144,7 @@ RULES = (
                 for one in audit["external"]
                 for name in one["drop"]
                 if one["counts"][name] >= FEWEST_ELSEWHERE
+                and one["drop"][name]["value"] is not None
             ),
             default=None,
         ),

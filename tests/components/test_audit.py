@@ -20,10 +20,14 @@ from components.audit import (
     LUNG_FREE,
     WHOLE,
     _frame_probe,
+    _probes,
+    _same_source,
+    _view,
     audit,
     blanked,
     shown_otherwise,
 )
+from components.errors import UserError
 from components.labels import COVID
 from components.phantoms import draw_with_lungs
 from components.sources import listed
@@ -177,6 +181,54 @@ def test_a_patient_on_both_sides_is_found(
     found = audit(model, records, leaking, lungs, tmp_path / "audit")
     assert found["leaks"] == 1
     assert "leaks" in broken(found)
+
+
+def test_images_that_a_version_was_made_with_say_nothing_of_it(
+    version: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / "version"
+    shutil.copytree(version, whole)
+    pd.read_parquet(examples / "examples.parquet")[["id"]].to_parquet(whole / "images.parquet")
+    with pytest.raises(UserError, match="made with every image of the test split"):
+        audit(whole, records, examples, lungs, tmp_path / "audit")
+    assert not (tmp_path / "audit").exists()
+
+
+def of_sources(patients: int) -> tuple[np.ndarray, pd.DataFrame]:
+    """Twelve normal images of each of two sources, told apart by a feature; one's of so many patients."""
+    rows = [
+        {"truth": "normal", "source": source, "patient": f"{source}-{number % of}", "age": np.nan}
+        for source, of in (("covid-chestxray", patients), ("nih", 12))
+        for number in range(12)
+    ]
+    table = pd.DataFrame(rows)
+    random = np.random.default_rng(0)
+    apart = (table["source"] == "nih").to_numpy(float)[:, np.newaxis]
+    return random.normal(0, 0.1, (24, 3)) + apart, table
+
+
+def test_sources_are_probed_where_there_are_patients_of_both_for_every_fold() -> None:
+    (probe,) = _probes(*of_sources(patients=4))
+    assert (probe["what"], probe["images"]) == ("source of normal", 24)
+    assert probe["auc"] > 0.95
+    for few in (1, 3):
+        assert _probes(*of_sources(patients=few)) == []
+
+
+def test_where_covid_s_source_has_no_covid_nothing_is_said_of_it() -> None:
+    truth = ["normal"] * 12 + ["covid"] * 3
+    own = pd.DataFrame({"source": "covid-chestxray", "truth": truth, "predicted": "normal"})
+    score = np.arange(15) / 15
+    assert _same_source(own.iloc[:12], score[:12]) is None
+    found = _same_source(own, score)
+    assert found
+    assert found["auc"] == 1.0
+
+
+def test_a_class_without_images_does_not_count_as_missed() -> None:
+    view = _view(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("covid", "normal"))
+    assert view["recall"]["normal"]["value"] is None
+    assert view["balanced"] == 0.5
 
 
 def test_what_is_blanked_has_the_mean_of_the_rest() -> None:

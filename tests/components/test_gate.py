@@ -149,8 +149,12 @@ BROKEN = {
             "external": [
                 {
                     "called_covid": {"value": None},
-                    "counts": {"covid": 19, "normal": 20},
-                    "drop": {"covid": {"value": 0.9}, "normal": {"value": 0.4}},
+                    "counts": {"covid": 19, "normal": 20, "viral": 20},
+                    "drop": {
+                        "covid": {"value": 0.9},
+                        "normal": {"value": 0.4},
+                        "viral": {"value": None},
+                    },
                 }
             ]
         },
