@@ -130,10 +130,10 @@ def audit(
     saved = model / export.SAVED_MODEL
     saved = saved if saved.is_dir() else model
     exported = export.load(saved)
-    images = data.encoded_images(records, manifest, recipe, parts.test)
+    known: list[str] = []
     if (model / store.IMAGES).is_file():
-        made_with = tf.constant(read_table(model / store.IMAGES)["id"].to_list())
-        images = images.filter(lambda content, position, one: tf.reduce_all(one != made_with))
+        known = read_table(model / store.IMAGES)["id"].to_list()
+    images = data.without(data.encoded_images(records, manifest, recipe, parts.test), known)
     finder = lungs.load(segmenter)
     seen, pictures = _look(exported, images, recipe, finder)
 
@@ -145,7 +145,7 @@ def audit(
 
     views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch))
+        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch), known)
     views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
     summary = read_json(examples / SUMMARY)
     leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
@@ -420,6 +420,7 @@ def _frame_probe(
     card: Mapping[str, Any],
     segmenter: keras.Model,
     checkpoints: Path,
+    known: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains the candidate's network on, with nothing but what it is shown beside the lungs.
 
@@ -427,7 +428,8 @@ def _frame_probe(
     for a quarter of its epochs.
 
     Returns:
-      `truth` and `probabilities`, as in `_look`, of the whole test split; `seconds` of training.
+      `truth` and `probabilities`, as in `_look`, of the test split without the images that the candidate
+      was made with, by their ids `known`; `seconds` of training.
     """
     outline = recipe.view == "lungs"
     mask = tf.constant(inner(*recipe.input_size)[0])
@@ -454,7 +456,8 @@ def _frame_probe(
         segmenter=segmenter,
         change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
     )
-    _, probabilities, truth = loop.answers(trained, probe, division(card["division"]).test)
+    tested = division(card["division"]).test
+    _, probabilities, truth = loop.answers(trained, probe, tested, without=known)
     return {
         "truth": truth,
         "probabilities": probabilities,

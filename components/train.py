@@ -183,8 +183,8 @@ def _what_it_knows(
     """
     if parts.validation == parts.test:
         return 1.0, None
-    learnt, _, truth = loop.answers(trained, recipe, parts.train, _ENOUGH)
-    judged, probabilities, theirs = loop.answers(trained, recipe, parts.validation, _ENOUGH)
+    learnt, _, truth = loop.answers(trained, recipe, parts.train, most=_ENOUGH)
+    judged, probabilities, theirs = loop.answers(trained, recipe, parts.validation, most=_ENOUGH)
     temperature = calibration.fitted_temperature(probabilities, theirs)
     return round(temperature, 4), ood.fitted(learnt, truth, judged)
 

@@ -149,6 +149,17 @@ def encoded_images(
     return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
 
+def without(images: tf.data.Dataset, ids: Sequence[str]) -> tf.data.Dataset:
+    """Returns a dataset of elements (…, class, id) without those of some ids."""
+    if not ids:
+        return images
+    left_out = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(list(ids), [True] * len(ids), tf.string, tf.bool),
+        default_value=False,
+    )
+    return images.filter(lambda content, position, identity: ~left_out[identity])
+
+
 def pixels(
     records: Path,
     manifest: Mapping[str, Any],

@@ -210,13 +210,19 @@ def train(
 
 
 def answers(
-    trained: Trained, recipe: Recipe, parts: Sequence[str], most: int = -1
+    trained: Trained,
+    recipe: Recipe,
+    parts: Sequence[str],
+    *,
+    most: int = -1,
+    without: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Asks a trained network about parts of the records that it was trained with.
 
     Args:
       parts: splits or folds.
       most: so many images; -1: all of them.
+      without: ids of images that are left out.
 
     Returns:
       features [N, F], what the last layer gets; probabilities [N, C], both float32; and the images'
@@ -230,7 +236,8 @@ def answers(
         pixels = keras.Input((*recipe.input_size, 1))
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
     gathered = []
-    for values, position, _ in trained.inputs(parts).take(most).batch(_ASKED_AT_ONCE).prefetch(1):
+    asked = data.without(trained.inputs(parts), without).take(most)
+    for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
         seen, shares = answering.predict_on_batch(values)
         gathered.append((seen.reshape(len(values), -1), shares, position))
     seen, shares, truth = (np.concatenate(one) for one in zip(*gathered, strict=True))

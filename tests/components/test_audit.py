@@ -33,6 +33,7 @@ from components.phantoms import draw_with_lungs
 from components.sources import listed
 from components.train import train
 from components.write_records import write_records
+from training import data
 from training import lungs as segmenter
 from training.recipes import recipe_named
 
@@ -153,6 +154,8 @@ def test_of_a_frozen_base_the_head_is_probed(records: Path, lungs: Path, tmp_pat
     recipe = dataclasses.replace(recipe_named("soares-vgg16"), input_size=(32, 32), epochs=5)
     checkpoints = tmp_path / "checkpoints"
     card = train(recipe, records, tmp_path / "model", checkpoints, weights="none")
+    images = data.encoded_images(records, data.read_manifest(records), recipe, ("test",))
+    tested = [identity.decode() for _, _, identity in images.as_numpy_iterator()]
     found = _frame_probe(
         tmp_path / "model" / "saved_model",
         records,
@@ -160,9 +163,10 @@ def test_of_a_frozen_base_the_head_is_probed(records: Path, lungs: Path, tmp_pat
         card,
         segmenter.load(lungs),
         checkpoints,
+        known=tested[:3],
     )
     assert np.allclose(found["probabilities"].sum(axis=1), 1, atol=1e-3)
-    assert len(found["probabilities"]) == len(found["truth"]) > 0
+    assert len(found["probabilities"]) == len(found["truth"]) == len(tested) - 3
     # Frames have features of their own.
     assert len(list((checkpoints / "features").iterdir())) == 2
     (history,) = checkpoints.glob("*frame-probe*/history.csv")
