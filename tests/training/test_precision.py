@@ -22,8 +22,24 @@ def test_a_gpu_decides_by_its_capability(monkeypatch, capability, policy) -> Non
     assert precision.dtype_policy() == policy
 
 
-@pytest.mark.parametrize(("has", "policy"), [(True, "mixed_bfloat16"), (False, "float32")])
-def test_a_processor_decides_by_its_instructions(monkeypatch, has, policy) -> None:
+@pytest.mark.parametrize(
+    ("vendor", "flags", "policy"),
+    [
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", "mixed_bfloat16"),
+        # A virtual machine may hide AMX.
+        ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", "float32"),
+        ("AuthenticAMD", "avx512f avx512_bf16", "mixed_bfloat16"),
+        ("AuthenticAMD", "avx2 fma", "float32"),
+    ],
+)
+def test_a_processor_decides_by_what_it_is_quick_in(monkeypatch, vendor, flags, policy) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: has)
+    cpuinfo = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu vme {flags} md_clear\n"
+    monkeypatch.setattr(precision, "_processor", lambda: cpuinfo)
     assert precision.dtype_policy() == policy
+
+
+def test_a_system_without_cpuinfo_trains_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(precision, "_processor", lambda: "")
+    assert precision.dtype_policy() == "float32"
