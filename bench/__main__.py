@@ -37,7 +37,7 @@ from components.labels import NORMAL
 from components.open_images import open_images
 from components.write_records import write_records
 from training import architectures, data, gradcam, loop
-from training.precision import dtype_policy
+from training.precision import dtype_policy, processor
 from training.recipes import Recipe, recipe_named
 
 # Of each label: about 500 images to train on.
@@ -278,8 +278,7 @@ def frozen(records: Path, home: Path) -> list[str]:
 
 def precisions(records: Path, home: Path) -> Iterator[str]:
     """Yields bfloat16 against float32: speed, and accuracy over three seeds."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file() or "avx512_bf16" not in cpuinfo.read_text():
+    if "avx512_bf16" not in processor():
         yield "        this processor has no bfloat16 instructions"
         return
     wanted = "> 1" if dtype_policy() == "mixed_bfloat16" else "under 1, because float32 is chosen"

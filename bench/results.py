@@ -38,15 +38,14 @@ class Run:
       epochs: where not the paper's.
       bases: pretrained ones to start from, below the output.
       reading: what we make of the difference from the paper, having seen it.
-      read: the accuracies, in per cent, of which that is said. Of others it is not, until somebody has
-        read them.
+      accuracies: in per cent, one a recipe, of the run that was read. To others the reading does not apply.
     """
 
     recipes: str
     epochs: int | None = None
     bases: str | None = "bases"
     reading: str
-    read: tuple[float, ...]
+    accuracies: tuple[float, ...]
 
     @property
     def name(self) -> str:
@@ -68,14 +67,14 @@ RUNS = (
         "radiographs in five or six epochs; Xception's, which had learnt most of them, does best. "
         "ResNet's head has not settled: in its last twelve epochs validation accuracy goes up and down "
         "between 69 and 89 %, and the last one, which the protocol takes, calls a third of covid normal.",
-        read=(88.0, 75.2, 79.5),
+        accuracies=(88.0, 75.2, 79.5),
     ),
     Run(
         recipes="cnn-dubey",
         bases=None,
         reading="Near the paper, on images of patients that training did not see. So small a network "
         "on so few images rather shows how easily the two sources are told apart.",
-        read=(95.8,),
+        accuracies=(95.8,),
     ),
     Run(
         recipes="resnet50-10fold",
@@ -83,7 +82,7 @@ RUNS = (
         reading="Below the paper, which split 147 images at random. The folds lie between 88 and 96 %: "
         "each has the model of its last epoch, as the protocol wants it, while validation accuracy "
         "still moves by some points from one epoch to the next.",
-        read=(92.1,),
+        accuracies=(92.1,),
     ),
     Run(
         recipes="coronet-4class",
@@ -91,28 +90,28 @@ RUNS = (
         reading="6 epochs of 80, but validation accuracy no longer rises, and its loss does, while what "
         "it trains on it knows by heart: its base had seen Kermany's share of that before. More than half "
         "of the errors take bacterial for viral or the reverse, the hardest pair in the paper, too.",
-        read=(74.5,),
+        accuracies=(74.5,),
     ),
     Run(
         recipes="coronet-3class",
         epochs=3,
         reading="3 epochs of 80, of which the first has the best validation accuracy. The commonest error "
         "calls pneumonia covid: 20 of 210 images.",
-        read=(87.5,),
+        accuracies=(87.5,),
     ),
     Run(
         recipes="coronet-2class",
         epochs=3,
         reading="Below the paper: of 3 epochs the last, which the protocol takes, is the worst on the "
         "validation images. It calls 19 of 210 pneumonias covid.",
-        read=(90.9,),
+        accuracies=(90.9,),
     ),
     Run(
         recipes="soares-xception",
         bases=None,
         reading="What a frozen base that has learnt nothing gives: its features are those of random "
         "filters. The same head on a pretrained base is in the first row.",
-        read=(39.0,),
+        accuracies=(39.0,),
     ),
     Run(
         recipes="coronet-4class",
@@ -121,7 +120,7 @@ RUNS = (
         reading="After 6 epochs within the interval of the pretrained one: to a network that is trained "
         "as a whole, a base of 1,081 radiographs is worth a start of four epochs (see above), and "
         "hardly more. It calls most of bacterial viral, which that one does not.",
-        read=(71.5,),
+        accuracies=(71.5,),
     ),
 )
 
@@ -208,7 +207,7 @@ def _reading(run: Run, results: list[dict[str, Any]]) -> str:
     )
     listed = "\n".join(f"- {difference}" for difference in said)
     accuracies = tuple(round(100 * result["metrics"]["accuracy"]["value"], 1) for result in results)
-    reading = run.reading if accuracies == run.read else "Nobody has read these figures yet."
+    reading = run.reading if accuracies == run.accuracies else "Nobody has read these figures yet."
     return f"**{names}**, {_start(run, results[0])}. {reading}\n\n{listed}\n"
 
 

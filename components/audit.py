@@ -130,10 +130,10 @@ def audit(
     saved = model / export.SAVED_MODEL
     saved = saved if saved.is_dir() else model
     exported = export.load(saved)
-    known: list[str] = []
+    made_with: list[str] = []
     if (model / store.IMAGES).is_file():
-        known = read_table(model / store.IMAGES)["id"].to_list()
-    images = data.without(data.encoded_images(records, manifest, recipe, parts.test), known)
+        made_with = read_table(model / store.IMAGES)["id"].to_list()
+    images = data.without(data.encoded_images(records, manifest, recipe, parts.test), made_with)
     finder = lungs.load(segmenter)
     seen, pictures = _look(exported, images, recipe, finder)
 
@@ -145,7 +145,7 @@ def audit(
 
     views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch), known)
+        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch), made_with)
     views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
     summary = read_json(examples / SUMMARY)
     leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
@@ -420,7 +420,7 @@ def _frame_probe(
     card: Mapping[str, Any],
     segmenter: keras.Model,
     checkpoints: Path,
-    known: Sequence[str] = (),
+    made_with: Sequence[str],
 ) -> dict[str, Any]:
     """Trains the candidate's network on, with nothing but what it is shown beside the lungs.
 
@@ -428,8 +428,8 @@ def _frame_probe(
     for a quarter of its epochs.
 
     Returns:
-      `truth` and `probabilities`, as in `_look`, of the test split without the images that the candidate
-      was made with, by their ids `known`; `seconds` of training.
+      `truth` and `probabilities`, as in `_look`, of the test split without the images whose ids are in
+      `made_with`; `seconds` of training.
     """
     outline = recipe.view == "lungs"
     mask = tf.constant(inner(*recipe.input_size)[0])
@@ -457,7 +457,7 @@ def _frame_probe(
         change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
     )
     tested = division(card["division"]).test
-    _, probabilities, truth = loop.answers(trained, probe, tested, without=known)
+    _, probabilities, truth = loop.answers(trained, probe, tested, without=made_with)
     return {
         "truth": truth,
         "probabilities": probabilities,

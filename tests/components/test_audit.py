@@ -163,7 +163,7 @@ def test_of_a_frozen_base_the_head_is_probed(records: Path, lungs: Path, tmp_pat
         card,
         segmenter.load(lungs),
         checkpoints,
-        known=tested[:3],
+        made_with=tested[:3],
     )
     assert np.allclose(found["probabilities"].sum(axis=1), 1, atol=1e-3)
     assert len(found["probabilities"]) == len(found["truth"]) == len(tested) - 3

@@ -32,14 +32,13 @@ def test_a_gpu_decides_by_its_capability(monkeypatch, capability, policy) -> Non
         ("AuthenticAMD", "avx2 fma", "float32"),
     ],
 )
-def test_a_processor_decides_by_what_it_is_quick_in(monkeypatch, vendor, flags, policy) -> None:
+def test_a_processor_decides_by_what_it_is_quick_in(
+    monkeypatch, tmp_path, vendor, flags, policy
+) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    cpuinfo = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu vme {flags} md_clear\n"
-    monkeypatch.setattr(precision, "_processor", lambda: cpuinfo)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"vendor_id\t: {vendor}\nflags\t\t: fpu vme {flags} md_clear\n")
+    monkeypatch.setattr(precision, "Path", lambda name: cpuinfo)
     assert precision.dtype_policy() == policy
-
-
-def test_a_system_without_cpuinfo_trains_in_float32(monkeypatch) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(precision, "_processor", lambda: "")
+    cpuinfo.unlink()  # not Linux
     assert precision.dtype_policy() == "float32"
