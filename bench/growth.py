@@ -19,6 +19,7 @@ from rich.console import Console
 
 from components import phantoms
 from components.rules import RULES
+from components.sources import covid_chestxray, kermany
 
 # This shows the way, not a model: models so small and so little trained keep no rule of trust.
 NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in RULES)
@@ -68,14 +69,14 @@ def run(*arguments: str) -> None:
 def drawn(directory: Path) -> tuple[Path, Path]:
     """Draws phantoms, and makes three days of their metadata."""
     phantoms.write(directory, patients=40)
-    covid = directory / phantoms.COVID_DIRECTORY
+    covid = directory / covid_chestxray.DIRECTORY
     with (covid / "metadata.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     (covid / "snapshots").mkdir()
     for day, share in (("2020-03-28", 0.4), ("2020-04-18", 0.7), ("2020-06-22", 1.0)):
         with (covid / "snapshots" / f"metadata-{day}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([header, *rows[: int(share * len(rows))]])
-    return covid, directory / phantoms.KERMANY_DIRECTORY
+    return covid, directory / kermany.DIRECTORY
 
 
 if __name__ == "__main__":

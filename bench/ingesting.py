@@ -12,7 +12,8 @@ from PIL import Image
 
 from components.examples import EXAMPLES
 from components.ingest import ingest
-from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
+from components.sources.covid_chestxray import DIRECTORY as COVID_DIRECTORY
+from components.sources.kermany import DIRECTORY as KERMANY_DIRECTORY
 from components.tables import read_table
 from components.write_records import write_records
 
@@ -25,7 +26,10 @@ _ONE_PROCESS = "--direct_running_mode=in_memory"
 
 def fields(directory: Path, images: int) -> tuple[Path, Path]:
     """Draws images that resemble each other nowhere, a quarter of each label, in both layouts."""
-    covid, kermany = directory / COVID_DIRECTORY, directory / KERMANY_DIRECTORY
+    covid, kermany = (
+        directory / COVID_DIRECTORY,
+        directory / KERMANY_DIRECTORY,
+    )
     for folder in (covid / "images", kermany / "train/NORMAL", kermany / "train/PNEUMONIA"):
         folder.mkdir(parents=True)
     random = np.random.default_rng(0)

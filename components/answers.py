@@ -1,4 +1,9 @@
-"""The files in which what is found about models is kept, for steps of whatever image."""
+"""What steps of whatever image tell each other: verdicts, and files about models."""
+
+# The pipeline reads them in its conditions: see `components.check_for_new_data` and `components.gate`.
+NEW, NOTHING = "new", "nothing"
+TRAIN, WAIT = "train", "wait"
+DEPLOY, KEEP = "deploy", "keep"
 
 # How good they are; see `training.metrics.evaluate`.
 METRICS = "metrics.json"

@@ -17,7 +17,6 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from kfp import dsl
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -38,7 +37,6 @@ from components.pages import heat_maps, plots
 from components.progress import logger
 from components.sources import covid_chestxray, kermany, listed
 from components.sources.listed import Listed
-from components.step import training_step
 from components.tables import read_table
 from serving import store
 from training import calibration, data, export, gradcam, loop, lungs, metrics, ood
@@ -602,38 +600,3 @@ def _asked(exported: export.Exported, files: Sequence[Path]) -> tuple[np.ndarray
         pixels.append(exported.preprocess(image_bytes=content)["pixels"])
     answer = exported.classify(pixels=tf.stack(pixels))
     return answer["probabilities"].numpy(), answer["ood_score"].numpy()
-
-
-@training_step
-def audit_step(
-    model: dsl.Input[dsl.Model],
-    records: dsl.Input[dsl.Dataset],
-    examples: dsl.Input[dsl.Dataset],
-    lungs: dsl.Input[dsl.Model],
-    gate: str,
-    external: list[str],
-    checkpoints: str,
-    audit: dsl.Output[dsl.Artifact],
-    page: dsl.Output[dsl.HTML],
-) -> None:
-    """Measures whether a candidate decides by the lungs. See `audit`."""
-    import shutil
-    from pathlib import Path
-
-    from components.answers import AUDIT_PAGE
-    from components.audit import audit as measure
-    from components.rules import parse
-    from components.sources import listed
-
-    measure(
-        Path(model.path),
-        Path(records.path),
-        Path(examples.path),
-        Path(lungs.path),
-        Path(audit.path),
-        external=listed.parse(external),
-        gate=parse(gate),
-        kept=Path(checkpoints) if checkpoints else None,
-    )
-    audit.metadata["recipe"] = model.metadata["recipe"]
-    shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)

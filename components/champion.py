@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from kfp import dsl
-
 from components.answers import CHAMPION, PREDICTIONS
 from components.divisions import HOLD_OUT, division
 from components.errors import UserError
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
-from components.step import serving_step
 from components.tables import read_table
 from serving import rollout, store
 from serving.inference_service import InferenceService
@@ -84,28 +81,3 @@ def _served(models: str, name: str, service: InferenceService | None) -> str | N
         return store.newest(models, name)
     except UserError as error:
         raise UserError(f"champion: {error}") from error
-
-
-@serving_step
-def champion_step(
-    records: dsl.Input[dsl.Dataset],
-    store: str,
-    name: str,
-    namespace: str,
-    go_on: bool,
-    champion: dsl.Output[dsl.Artifact],
-) -> None:
-    """Asks the version that is served about the test split. See `champion`."""
-    from pathlib import Path
-
-    from components.champion import champion as ask
-    from serving.inference_service import InferenceService
-
-    ask(
-        store,
-        name,
-        Path(records.path),
-        Path(champion.path),
-        service=InferenceService(namespace, name) if namespace else None,
-        go_on=go_on,
-    )

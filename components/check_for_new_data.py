@@ -8,20 +8,15 @@ or why not yet.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kfp import dsl
-
 from components import spans
+from components.answers import NEW, NOTHING, TRAIN, WAIT
 from components.examples import SUMMARY
 from components.files import read_json
 from components.labels import COVID
 from components.named_images import digest_of_names, named_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany, listed
-from components.step import data_step
 from components.validate import COMPARISONS, drifted, in_words
-
-NEW, NOTHING = "new", "nothing"
-TRAIN, WAIT = "train", "wait"
 
 
 def check_for_new_data(
@@ -58,7 +53,12 @@ def check_for_new_data(
 
 
 def choose_to_train(
-    examples: Path, validation: Path, archive: Path | None, new_covid: int
+    examples: Path,
+    validation: Path,
+    archive: Path | None,
+    new_covid: int,
+    *,
+    if_new: bool = True,
 ) -> tuple[str, str]:
     """Decides whether what has come since models were last trained is worth a training.
 
@@ -67,10 +67,21 @@ def choose_to_train(
       validation: the output of `validate`.
       archive: gets the outcome where it is `WAIT`; None: always `TRAIN`.
       new_covid: so many new images of covid are enough.
+      if_new: whether models are trained only where enough is new.
 
     Returns:
       `TRAIN` or `WAIT`, and the reason, a sentence.
     """
+    choice, reason = _choice(examples, validation, archive, new_covid, if_new)
+    logger.info("%s", reason)
+    return choice, reason
+
+
+def _choice(
+    examples: Path, validation: Path, archive: Path | None, new_covid: int, if_new: bool
+) -> tuple[str, str]:
+    if not if_new:
+        return TRAIN, "Models are trained because this run was asked to."
     span = read_json(examples / SUMMARY)["span"]
     if not archive or not span:
         return TRAIN, "There is no archive: models are trained whatever is new."
@@ -103,57 +114,3 @@ def choose_to_train(
     if since:
         spans.record_outcome(archive, number, {"trained": False, "reason": reason})
     return WAIT, reason
-
-
-@data_step
-def check_for_new_data_step(
-    covid_directory: str,
-    kermany_directory: str,
-    views: list[str],
-    archive: str,
-    if_new: bool,
-    sources: list[str],
-) -> str:
-    """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
-    from components.check_for_new_data import NEW, check_for_new_data
-    from components.locations import location
-    from components.sources.listed import parse
-
-    if not if_new:
-        return NEW
-    return check_for_new_data(
-        location(covid_directory),
-        location(kermany_directory),
-        location(archive) if archive else None,
-        views=views,
-        sources=parse(sources),
-    )
-
-
-@data_step
-def choose_to_train_step(
-    examples: dsl.Input[dsl.Dataset],
-    validation: dsl.Input[dsl.Artifact],
-    archive: str,
-    if_new: bool,
-    new_covid: int,
-    reason: dsl.Output[dsl.Markdown],
-) -> str:
-    """Decides whether enough is new for a training. See `choose_to_train`."""
-    from pathlib import Path
-
-    from components.check_for_new_data import TRAIN, choose_to_train
-    from components.locations import location
-    from components.progress import logger
-
-    choice, why = TRAIN, "Models are trained because this run was asked to."
-    if if_new:
-        choice, why = choose_to_train(
-            Path(examples.path),
-            Path(validation.path),
-            location(archive) if archive else None,
-            new_covid,
-        )
-    logger.info("%s", why)
-    Path(reason.path).write_text(why + "\n")
-    return choice

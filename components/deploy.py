@@ -3,14 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from kfp import dsl
-
 from components import model_card
 from components.answers import AUDIT, AUDIT_PAGE, METRICS
 from components.errors import UserError
 from components.files import read_json, write_json, write_text
 from components.progress import logger
-from components.step import serving_step
 from serving import known_answers, local, rollout, store
 from serving.inference_service import InferenceService
 from serving.rollout import Policy, Release
@@ -116,42 +113,3 @@ def deploy(
         if report:
             write_text(report, "".join(f"- {line}\n" for line in said))
     return version
-
-
-@serving_step
-def deploy_step(
-    model: dsl.Input[dsl.Model],
-    evaluation: dsl.Input[dsl.Artifact],
-    audit: dsl.Input[dsl.Artifact],
-    decision: dsl.Input[dsl.Artifact],
-    store: str,
-    name: str,
-    server: str,
-    namespace: str,
-    canary: str,
-    canary_minutes: float,
-    run: str,
-    archive: str,
-    report: dsl.Output[dsl.Markdown],
-) -> str:
-    """Publishes the winner into the model store and has it served. See `deploy`."""
-    from pathlib import Path
-
-    from components.deploy import deploy
-    from serving.inference_service import InferenceService
-    from serving.rollout import Policy, parse_steps
-
-    return deploy(
-        Path(model.path),
-        Path(evaluation.path),
-        Path(audit.path),
-        Path(decision.path),
-        store,
-        name,
-        server=Path(server) if server else None,
-        service=InferenceService(namespace, name) if namespace else None,
-        policy=Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes),
-        run=run,
-        archive=archive,
-        report=Path(report.path),
-    )

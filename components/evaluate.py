@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from kfp import dsl
 from PIL import Image
 from sklearn.metrics import roc_curve
 
@@ -19,9 +18,10 @@ from components.answers import METRICS, PREDICTIONS
 from components.divisions import division
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
+from components.labels import COVID
 from components.pages import heat_maps, plots
 from components.progress import logger
-from components.step import training_step
+from components.tables import read_table
 from serving import known_answers
 from training import data, export, loop, metrics
 from training.recipes import Recipe, recipe_named
@@ -98,6 +98,27 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         ", ".join(f"{name} {_in_words(of['recall'])}" for name, of in figures["per_class"].items()),
     )
     return figures
+
+
+def show(evaluation: Path, scalars: Any, curves: Any) -> None:
+    """Shows an evaluation on the pages of Kubeflow Pipelines, which has metrics and a curve of its own.
+
+    Args:
+      evaluation: what `evaluate` made.
+      scalars: a `kfp.dsl.Metrics`; gets accuracy, macro-F1, and four figures of each class in 0..1.
+      curves: a `kfp.dsl.ClassificationMetrics`; gets the confusion matrix and the ROC curve of covid.
+    """
+    figures = read_json(evaluation / METRICS)
+    scalars.log_metric("accuracy", figures["accuracy"]["value"])
+    scalars.log_metric("macro_f1", figures["macro_f1"])
+    for name, of_class in figures["per_class"].items():
+        for figure in ("precision", "recall", "specificity", "f1"):
+            if of_class[figure]["value"] is not None:
+                scalars.log_metric(f"{name}_{figure}", of_class[figure]["value"])
+    curves.log_confusion_matrix(figures["classes"], figures["confusion"])
+    predictions = read_table(evaluation / PREDICTIONS)
+    x, y, thresholds = roc_curves(predictions, tuple(figures["classes"]))[COVID]
+    curves.log_roc_curve(x, y, thresholds)
 
 
 def roc_curves(
@@ -188,37 +209,3 @@ def _batches(preprocess: Callable[..., Any], contents: list[bytes]) -> Iterator[
 
 def _in_words(rate: dict[str, float | None]) -> str:
     return "–" if rate["value"] is None else f"{100 * rate['value']:.1f} %"
-
-
-@training_step
-def evaluate_step(
-    model: dsl.Input[dsl.Model],
-    records: dsl.Input[dsl.Dataset],
-    evaluation: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
-    classification: dsl.Output[dsl.ClassificationMetrics],
-    page: dsl.Output[dsl.HTML],
-) -> None:
-    """Judges one candidate on the test split, through its exported signature. See `evaluate`."""
-    import shutil
-    from pathlib import Path
-
-    from components.answers import PREDICTIONS
-    from components.evaluate import PAGE, evaluate, roc_curves
-    from components.labels import COVID
-    from components.tables import read_table
-
-    evaluation.metadata["recipe"] = model.metadata["recipe"]
-    figures = evaluate(Path(model.path), Path(records.path), Path(evaluation.path))
-    shutil.copyfile(Path(evaluation.path, PAGE), page.path)
-
-    metrics.log_metric("accuracy", figures["accuracy"]["value"])
-    metrics.log_metric("macro_f1", figures["macro_f1"])
-    for name, of_class in figures["per_class"].items():
-        for figure in ("precision", "recall", "specificity", "f1"):
-            if of_class[figure]["value"] is not None:
-                metrics.log_metric(f"{name}_{figure}", of_class[figure]["value"])
-    classification.log_confusion_matrix(figures["classes"], figures["confusion"])
-    predictions = read_table(Path(evaluation.path, PREDICTIONS))
-    x, y, thresholds = roc_curves(predictions, tuple(figures["classes"]))[COVID]
-    classification.log_roc_curve(x, y, thresholds)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from kfp import dsl
 from PIL import Image
 
 from components import pages
@@ -19,7 +18,6 @@ from components.files import read_json, sha256_of, write_aside, write_json, writ
 from components.images import for_tensorflow
 from components.progress import logger
 from components.sources import covid_chestxray
-from components.step import training_step
 from components.tables import read_table
 from training import data, lungs
 from training.recipes import RECIPES
@@ -158,32 +156,3 @@ def _gallery(model: Any, records: Path) -> list[dict[str, str]]:
             picture = Image.fromarray(colour.clip(0, 255).astype(np.uint8))
             rows.append({"id": identity, "source": source, "picture": pages.image_uri(picture)})
     return rows
-
-
-@training_step
-def find_lungs_step(
-    covid_directory: str,
-    examples: dsl.Input[dsl.Dataset],
-    records: dsl.Input[dsl.Dataset],
-    seed: int,
-    checkpoints: str,
-    lungs: dsl.Output[dsl.Model],
-    page: dsl.Output[dsl.HTML],
-) -> None:
-    """Trains the lung segmenter from the dataset's masks. See `find_lungs`."""
-    import shutil
-    from pathlib import Path
-
-    from components.find_lungs import PAGE, find_lungs
-    from components.locations import location
-
-    card = find_lungs(
-        location(covid_directory),
-        Path(examples.path),
-        Path(records.path),
-        Path(lungs.path),
-        seed=seed,
-        kept=Path(checkpoints) if checkpoints else None,
-    )
-    shutil.copyfile(Path(lungs.path, PAGE), page.path)
-    lungs.metadata.update({key: card[key] for key in ("dice", "trained_on", "tested_on")})

@@ -6,19 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kfp import dsl
-
+from components import spans
 from components.answers import AUDIT, CHAMPION, METRICS, PREDICTIONS
+from components.examples import SUMMARY
 from components.files import read_json, write_json
 from components.labels import COVID
 from components.progress import logger
 from components.rules import LOW, RULE_NAMES, judged
 from components.settings import DEFAULT
-from components.step import data_step
 from components.tables import read_table
 from training import metrics
-
-DEPLOY, KEEP = "deploy", "keep"
 
 
 def decide(
@@ -168,56 +165,23 @@ def gate(
     return decision
 
 
+def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) -> None:
+    """Records in the archive what has come of the span that the candidates were trained on.
+
+    Args:
+      decision: see `gate`.
+      examples: the output of `ingest`.
+      archive: see `components.spans`; None: nothing is recorded.
+    """
+    span = read_json(examples / SUMMARY)["span"]
+    if archive and span:
+        outcome = {"trained": True, "reason": decision["reason"]}
+        spans.record_outcome(archive, span["number"], outcome)
+
+
 def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
     version = read_json(champion / CHAMPION)["version"]
     if not version:
         return None
     ours, theirs = (read_table(one / PREDICTIONS) for one in (evaluation, champion))
     return {"version": version, **metrics.duel(ours, theirs)}
-
-
-@data_step
-def gate_step(
-    models: dsl.Input[list[dsl.Model]],
-    evaluations: dsl.Input[list[dsl.Artifact]],
-    audits: dsl.Input[list[dsl.Artifact]],
-    thresholds: str,
-    decision: dsl.Output[dsl.Artifact],
-    winner: dsl.Output[dsl.Model],
-    winners_evaluation: dsl.Output[dsl.Artifact],
-    winners_audit: dsl.Output[dsl.Artifact],
-    champion: dsl.Input[dsl.Artifact],
-    examples: dsl.Input[dsl.Dataset],
-    archive: str,
-) -> str:
-    """Lets a candidate pass only if the recall of every class does, and its audit. See `decide`."""
-    from pathlib import Path
-
-    from components import spans
-    from components.examples import SUMMARY
-    from components.files import read_json
-    from components.gate import DEPLOY, KEEP, gate
-    from components.locations import location
-    from components.rules import parse
-
-    decided = gate(
-        [Path(evaluation.path) for evaluation in evaluations],
-        parse(thresholds),
-        Path(decision.path),
-        Path(champion.path),
-        [Path(audit.path) for audit in audits],
-    )
-    span = read_json(Path(examples.path) / SUMMARY)["span"]
-    if archive and span:
-        outcome = {"trained": True, "reason": decided["reason"]}
-        spans.record_outcome(location(archive), span["number"], outcome)
-    for made, found in (
-        (winner, models),
-        (winners_evaluation, evaluations),
-        (winners_audit, audits),
-    ):
-        chosen = next((one for one in found if one.metadata["recipe"] == decided["winner"]), None)
-        if chosen:
-            made.uri = chosen.uri
-            made.metadata.update(chosen.metadata)
-    return DEPLOY if decided["winner"] else KEEP

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from kfp import dsl
 
 from components import phantoms, spans, splits
 from components.errors import UserError
@@ -34,7 +33,6 @@ from components.named_images import digest_of_names, named_images
 from components.open_images import open_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany, listed
-from components.step import data_step
 from training.recipes import Recipe
 
 
@@ -330,41 +328,3 @@ def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dic
         "seed": seed,
         "fingerprint": fingerprint(examples),
     }
-
-
-@data_step
-def ingest_step(
-    covid_directory: str,
-    kermany_directory: str,
-    views: list[str],
-    seed: int,
-    beam_options: list[str],
-    sources: list[str],
-    examples: dsl.Output[dsl.Dataset],
-    folds: int = 0,
-    split_by: str = "patient",
-    subset: str = "",
-    archive: str = "",
-) -> None:
-    """Reads the datasets, checks every image and splits by patient. See `ingest`."""
-    from pathlib import Path
-
-    from components.ingest import ingest
-    from components.locations import location
-    from components.sources.listed import parse
-    from training.recipes import recipe_named
-
-    summary = ingest(
-        location(covid_directory),
-        location(kermany_directory),
-        Path(examples.path),
-        archive=location(archive) if archive else None,
-        views=views,
-        seed=seed,
-        folds=folds,
-        split_by=split_by,
-        subset=recipe_named(subset) if subset else None,
-        beam_options=beam_options,
-        sources=parse(sources),
-    )
-    examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})

@@ -17,12 +17,10 @@ from PIL import Image
 from components.errors import UserError
 from components.files import write_aside, write_text
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
-from components.sources.covid_chestxray import MASKS
+from components.sources import covid_chestxray, kermany
 
 # Lies in both directories: whatever comes of them says on every page that it is of phantoms.
 MARKER = "PHANTOMS.txt"
-
-COVID_DIRECTORY, KERMANY_DIRECTORY = "covid-chestxray-dataset", "chest_xray"
 
 # The metadata's columns as in June 2020, with its stray empty one.
 _COLUMNS = (
@@ -187,14 +185,14 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
         raise UserError(f"sample data: {output} is there already; remove it or name another")
     random = np.random.default_rng(seed)
     with write_aside(output) as aside:
-        _covid_source(aside / COVID_DIRECTORY, patients, random)
-        _kermany_source(aside / KERMANY_DIRECTORY, patients, random)
-        for directory in (COVID_DIRECTORY, KERMANY_DIRECTORY):
+        _covid_source(aside / covid_chestxray.DIRECTORY, patients, random)
+        _kermany_source(aside / kermany.DIRECTORY, patients, random)
+        for directory in (covid_chestxray.DIRECTORY, kermany.DIRECTORY):
             write_text(aside / directory / MARKER, "Drawn by cxrflow. These are no radiographs.\n")
 
 
 def _covid_source(directory: Path, patients: int, random: np.random.Generator) -> None:
-    images, masks = directory / "images", directory / MASKS
+    images, masks = directory / "images", directory / covid_chestxray.MASKS
     for folder in (images, masks):
         folder.mkdir(parents=True)
     rows = []

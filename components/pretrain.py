@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from kfp import dsl
 
 from components import divisions, splits
 from components.divisions import HOLD_OUT, TRAIN, VALIDATION
@@ -21,7 +20,6 @@ from components.files import read_json, write_aside, write_json
 from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.progress import logger
 from components.sources import kermany
-from components.step import data_step, training_step
 from components.tables import read_table
 from training import architectures, data, loop
 from training.recipes import Recipe
@@ -184,50 +182,3 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
             f"{tested['id'][common].iloc[0]}. Pretrain with the same data, seed, split and subset as "
             f"it will be used with: `cxrflow pretrain {recipe.name} …`."
         )
-
-
-@data_step
-def choose_step(
-    examples: dsl.Input[dsl.Dataset],
-    recipe: str,
-    seed: int,
-    chosen: dsl.Output[dsl.Dataset],
-) -> None:
-    """Chooses images that a recipe will not be tested on. See `choose`."""
-    from pathlib import Path
-
-    from components.pretrain import choose
-    from training.recipes import recipe_named
-
-    choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)
-
-
-@training_step
-def pretrain_step(
-    chosen: dsl.Input[dsl.Dataset],
-    records: dsl.Input[dsl.Dataset],
-    recipe: str,
-    epochs: str,
-    size: int,
-    precision: str,
-    seed: int,
-    checkpoints: str,
-    base: dsl.Output[dsl.Model],
-) -> None:
-    """Trains a base on chest X-rays. See `pretrain`."""
-    from pathlib import Path
-
-    from components.pretrain import pretrain
-    from training.recipes import recipe_named, with_epochs
-
-    told = pretrain(
-        with_epochs(recipe_named(recipe), epochs),
-        Path(chosen.path),
-        Path(records.path),
-        Path(base.path),
-        Path(checkpoints),
-        size=size,
-        seed=seed,
-        precision=precision,
-    )
-    base.metadata.update({key: told[key] for key in ("recipe", "base", "images", "fingerprint")})

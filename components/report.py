@@ -5,8 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kfp import dsl
-
 from components import pages
 from components.answers import METRICS
 from components.examples import SUMMARY
@@ -14,7 +12,6 @@ from components.files import read_json, write_text
 from components.labels import LABELS
 from components.pages import plots
 from components.rules import RULE_NAMES
-from components.step import data_step
 from components.validate import ANOMALIES, COMPARISONS, drifted, in_words
 
 
@@ -68,25 +65,3 @@ def _by_kind(excluded: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {"source": source, "reason": reason, "images": images}
         for (source, reason), images in ordered
     ]
-
-
-@data_step
-def report_step(
-    examples: dsl.Input[dsl.Dataset],
-    validation: dsl.Input[dsl.Artifact],
-    evaluations: dsl.Input[list[dsl.Artifact]],
-    decision: dsl.Input[dsl.Artifact],
-    page: dsl.Output[dsl.HTML],
-) -> None:
-    """Puts the whole run on one page. See `report`."""
-    from pathlib import Path
-
-    from components.report import report
-
-    report(
-        Path(examples.path),
-        Path(validation.path),
-        [Path(evaluation.path) for evaluation in evaluations],
-        Path(decision.path),
-        Path(page.path),
-    )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from kfp import dsl
 
 from components import evaluate, pages, splits
 from components.answers import METRICS, PREDICTIONS
@@ -15,7 +14,6 @@ from components.files import read_json, write_aside, write_json, write_text
 from components.labels import LABELS
 from components.pages import heat_maps, plots
 from components.progress import logger
-from components.step import training_step
 from components.tables import read_table
 from training import export, loop, metrics
 from training.recipes import Recipe, recipe_named
@@ -227,26 +225,3 @@ def _some(evaluations: Sequence[Path], recipe: Recipe) -> list[dict[str, Any]]:
         wrong = [row for row in members if row["predicted"] != name]
         chosen += [*right[: _EXAMPLES_PER_CLASS - 1], *wrong][:_EXAMPLES_PER_CLASS]
     return chosen
-
-
-@training_step
-def reproduce_step(
-    examples: dsl.Input[dsl.Dataset],
-    models: dsl.Input[list[dsl.Model]],
-    evaluations: dsl.Input[list[dsl.Artifact]],
-    reproduction: dsl.Output[dsl.Artifact],
-    page: dsl.Output[dsl.HTML],
-) -> None:
-    """Shows a published system's figures beside ours. See `reproduce`."""
-    import shutil
-    from pathlib import Path
-
-    from components.reproduce import PAGE, reproduce
-
-    reproduce(
-        Path(examples.path),
-        [Path(model.path) for model in models],
-        [Path(evaluation.path) for evaluation in evaluations],
-        Path(reproduction.path),
-    )
-    shutil.copyfile(Path(reproduction.path, PAGE), page.path)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import tensorflow as tf
-from kfp import dsl
 
 from components import divisions, pretrain
 from components.answers import CHAMPION
@@ -15,7 +14,6 @@ from components.examples import EXAMPLES
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
 from components.sources import covid_chestxray, kermany
-from components.step import training_step
 from components.tables import read_table
 from serving import store
 from serving.store import IMAGES
@@ -194,67 +192,3 @@ def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.
     seen = table["split"].isin([*parts.train, *parts.validation])
     table = table[seen & table["label"].isin(list(recipe.task))]
     return table[["id", "sha256", "split"]].rename(columns={"split": "part"})
-
-
-@training_step
-def train_step(
-    examples: dsl.Input[dsl.Dataset],
-    records: dsl.Input[dsl.Dataset],
-    trial: str,
-    epochs: str,
-    weights: str,
-    precision: str,
-    seed: int,
-    checkpoints: str,
-    job: dict[str, Any],
-    model: dsl.Output[dsl.Model],
-    champion: dsl.Input[dsl.Artifact] = None,
-    lungs: dsl.Input[dsl.Model] = None,
-) -> None:
-    """Trains a recipe, or recipe@division (see `Recipe.trials`), on every GPU there is. See `train`.
-
-    With a `job` on several machines; see `train_job`.
-    """
-    from pathlib import Path
-
-    from components.divisions import HOLD_OUT
-    from components.train import gone_on_from, train
-    from training.recipes import recipe_named, with_epochs
-
-    name, _, division = trial.partition("@")
-    kept = Path(checkpoints or f"{model.path}-checkpoints")
-    said: dict[str, Any] = {
-        "weights": weights,
-        "seed": seed,
-        "precision": precision,
-        "division": division or HOLD_OUT,
-    }
-    inputs: dict[str, Any] = {
-        "examples": Path(examples.path),
-        "start": gone_on_from(Path(champion.path)) if champion else None,
-        "lungs": Path(lungs.path) if lungs else None,
-    }
-    if job:
-        from components.train_job import train_job
-
-        card = train_job(
-            job,
-            {"recipe": name, "epochs": epochs, **said},
-            {"records": Path(records.path)} | {key: one for key, one in inputs.items() if one},
-            Path(model.path),
-            kept,
-        )
-    else:
-        card = train(
-            with_epochs(recipe_named(name), epochs),
-            Path(records.path),
-            Path(model.path),
-            kept,
-            **said,
-            **inputs,
-        )
-    model.metadata.update(
-        {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},
-        recipe=name,
-        framework="tensorflow",
-    )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from kfp import dsl
 
 from components import pages
 from components.divisions import SPLITS
@@ -25,7 +24,6 @@ from components.examples import EXAMPLES, PREVIOUS, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.pages import plots
 from components.progress import logger
-from components.step import data_step
 from components.validation import SCHEMA, WARNINGS
 from components.validation.kept_schema import accepting, unknown
 
@@ -303,30 +301,3 @@ def _missing(feature: Mapping[str, Mapping[str, Any]], kind: str) -> int:
         int(statistics[kind]["common_stats"].get("num_missing", 0))
         for statistics in feature.values()
     )
-
-
-@data_step
-def validate_step(
-    examples: dsl.Input[dsl.Dataset],
-    validation: dsl.Output[dsl.Artifact],
-    page: dsl.Output[dsl.HTML],
-    schema: str = "",
-    served: str = "",
-) -> None:
-    """Holds the examples against the kept schema, with TensorFlow Data Validation. See `validate`."""
-    import shutil
-    from pathlib import Path
-
-    from components.locations import local_copy, location
-    from components.validate import PAGE, validate
-
-    try:
-        validate(
-            Path(examples.path),
-            Path(validation.path),
-            schema=local_copy(location(schema)) if schema else None,
-            served=location(served) if served else None,
-        )
-    finally:
-        if Path(validation.path, PAGE).is_file():
-            shutil.copyfile(Path(validation.path, PAGE), page.path)

@@ -20,7 +20,6 @@ import apache_beam as beam
 import pandas as pd
 import pyarrow.parquet as pq
 import tensorflow as tf
-from kfp import dsl
 
 from components.beam_options import pipeline_options
 from components.errors import UserError
@@ -29,7 +28,6 @@ from components.files import read_json, sha256_of, write_json, write_text
 from components.images import for_tensorflow, to_png
 from components.locations import is_remote, location, reaching, sizes, store
 from components.progress import logger
-from components.step import data_step
 from training import preprocess
 
 MANIFEST = "manifest.json"
@@ -261,37 +259,3 @@ def _describe(
 
 def _counts(labels: pd.Series) -> dict[str, int]:
     return {str(label): int(count) for label, count in labels.value_counts().items()}
-
-
-@data_step
-def write_records_step(
-    examples: dsl.Input[dsl.Dataset],
-    covid_directory: str,
-    kermany_directory: str,
-    beam_options: list[str],
-    sources: list[str],
-    records: dsl.Output[dsl.Dataset],
-    archive: str = "",
-) -> None:
-    """Packs each split's images into TFRecord shards. See `write_records`."""
-    from pathlib import Path
-
-    from components.locations import location
-    from components.sources import covid_chestxray, kermany
-    from components.sources.listed import parse
-    from components.write_records import write_records
-
-    manifest = write_records(
-        Path(examples.path),
-        {
-            covid_chestxray.NAME: location(covid_directory),
-            kermany.NAME: location(kermany_directory),
-            **{name: source.directory for name, source in parse(sources).items()},
-        },
-        Path(records.path),
-        beam_options=beam_options,
-        archive=location(archive) if archive else None,
-    )
-    records.metadata["fingerprint"] = manifest["fingerprint"]
-    for split, described in manifest["splits"].items():
-        records.metadata[f"{split}_records"] = described["records"]

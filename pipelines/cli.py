@@ -504,12 +504,13 @@ def sample_data(
 ) -> None:
     """Draw phantom radiographs in both datasets' layouts, with their quirks, for a first run."""
     from components import phantoms
+    from components.sources import covid_chestxray, kermany
 
     phantoms.write(directory, patients, seed)
     print_rows(
         [
-            ("covid", str(directory / phantoms.COVID_DIRECTORY)),
-            ("kermany", str(directory / phantoms.KERMANY_DIRECTORY)),
+            ("covid", str(directory / covid_chestxray.DIRECTORY)),
+            ("kermany", str(directory / kermany.DIRECTORY)),
         ]
     )
 

@@ -4,13 +4,14 @@ from typing import Any
 
 from kfp import dsl
 
-from components.evaluate import evaluate_step
-from components.ingest import ingest_step
-from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
-from components.reproduce import reproduce_step
-from components.sources.covid_chestxray import FRONTAL_VIEWS
-from components.train import train_step
-from components.write_records import write_records_step
+from components.sources import covid_chestxray, kermany
+from components.steps import (
+    evaluate_step,
+    ingest_step,
+    reproduce_step,
+    train_step,
+    write_records_step,
+)
 from pipelines.targets import LOCAL, Target, job_template, place
 from training.recipes import recipe_named
 
@@ -33,10 +34,10 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
         "they cross-validate, and shows the figures beside the published ones.",
     )
     def pipeline(
-        covid_directory: str = f"{target.data}/{COVID_DIRECTORY}",
-        kermany_directory: str = f"{target.data}/{KERMANY_DIRECTORY}",
+        covid_directory: str = f"{target.data}/{covid_chestxray.DIRECTORY}",
+        kermany_directory: str = f"{target.data}/{kermany.DIRECTORY}",
         trials: list[str] = list(_DEFAULT.trials(_DEFAULT.protocol)),
-        views: list[str] = list(FRONTAL_VIEWS),
+        views: list[str] = list(covid_chestxray.FRONTAL_VIEWS),
         folds: int = 10,
         split_by: str = "patient",
         subset: str = "",

@@ -4,9 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components.ingest import ingest_step
-from components.pretrain import choose_step, pretrain_step
-from components.write_records import write_records_step
+from components.steps import choose_step, ingest_step, pretrain_step, write_records_step
 
 NAME = "cxrflow-pretraining"
 

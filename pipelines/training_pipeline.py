@@ -4,26 +4,24 @@ from typing import Any
 
 from kfp import dsl
 
-from components.audit import audit_step
-from components.champion import champion_step
-from components.check_for_new_data import (
-    NEW,
-    TRAIN,
+from components.answers import DEPLOY, NEW, TRAIN
+from components.rules import GATE
+from components.sources import covid_chestxray, kermany
+from components.steps import (
+    audit_step,
+    champion_step,
     check_for_new_data_step,
     choose_to_train_step,
+    deploy_step,
+    evaluate_step,
+    find_lungs_step,
+    gate_step,
+    ingest_step,
+    report_step,
+    train_step,
+    validate_step,
+    write_records_step,
 )
-from components.deploy import deploy_step
-from components.evaluate import evaluate_step
-from components.find_lungs import find_lungs_step
-from components.gate import DEPLOY, gate_step
-from components.ingest import ingest_step
-from components.phantoms import COVID_DIRECTORY, KERMANY_DIRECTORY
-from components.report import report_step
-from components.rules import GATE
-from components.sources.covid_chestxray import FRONTAL_VIEWS
-from components.train import train_step
-from components.validate import validate_step
-from components.write_records import write_records_step
 from pipelines.targets import LOCAL, Target, job_template, let_into_object_store, place
 from serving import NAME as MODEL_NAME
 from training.recipes import CANDIDATES
@@ -45,11 +43,11 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         "the best.",
     )
     def pipeline(
-        covid_directory: str = f"{target.data}/{COVID_DIRECTORY}",
-        kermany_directory: str = f"{target.data}/{KERMANY_DIRECTORY}",
+        covid_directory: str = f"{target.data}/{covid_chestxray.DIRECTORY}",
+        kermany_directory: str = f"{target.data}/{kermany.DIRECTORY}",
         sources: list[str] = [],
         external: list[str] = [],
-        views: list[str] = list(FRONTAL_VIEWS),
+        views: list[str] = list(covid_chestxray.FRONTAL_VIEWS),
         recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
         epochs: str = "",

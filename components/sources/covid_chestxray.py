@@ -22,6 +22,7 @@ from components.locations import names
 from components.sources import Row
 
 NAME = "covid-chestxray"
+DIRECTORY = "covid-chestxray-dataset"
 WHERE_TO_GET_IT = "https://github.com/ieee8023/covid-chestxray-dataset"
 FRONTAL_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
 

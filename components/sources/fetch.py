@@ -28,7 +28,6 @@ _WANTED = ("annotations/", "images/", "metadata.csv")
 
 MENDELEY = "https://data.mendeley.com"
 _DATASET, _VERSION, _ARCHIVE = "rscbjbr9sj", 2, "ChestXRay2017.zip"
-_FOLDER = "chest_xray"
 
 _AT_ONCE = 8
 _PASSING = (408, 429, 500, 502, 503, 504)
@@ -71,7 +70,7 @@ def fetch_covid(
     Raises:
       UserError: it cannot be had whole.
     """
-    target = directory / "covid-chestxray-dataset"
+    target = directory / covid_chestxray.DIRECTORY
     with _client() as client:
         tree = _asked(
             client, f"{github}/repos/{_REPOSITORY}/git/trees/{commit}?recursive=1", covid_chestxray
@@ -103,7 +102,7 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
     Raises:
       UserError: it cannot be had whole.
     """
-    target, archive = directory / _FOLDER, directory / _ARCHIVE
+    target, archive = directory / kermany.DIRECTORY, directory / _ARCHIVE
     if target.is_dir():
         logger.info("%s is there already", target)
         return target
@@ -124,9 +123,9 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
     logger.info("unpacking %s", archive)
     with write_aside(target) as aside, zipfile.ZipFile(archive) as packed:
         for member in packed.namelist():  # besides, macOS has packed what it knows of each file
-            if member.startswith(f"{_FOLDER}/") and not member.endswith("/.DS_Store"):
+            if member.startswith(f"{kermany.DIRECTORY}/") and not member.endswith("/.DS_Store"):
                 packed.extract(member, aside)
-        (aside / _FOLDER).rename(aside.with_suffix(".unpacked"))
+        (aside / kermany.DIRECTORY).rename(aside.with_suffix(".unpacked"))
         aside.rmdir()
         aside.with_suffix(".unpacked").rename(aside)
     archive.unlink()

@@ -18,6 +18,7 @@ from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.sources import Row
 
 NAME = "kermany"
+DIRECTORY = "chest_xray"
 WHERE_TO_GET_IT = "https://data.mendeley.com/datasets/rscbjbr9sj/2 (ChestXRay2017.zip)"
 
 _PNEUMONIA = re.compile(r"(person\d+)_(bacteria|virus)_")

@@ -1,0 +1,498 @@
+"""Every step: what it takes and gives, in the order of a run. What a step does is in the module it calls.
+
+KFP keeps nothing but the source of each function: its body imports what it needs, and does no more than
+call. What the parameters mean is said by the functions that are called, and by the pipelines.
+"""
+
+import functools
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from kfp import dsl
+
+
+def _step(target: str) -> Callable[[Callable[..., Any]], Any]:
+    # The images hold this package and KFP already, so nothing is installed when a step starts.
+    image = f"cxrflow-{target}:{version('cxrflow')}"
+    return functools.partial(dsl.component, base_image=image, install_kfp_package=False)
+
+
+data_step, training_step, serving_step = (_step(one) for one in ("data", "training", "serving"))
+
+
+@data_step
+def check_for_new_data_step(
+    covid_directory: str,
+    kermany_directory: str,
+    views: list[str],
+    archive: str,
+    if_new: bool,
+    sources: list[str],
+) -> str:
+    """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
+    from components.answers import NEW
+
+    if not if_new:
+        return NEW
+
+    from components.check_for_new_data import check_for_new_data
+    from components.locations import location
+    from components.sources.listed import parse
+
+    return check_for_new_data(
+        location(covid_directory),
+        location(kermany_directory),
+        location(archive) if archive else None,
+        views=views,
+        sources=parse(sources),
+    )
+
+
+@data_step
+def ingest_step(
+    covid_directory: str,
+    kermany_directory: str,
+    views: list[str],
+    seed: int,
+    beam_options: list[str],
+    sources: list[str],
+    examples: dsl.Output[dsl.Dataset],
+    folds: int = 0,
+    split_by: str = "patient",
+    subset: str = "",
+    archive: str = "",
+) -> None:
+    """Reads the datasets, checks every image and splits by patient. See `ingest`."""
+    from pathlib import Path
+
+    from components.ingest import ingest
+    from components.locations import location
+    from components.sources.listed import parse
+    from training.recipes import recipe_named
+
+    summary = ingest(
+        location(covid_directory),
+        location(kermany_directory),
+        Path(examples.path),
+        archive=location(archive) if archive else None,
+        views=views,
+        seed=seed,
+        folds=folds,
+        split_by=split_by,
+        subset=recipe_named(subset) if subset else None,
+        beam_options=beam_options,
+        sources=parse(sources),
+    )
+    examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})
+
+
+@data_step
+def validate_step(
+    examples: dsl.Input[dsl.Dataset],
+    validation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    schema: str = "",
+    served: str = "",
+) -> None:
+    """Holds the examples against the kept schema, with TensorFlow Data Validation. See `validate`."""
+    import shutil
+    from pathlib import Path
+
+    from components.locations import local_copy, location
+    from components.validate import PAGE, validate
+
+    try:
+        validate(
+            Path(examples.path),
+            Path(validation.path),
+            schema=local_copy(location(schema)) if schema else None,
+            served=location(served) if served else None,
+        )
+    finally:
+        if Path(validation.path, PAGE).is_file():
+            shutil.copyfile(Path(validation.path, PAGE), page.path)
+
+
+@data_step
+def choose_to_train_step(
+    examples: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Artifact],
+    archive: str,
+    if_new: bool,
+    new_covid: int,
+    reason: dsl.Output[dsl.Markdown],
+) -> str:
+    """Decides whether enough is new for a training. See `choose_to_train`."""
+    from pathlib import Path
+
+    from components.check_for_new_data import choose_to_train
+    from components.locations import location
+
+    choice, why = choose_to_train(
+        Path(examples.path),
+        Path(validation.path),
+        location(archive) if archive else None,
+        new_covid,
+        if_new=if_new,
+    )
+    Path(reason.path).write_text(why + "\n")
+    return choice
+
+
+@data_step
+def write_records_step(
+    examples: dsl.Input[dsl.Dataset],
+    covid_directory: str,
+    kermany_directory: str,
+    beam_options: list[str],
+    sources: list[str],
+    records: dsl.Output[dsl.Dataset],
+    archive: str = "",
+) -> None:
+    """Packs each split's images into TFRecord shards. See `write_records`."""
+    from pathlib import Path
+
+    from components.locations import location
+    from components.sources import covid_chestxray, kermany
+    from components.sources.listed import parse
+    from components.write_records import write_records
+
+    manifest = write_records(
+        Path(examples.path),
+        {
+            covid_chestxray.NAME: location(covid_directory),
+            kermany.NAME: location(kermany_directory),
+            **{name: source.directory for name, source in parse(sources).items()},
+        },
+        Path(records.path),
+        beam_options=beam_options,
+        archive=location(archive) if archive else None,
+    )
+    records.metadata["fingerprint"] = manifest["fingerprint"]
+    for split, described in manifest["splits"].items():
+        records.metadata[f"{split}_records"] = described["records"]
+
+
+@training_step
+def find_lungs_step(
+    covid_directory: str,
+    examples: dsl.Input[dsl.Dataset],
+    records: dsl.Input[dsl.Dataset],
+    seed: int,
+    checkpoints: str,
+    lungs: dsl.Output[dsl.Model],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Trains the lung segmenter from the dataset's masks. See `find_lungs`."""
+    import shutil
+    from pathlib import Path
+
+    from components.find_lungs import PAGE, find_lungs
+    from components.locations import location
+
+    card = find_lungs(
+        location(covid_directory),
+        Path(examples.path),
+        Path(records.path),
+        Path(lungs.path),
+        seed=seed,
+        kept=Path(checkpoints) if checkpoints else None,
+    )
+    shutil.copyfile(Path(lungs.path, PAGE), page.path)
+    lungs.metadata.update({key: card[key] for key in ("dice", "trained_on", "tested_on")})
+
+
+@serving_step
+def champion_step(
+    records: dsl.Input[dsl.Dataset],
+    store: str,
+    name: str,
+    namespace: str,
+    go_on: bool,
+    champion: dsl.Output[dsl.Artifact],
+) -> None:
+    """Asks the version that is served about the test split. See `champion`."""
+    from pathlib import Path
+
+    from components.champion import champion as ask
+    from serving.inference_service import InferenceService
+
+    ask(
+        store,
+        name,
+        Path(records.path),
+        Path(champion.path),
+        service=InferenceService(namespace, name) if namespace else None,
+        go_on=go_on,
+    )
+
+
+@training_step
+def train_step(
+    examples: dsl.Input[dsl.Dataset],
+    records: dsl.Input[dsl.Dataset],
+    trial: str,
+    epochs: str,
+    weights: str,
+    precision: str,
+    seed: int,
+    checkpoints: str,
+    job: dict[str, Any],
+    model: dsl.Output[dsl.Model],
+    champion: dsl.Input[dsl.Artifact] = None,
+    lungs: dsl.Input[dsl.Model] = None,
+) -> None:
+    """Trains a recipe on every GPU there is, with a `job` on several machines. See `train_trial`."""
+    from pathlib import Path
+
+    from components.trial import train_trial
+
+    card = train_trial(
+        trial,
+        Path(examples.path),
+        Path(records.path),
+        Path(model.path),
+        Path(checkpoints or f"{model.path}-checkpoints"),
+        epochs=epochs,
+        weights=weights,
+        seed=seed,
+        precision=precision,
+        champion=Path(champion.path) if champion else None,
+        lungs=Path(lungs.path) if lungs else None,
+        job=job,
+    )
+    model.metadata.update(
+        {key: card[key] for key in ("starting_point", "fingerprint", "parameters", "seed")},
+        recipe=card["recipe"]["name"],
+        framework="tensorflow",
+    )
+
+
+@training_step
+def evaluate_step(
+    model: dsl.Input[dsl.Model],
+    records: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Judges one candidate on the test split, through its exported signature. See `evaluate`."""
+    import shutil
+    from pathlib import Path
+
+    from components.evaluate import PAGE, evaluate, show
+
+    evaluation.metadata["recipe"] = model.metadata["recipe"]
+    evaluate(Path(model.path), Path(records.path), Path(evaluation.path))
+    shutil.copyfile(Path(evaluation.path, PAGE), page.path)
+    show(Path(evaluation.path), metrics, classification)
+
+
+@training_step
+def audit_step(
+    model: dsl.Input[dsl.Model],
+    records: dsl.Input[dsl.Dataset],
+    examples: dsl.Input[dsl.Dataset],
+    lungs: dsl.Input[dsl.Model],
+    gate: str,
+    external: list[str],
+    checkpoints: str,
+    audit: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Measures whether a candidate decides by the lungs. See `audit`."""
+    import shutil
+    from pathlib import Path
+
+    from components.answers import AUDIT_PAGE
+    from components.audit import audit as measure
+    from components.rules import parse
+    from components.sources import listed
+
+    measure(
+        Path(model.path),
+        Path(records.path),
+        Path(examples.path),
+        Path(lungs.path),
+        Path(audit.path),
+        external=listed.parse(external),
+        gate=parse(gate),
+        kept=Path(checkpoints) if checkpoints else None,
+    )
+    audit.metadata["recipe"] = model.metadata["recipe"]
+    shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)
+
+
+@data_step
+def gate_step(
+    models: dsl.Input[list[dsl.Model]],
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    audits: dsl.Input[list[dsl.Artifact]],
+    thresholds: str,
+    decision: dsl.Output[dsl.Artifact],
+    winner: dsl.Output[dsl.Model],
+    winners_evaluation: dsl.Output[dsl.Artifact],
+    winners_audit: dsl.Output[dsl.Artifact],
+    champion: dsl.Input[dsl.Artifact],
+    examples: dsl.Input[dsl.Dataset],
+    archive: str,
+) -> str:
+    """Lets a candidate pass only if the recall of every class does, and its audit. See `decide`."""
+    from pathlib import Path
+
+    from components.answers import DEPLOY, KEEP
+    from components.gate import gate, record
+    from components.locations import location
+    from components.rules import parse
+
+    decided = gate(
+        [Path(evaluation.path) for evaluation in evaluations],
+        parse(thresholds),
+        Path(decision.path),
+        Path(champion.path),
+        [Path(audit.path) for audit in audits],
+    )
+    record(decided, Path(examples.path), location(archive) if archive else None)
+    for made, found in (
+        (winner, models),
+        (winners_evaluation, evaluations),
+        (winners_audit, audits),
+    ):
+        for one in found:
+            if one.metadata["recipe"] == decided["winner"]:
+                made.uri = one.uri
+                made.metadata.update(one.metadata)
+    return DEPLOY if decided["winner"] else KEEP
+
+
+@data_step
+def report_step(
+    examples: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Artifact],
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    decision: dsl.Input[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Puts the whole run on one page. See `report`."""
+    from pathlib import Path
+
+    from components.report import report
+
+    report(
+        Path(examples.path),
+        Path(validation.path),
+        [Path(evaluation.path) for evaluation in evaluations],
+        Path(decision.path),
+        Path(page.path),
+    )
+
+
+@serving_step
+def deploy_step(
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    audit: dsl.Input[dsl.Artifact],
+    decision: dsl.Input[dsl.Artifact],
+    store: str,
+    name: str,
+    server: str,
+    namespace: str,
+    canary: str,
+    canary_minutes: float,
+    run: str,
+    archive: str,
+    report: dsl.Output[dsl.Markdown],
+) -> str:
+    """Publishes the winner into the model store and has it served. See `deploy`."""
+    from pathlib import Path
+
+    from components.deploy import deploy
+    from serving.inference_service import InferenceService
+    from serving.rollout import Policy, parse_steps
+
+    return deploy(
+        Path(model.path),
+        Path(evaluation.path),
+        Path(audit.path),
+        Path(decision.path),
+        store,
+        name,
+        server=Path(server) if server else None,
+        service=InferenceService(namespace, name) if namespace else None,
+        policy=Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes),
+        run=run,
+        archive=archive,
+        report=Path(report.path),
+    )
+
+
+@training_step
+def reproduce_step(
+    examples: dsl.Input[dsl.Dataset],
+    models: dsl.Input[list[dsl.Model]],
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    reproduction: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Shows a published system's figures beside ours. See `reproduce`."""
+    import shutil
+    from pathlib import Path
+
+    from components.reproduce import PAGE, reproduce
+
+    reproduce(
+        Path(examples.path),
+        [Path(model.path) for model in models],
+        [Path(evaluation.path) for evaluation in evaluations],
+        Path(reproduction.path),
+    )
+    shutil.copyfile(Path(reproduction.path, PAGE), page.path)
+
+
+@data_step
+def choose_step(
+    examples: dsl.Input[dsl.Dataset],
+    recipe: str,
+    seed: int,
+    chosen: dsl.Output[dsl.Dataset],
+) -> None:
+    """Chooses images that a recipe will not be tested on. See `choose`."""
+    from pathlib import Path
+
+    from components.pretrain import choose
+    from training.recipes import recipe_named
+
+    choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)
+
+
+@training_step
+def pretrain_step(
+    chosen: dsl.Input[dsl.Dataset],
+    records: dsl.Input[dsl.Dataset],
+    recipe: str,
+    epochs: str,
+    size: int,
+    precision: str,
+    seed: int,
+    checkpoints: str,
+    base: dsl.Output[dsl.Model],
+) -> None:
+    """Trains a base on chest X-rays. See `pretrain`."""
+    from pathlib import Path
+
+    from components.pretrain import pretrain
+    from training.recipes import recipe_named, with_epochs
+
+    told = pretrain(
+        with_epochs(recipe_named(recipe), epochs),
+        Path(chosen.path),
+        Path(records.path),
+        Path(base.path),
+        Path(checkpoints),
+        size=size,
+        seed=seed,
+        precision=precision,
+    )
+    base.metadata.update({key: told[key] for key in ("recipe", "base", "images", "fingerprint")})
