@@ -189,6 +189,7 @@ def audit(
         version=version("cxrflow"),
         fingerprint=manifest["fingerprint"],
         phantoms=found["phantoms"],
+        quick=recipe.quick,
         audit=found,
         classes=recipe.classes,
         levels=plots.levels(

@@ -47,7 +47,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
 
     Returns:
       what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `division`,
-      `starting_point` and `fingerprint` (of the test images' dataset).
+      `starting_point`, `quick` (see `Recipe`) and `fingerprint` (of the test images' dataset).
 
     Raises:
       UserError: the records are not whole, or the test split lacks a class.
@@ -69,6 +69,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         "transfer_learning": card["transfer_learning"],
         "fingerprint": manifest["fingerprint"],
         "phantoms": card["phantoms"] or manifest["phantoms"],
+        "quick": recipe.quick,
     }
     curves = roc_curves(predictions, recipe.classes)
     gallery = _gallery(predictions, images, recipe, exported)
@@ -77,6 +78,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         version=version("cxrflow"),
         fingerprint=manifest["fingerprint"],
         phantoms=figures["phantoms"],
+        quick=figures["quick"],
         card=card,
         metrics=figures,
         history=plots.history([pd.read_csv(model / loop.HISTORY)]),

@@ -1,6 +1,5 @@
 """Step `find_lungs`: trains the lung segmenter, by which the audit tells what a model looks at."""
 
-import hashlib
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components import pages
-from components.divisions import TEST, TRAIN
+from components.divisions import TEST, TRAIN, VALIDATION
 from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, sha256_of, write_aside, write_json, write_text
@@ -20,12 +19,14 @@ from components.progress import logger
 from components.sources import covid_chestxray
 from components.tables import read_table
 from training import data, lungs
+from training import kept as keeping
 from training.recipes import RECIPES
 
 PAGE = "lungs.html"
 
-EPOCHS = 30
 _FEWEST = 4
+# Masks are compared at this side, whatever the network's own is.
+_JUDGED_SIDE = 128
 _SHOWN = 12
 _SHOWN_SIDE = 224
 
@@ -36,11 +37,10 @@ def find_lungs(
     records: Path,
     output: Path,
     *,
-    epochs: int = EPOCHS,
     seed: int = 0,
     kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains the segmenter on the masks of the training split; those of the test split judge it.
+    """Trains the segmenter on the training split's masks; validation says when to stop, test how good it is.
 
     Args:
       covid_directory: the covid-chestxray-dataset, with masks in `annotations/`.
@@ -48,13 +48,13 @@ def find_lungs(
       records: the TFRecords, of whose test split some images of every source are shown on the page.
       output: a directory to be made, with the network (see `training.lungs`), `lungs.json` and
         `lungs.html`. Written aside and renamed.
-      epochs: passes over the training masks.
       seed: of initial weights and of the changes that images undergo.
       kept: a directory that outlives the step, where the network is kept for the same masks; or None.
 
     Returns:
       what `lungs.json` says: `dice`, the mean over the test split's masks, `worst`, the lowest of them,
-      `trained_on` and `tested_on`, numbers of masks, and `digest` of all that it depends on.
+      `trained_on`, `watched` and `tested_on`, numbers of masks, and `validation`, the Dice coefficients of
+      those that were watched, as training went on.
 
     Raises:
       UserError: there are too few masks.
@@ -63,52 +63,48 @@ def find_lungs(
     table = table[table["source"] == covid_chestxray.NAME]
     masks = covid_chestxray.masks(covid_directory, table["path"])
     table = table[table["path"].isin(masks)]
-    counts = table["split"].value_counts()
-    if counts.get(TRAIN, 0) < _FEWEST or not counts.get(TEST, 0):
+    counts = {split: int((table["split"] == split).sum()) for split in (TRAIN, VALIDATION, TEST)}
+    if counts[TRAIN] < _FEWEST or not counts[VALIDATION] or not counts[TEST]:
         raise UserError(
-            f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of "
-            f"{counts.get(TRAIN, 0)} training and {counts.get(TEST, 0)} test images; at least "
-            f"{_FEWEST} and 1 are needed. They come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+            f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of {counts[TRAIN]} training, "
+            f"{counts[VALIDATION]} validation and {counts[TEST]} test images; at least {_FEWEST}, 1 and 1 "
+            f"are needed. They come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
         )
-    digest = hashlib.sha256(
-        repr(
-            (
-                [(path, sha256_of(masks[path])) for path in sorted(table["path"])],
-                table.sort_values("path")[["sha256", "split"]].values.tolist(),
-                (epochs, seed, tf.__version__),
-            )
-        ).encode()
-    ).hexdigest()[:16]
-    there = kept / f"lungs-{digest}" if kept else None
+    table = table.sort_values("path")
+    digests = [sha256_of(masks[path]) for path in table["path"]]
+    images = table[["sha256", "split"]].values.tolist()
+    name = keeping.name("lungs", images, digests, seed)
+    there = kept / name if kept else None
     if there and there.is_dir():
         logger.info("the lung segmenter of these %d masks is there already", len(table))
         with write_aside(output) as aside:
             shutil.copytree(there, aside)
         return dict(read_json(output / lungs.CARD))
 
-    images, truth = (
-        {
-            split: np.stack([read(path) for path in table.loc[table["split"] == split, "path"]])
-            for split in (TRAIN, TEST)
-        }
-        for read in (
-            lambda path: lungs.shown(for_tensorflow((covid_directory / path).read_bytes())),
-            lambda path: (lungs.shown(masks[path].read_bytes()) > 127).astype(np.float32),
-        )
-    )
-    logger.info("learning where the lungs are from %d masks", len(images[TRAIN]))
+    def of(split: str) -> tuple[np.ndarray, np.ndarray]:
+        paths = table.loc[table["split"] == split, "path"]
+        pixels = [
+            lungs.shown(for_tensorflow((covid_directory / path).read_bytes())) for path in paths
+        ]
+        return np.stack(pixels), np.stack([_mask(masks[path], lungs.SIDE) for path in paths])
+
+    logger.info("learning where the lungs are from %d masks", counts[TRAIN])
     model = lungs.build(seed)
-    lungs.train(model, images[TRAIN], truth[TRAIN], epochs, seed)
-    found = lungs.find(model, images[TEST]).numpy()
-    dices = [float(lungs.dice(truth[TEST][i : i + 1], found[i : i + 1])) for i in range(len(found))]
+    validation = lungs.train(model, of(TRAIN), of(VALIDATION), seed)
+    tested = table.loc[table["split"] == TEST, "path"]
+    found = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
+    dices = [
+        float(lungs.dice(_mask(masks[path], _JUDGED_SIDE)[np.newaxis], seen[tf.newaxis]))
+        for path, seen in zip(tested, found, strict=True)
+    ]
     card = {
         "dice": float(np.mean(dices)),
         "worst": float(min(dices)),
-        "trained_on": len(images[TRAIN]),
-        "tested_on": len(dices),
-        "epochs": epochs,
+        "trained_on": counts[TRAIN],
+        "watched": counts[VALIDATION],
+        "tested_on": counts[TEST],
+        "validation": validation,
         "seed": seed,
-        "digest": digest,
     }
     summary = read_json(examples / SUMMARY)
     page = pages.render(
@@ -135,6 +131,10 @@ def find_lungs(
     return card
 
 
+def _mask(file: Path, side: int) -> np.ndarray:
+    return (lungs.shown(file.read_bytes(), side) > 127).astype(np.float32)
+
+
 def _gallery(model: Any, records: Path) -> list[dict[str, str]]:
     """Returns some test images of every source, with the lungs' outline."""
     manifest = data.read_manifest(records)
@@ -148,7 +148,7 @@ def _gallery(model: Any, records: Path) -> list[dict[str, str]]:
     rows = []
     for source, of_source in sorted(chosen.items()):
         for identity, content in of_source[: _SHOWN // len(chosen)]:
-            pixels = tf.image.resize(lungs.shown(content), (_SHOWN_SIDE, _SHOWN_SIDE)).numpy()
+            pixels = lungs.shown(content, _SHOWN_SIDE)
             mask = lungs.find(model, pixels[np.newaxis])[0].numpy()
             eroded = -tf.nn.max_pool2d(-mask[np.newaxis], 5, 1, "SAME")[0].numpy()
             outline = (mask - eroded) > 0

@@ -37,6 +37,7 @@ def written(
         version=card["versions"]["cxrflow"],
         fingerprint=card["fingerprint"],
         phantoms=card["phantoms"],
+        quick=card["recipe"]["quick"],
         name=card["recipe"]["name"],
         card=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text)),
     )

@@ -29,11 +29,13 @@ def report(
     """
     summary = read_json(examples / SUMMARY)
     decided = read_json(decision)
+    metrics = [read_json(evaluation / METRICS) for evaluation in evaluations]
     page = pages.render(
         "report.html",
         version=version("cxrflow"),
         fingerprint=summary["fingerprint"],
         phantoms=summary["phantoms"],
+        quick=any(one["quick"] for one in metrics),
         labels=LABELS,
         summary=summary,
         excluded=_by_kind(summary["excluded"]),
@@ -43,7 +45,7 @@ def report(
             for comparison in read_json(validation / COMPARISONS)
             for measure in drifted(comparison)
         ],
-        evaluations=[read_json(evaluation / METRICS) for evaluation in evaluations],
+        evaluations=metrics,
         decision=decided,
         recalls=plots.recalls(decided["candidates"]),
         recalled=[

@@ -132,6 +132,13 @@ def run(
         str, typer.Option(help="Least recall by class (default: every other), and rules of trust.")
     ] = "covid=0.9,default=0.7",
     output: Output = OUTPUT,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A first look within minutes: smaller images, few epochs. Not the papers' networks.",
+        ),
+    ] = False,
     epochs: Epochs = "",
     weights: Weights = "imagenet",
     precision: ChosenPrecision = "auto",
@@ -161,11 +168,13 @@ def run(
     from serving import NAME
     from serving import local as servers
     from serving.store import newest
-    from training.recipes import recipe_named, with_epochs
+    from training.recipes import quick_name, recipe_named, with_epochs
 
     names = parts_of(recipes)
     for name in names:
         with_epochs(recipe_named(name), epochs)
+    if quick:
+        names = [quick_name(name) for name in names]
     rules.parse(gate)
     home = output.resolve()
     done = local.run(
@@ -188,7 +197,7 @@ def run(
             "new_covid": new_covid,
             "schema": absolute(schema) if schema else "",
             "served": absolute(served) if served else "",
-            "checkpoints": str(home / "checkpoints"),
+            "checkpoints": _checkpoints(absolute(archive or home / "archive"), home),
             "store": absolute(store or home / "store"),
             "server": str(home / "server") if serve else "",
         },
@@ -239,6 +248,7 @@ def list_recipes() -> None:
             ("+lungs", "is shown the lungs alone, cropped and equalised, the rest blanked"),
             ("+augmented", "images are exposed, blurred and turned otherwise in each epoch"),
             ("+balanced", "the sources of a class weigh alike"),
+            ("+quick", "a first look on small images and for few epochs, as `run --quick` takes"),
         ]
     )
 
@@ -535,6 +545,11 @@ def _pretraining() -> Any:
     from pipelines.pretraining import pretraining_pipeline
 
     return pretraining_pipeline()
+
+
+def _checkpoints(archive: str, home: Path) -> str:
+    """Returns where trainings are kept: beside the data that they are of, where every run finds them."""
+    return str(home / "checkpoints" if is_remote(archive) else Path(archive, "checkpoints"))
 
 
 def _specs(texts: list[str] | None) -> list[str]:

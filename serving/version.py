@@ -50,7 +50,7 @@ class Version:
     Attributes:
       directory: of the model store.
       about: what clients may know: `name`, `version`, `recipe`, `classes`, `starting_point`,
-        `phantoms`, `fingerprint` of the data, and `recall`, rows of `class` and `recall` with its
+        `phantoms`, `quick`, `fingerprint` of the data, and `recall`, rows of `class` and `recall` with its
         interval on the pipeline's test split.
       classes: in the order of the probabilities.
       classify: from float32 [height, width, 1] in 0..255 to a `Classified`.
@@ -148,6 +148,7 @@ def _about(directory: Path) -> dict[str, Any]:
             "classes": card["recipe"]["classes"],
             "starting_point": card["starting_point"],
             "phantoms": card["phantoms"],
+            "quick": card["recipe"].get("quick", False),  # which earlier releases did not write
             "fingerprint": card["fingerprint"],
             "recall": [{"class": row["class"], **row["recall"]} for row in winner["checks"]],
         }

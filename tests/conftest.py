@@ -95,9 +95,7 @@ def lungs(
     from components.find_lungs import find_lungs
 
     directory = tmp_path_factory.mktemp("find_lungs")
-    find_lungs(
-        covid_directory, examples, records, directory / "lungs", epochs=30, kept=directory / "kept"
-    )
+    find_lungs(covid_directory, examples, records, directory / "lungs", kept=directory / "kept")
     return directory / "lungs"
 
 

@@ -69,6 +69,16 @@ def _part(manifest: Mapping[str, Any], part: str) -> Mapping[str, Any]:
     return described
 
 
+def content(manifest: Mapping[str, Any], parts: Sequence[str]) -> list[list[str]]:
+    """Returns what stands for the content of parts of the records: each shard's name and SHA-256.
+
+    Args:
+      parts: splits or folds.
+    """
+    shards = [shard for part in parts for shard in _part(manifest, part)["shards"]]
+    return sorted([shard["name"], shard["sha256"]] for shard in shards)
+
+
 def class_weights(counts: Mapping[str, int]) -> list[float]:
     """Returns the weight of each class's images: images / (classes x images of the class).
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
-from training import data, lungs
+from training import data, kept, lungs
 from training.recipes import Recipe
 from training.views import Change, to_pixels
 
@@ -51,7 +51,12 @@ def inputs(
     Returns:
       elements (features, class, id): float32, of the base's output shape; scalar int32; scalar string.
     """
-    home = store / f"{recipe.base}-{_key(base, segmenter, change)}"
+    home = store / kept.name(
+        recipe.base,
+        [base.input_shape, base.output_shape, base.compute_dtype, lungs.digest(base)],
+        segmenter and lungs.digest(segmenter),
+        change and change.name,
+    )
     images = data.encoded_images(records, manifest, recipe, parts)
     digests, others = [], []
     for content, position, identity in images.as_numpy_iterator():
@@ -127,17 +132,3 @@ def _places(home: Path) -> _Places:
         for index in sorted(home.glob("*.json"))
         for row, digest in enumerate(read_json(index))
     }
-
-
-def _key(base: keras.Model, segmenter: keras.Model | None, change: Change | None) -> str:
-    """Names everything that features depend on besides the image."""
-    digest = hashlib.sha256()
-    of_model = (base.input_shape, base.output_shape, base.compute_dtype, tf.__version__)
-    digest.update(repr(of_model).encode())
-    for weight in base.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    if segmenter:
-        digest.update(lungs.digest(segmenter).encode())
-    if change:
-        digest.update(change.name.encode())
-    return digest.hexdigest()[:16]

@@ -1,6 +1,5 @@
 """The training loop: a recipe on TFRecords, on every GPU there is, resumable at any epoch."""
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import tensorflow as tf
 from components import divisions
 from components.files import sha256_of, write_aside
 from components.progress import logger
-from training import architectures, data, export, features, lungs, workers
+from training import architectures, data, export, features, kept, lungs, workers
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 from training.views import Change
@@ -72,9 +71,9 @@ def train(
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
 
-    After every epoch the whole state is written below `checkpoints`, under a key made of everything
-    the result depends on. Killed and begun again with the same arguments, training goes on after the
-    last whole epoch and ends with the same weights.
+    After every epoch the whole state is written below `checkpoints`, under a name made of everything
+    the result depends on (see `training.kept`). A killed training that is started again with the same
+    arguments continues after its last whole epoch and ends with the same weights.
 
     A frozen base is run once an image, not once an epoch: its head trains on the kept features,
     which lie below `checkpoints`, too (see `training.features`).
@@ -110,19 +109,16 @@ def train(
     batch, learning_rate = scaled(recipe, replicas)
     images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
 
-    key = _key(
+    directory = checkpoints / kept.training(
         recipe,
-        manifest["fingerprint"],
-        division,
-        weights,
-        start,
-        segmenter,
-        change,
-        seed,
-        policy,
-        batch,
+        data.content(manifest, [*parts.train, *parts.validation]),
+        start=_start(recipe, weights, start),
+        segmenter=segmenter and lungs.digest(segmenter),
+        change=change and change.name,
+        seed=seed,
+        policy=policy,
+        batch=batch,
     )
-    directory = checkpoints / f"{recipe.name}-{key}"
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, architectures.NONE if start else weights, seed)
         if start:
@@ -131,7 +127,14 @@ def train(
         trained = model.get_layer(architectures.HEAD) if recipe.frozen else model
         _shorten_averages(trained, steps * recipe.epochs)
         trained.compile(
-            keras.optimizers.Adam(learning_rate), loss_of(recipe), weighted_metrics=["accuracy"]
+            keras.optimizers.Adam(
+                # To zero, because the last of few steps must not decide what few test images show.
+                keras.optimizers.schedules.CosineDecay(learning_rate, steps * recipe.epochs)
+                if recipe.quick
+                else learning_rate
+            ),
+            loss_of(recipe),
+            weighted_metrics=["accuracy"],
         )
         trained.optimizer.build(trained.trainable_variables)
         state = _State(trained, directory, workers.leads(strategy))
@@ -410,25 +413,10 @@ def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
     return copy
 
 
-def _key(
-    recipe: Recipe,
-    fingerprint: str,
-    division: str,
-    weights: str,
-    start: Path | None,
-    segmenter: keras.Model | None,
-    change: Change | None,
-    seed: int,
-    policy: str,
-    batch: int,
-) -> str:
-    """Names everything that the result depends on, weights by what is in them."""
+def _start(recipe: Recipe, weights: str, start: Path | None) -> str:
+    """Returns what stands for the weights that training starts from: of a file, what is in it."""
     if start:
-        begun = export.digest_of_weights(start)
-    elif weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained:
-        begun = weights
-    else:
-        begun = sha256_of(architectures.weights_file(recipe, weights))
-    seen = (lungs.digest(segmenter) if segmenter else "") + (change.name if change else "")
-    parts = (repr(recipe), fingerprint, division, begun, seen, seed, policy, batch, tf.__version__)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+        return export.digest_of_weights(start)
+    if weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained:
+        return weights if recipe.pretrained else architectures.NONE
+    return sha256_of(architectures.weights_file(recipe, weights))

@@ -3,10 +3,10 @@
 Adding a recipe is adding it here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from components.divisions import divisions
 from components.errors import UserError
@@ -53,6 +53,8 @@ class Recipe:
       view: what of an image the network is shown: all of it, or the lungs alone; see `training.views`.
       augmented: whether images are exposed and acquired otherwise in each epoch; see `training.augment`.
       balanced: whether the sources of a class weigh alike; see `data.image_weights`.
+      quick: whether it is a first look, on small images and for few epochs in which the learning rate
+        falls to zero: not the network that the paper describes.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Recipe:
     view: Literal["full", "lungs"] = "full"
     augmented: bool = False
     balanced: bool = False
+    quick: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -250,12 +253,33 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe
 CANDIDATES = ("coronet-4class", "cnn-dubey")
 
 
-# What no paper did, against shortcuts: `<recipe>+<variant>`, several of them in this order.
-VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+# A side in pixels and epochs for a first look. Xception takes no smaller image than 71 pixels; the rest is
+# measured: `make bench ONLY=demo`, and docs/recipes.md.
+_QUICK_SIDE = {"dubey": 64, "resnet50": 64, "vgg16": 64, "xception": 75}
+_QUICK_EPOCHS, _QUICK_EPOCHS_OF_A_DEEP_NETWORK, _QUICK_BATCH = 20, 5, 16
+
+
+def _quick(recipe: Recipe) -> Recipe:
+    side = _QUICK_SIDE[recipe.base]
+    # The features of a frozen base are computed once, so that epochs cost next to nothing.
+    light = recipe.frozen or recipe.base == "dubey"
+    return replace(
+        recipe,
+        quick=True,
+        input_size=(side, side),
+        epochs=_QUICK_EPOCHS if light else _QUICK_EPOCHS_OF_A_DEEP_NETWORK,
+        batch=min(recipe.batch, _QUICK_BATCH),
+    )
+
+
+# What no paper did: `<recipe>+<variant>`, several of them in this order.
+QUICK = "quick"
+VARIANTS: Mapping[str, Callable[[Recipe], Recipe]] = MappingProxyType(
     {
-        "lungs": {"view": "lungs"},
-        "augmented": {"augmented": True},
-        "balanced": {"balanced": True},
+        "lungs": lambda recipe: replace(recipe, view="lungs"),
+        "augmented": lambda recipe: replace(recipe, augmented=True),
+        "balanced": lambda recipe: replace(recipe, balanced=True),
+        QUICK: _quick,
     }
 )
 
@@ -282,8 +306,18 @@ def recipe_named(name: str) -> Recipe:
             f"{name}: the base of {published} is frozen and its features are computed once, so its "
             "images cannot be augmented"
         )
-    changes = {key: value for one in variants for key, value in VARIANTS[one].items()}
-    return replace(recipe, name=name, **changes)
+    for variant in variants:
+        recipe = VARIANTS[variant](recipe)
+    return replace(recipe, name=name)
+
+
+def quick_name(name: str) -> str:
+    """Returns the name of the quick variant of a recipe: see `Recipe.quick`.
+
+    Args:
+      name: as for `recipe_named`.
+    """
+    return name if QUICK in name.split("+") else f"{name}+{QUICK}"
 
 
 def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
@@ -302,6 +336,10 @@ def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
             recipe_named(name)
         if number < 1 or number % 1:
             raise UserError(f"epochs: {name}={number:g} in {epochs!r} is no number of epochs")
-    published = recipe.name.partition("+")[0]
-    number = numbers.get(recipe.name, numbers.get(published, numbers.get(DEFAULT, recipe.epochs)))
+    number = numbers.get(DEFAULT, recipe.epochs)
+    parts = recipe.name.split("+")
+    for end in range(
+        1, len(parts) + 1
+    ):  # what is said of a variant goes before what is said of all
+        number = numbers.get("+".join(parts[:end]), number)
     return replace(recipe, epochs=int(number))

@@ -12,7 +12,7 @@ from training.preprocess import decode_grey, fitted, shrink, to_input
 from training.recipes import Recipe
 
 # Of the segmenter's side, around what it finds: what lies along the pleura is seen, too.
-_MARGIN = 3
+_MARGIN = 2
 _LEVELS = 255
 
 

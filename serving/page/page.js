@@ -10,6 +10,7 @@ async function showModel() {
   const model = await (await fetch("/model")).json();
   find("#model").textContent =
     `${model.name}, version ${model.version}: ${model.recipe}, ${model.starting_point}`;
+  find("#quick").hidden = !model.quick;
   find("#phantoms").hidden = !model.phantoms;
   const rows = find("#recall tbody");
   rows.replaceChildren();
