@@ -205,13 +205,20 @@ def restore(model: keras.Model, directory: Path) -> None:
 def digest_of_weights(directory: Path) -> str:
     """Returns 64 hexadecimal digits that follow from the weights of the SavedModel in a directory.
 
-    From the numbers alone: the file that holds them also says how the model's parts were called.
+    From the numbers alone: the same model exported twice gives two files.
+
+    Raises:
+      UserError: the model was not exported by `export`.
     """
     reader = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
+    names = [name for name, dtype in reader.get_variable_to_dtype_map().items() if dtype.is_floating]
+    # Keras's archive also has `_all_variables`, in an order that is another one each time.
+    names = sorted(name for name in names if name.startswith("variables/"))
+    if not names:
+        raise UserError(f"{directory}: the model holds no weights that could be read; train it again")
     digest = hashlib.sha256()
-    for name, dtype in sorted(reader.get_variable_to_dtype_map().items()):
-        if dtype.is_floating:
-            digest.update(np.ascontiguousarray(reader.get_tensor(name)).tobytes())
+    for name in names:
+        digest.update(np.ascontiguousarray(reader.get_tensor(name)).tobytes())
     return digest.hexdigest()
 
 
