@@ -29,7 +29,7 @@ from rich.console import Console
 from bench.ingesting import growth, scale
 from bench.serving import serving
 from components import phantoms
-from components.examples import SCHEMA
+from components.example_tables import SCHEMA
 from components.facts import inspect
 from components.files import write_json
 from components.ingest import ingest
