@@ -28,8 +28,9 @@ from rich.console import Console
 
 from bench.ingesting import growth, scale
 from bench.serving import serving
+from bench.startup import startup
 from components import phantoms
-from components.examples import SCHEMA
+from components.example_tables import SCHEMA
 from components.facts import inspect
 from components.files import write_json
 from components.ingest import ingest
@@ -62,6 +63,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:
         home = Path(scratch)
         all_of_them: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
+            "startup": ("what it costs to begin", lambda: startup(home, *datasets(home))),
             "opening": (f"ingest: opening {OPENED} images, three ways", lambda: opening(home)),
             "growth": ("a dataset that grows", lambda: [growth(home, *real())]),
             "scale": ("a large dataset", lambda: scale(home)),
@@ -114,6 +116,14 @@ def real() -> list[Path | None]:
     return [Path(os.environ[name]) if name in os.environ else None for name in ("COVID", "KERMANY")]
 
 
+def datasets(home: Path) -> tuple[Path, Path]:
+    """Returns the directories of the real datasets, or those of the phantoms."""
+    covid, kermany = real()
+    if covid and kermany:
+        return covid, kermany
+    return home / "data/covid-chestxray-dataset", home / "data/chest_xray"
+
+
 def opening(home: Path) -> list[str]:
     """Returns ingest's speed against a bare loop that reads, decodes and hashes the same files."""
     directory = home / "large"
@@ -152,9 +162,7 @@ def opening(home: Path) -> list[str]:
 def make_records(home: Path) -> Path:
     if (home / "records").is_dir():
         return home / "records"
-    covid, kermany = real()
-    if not covid or not kermany:
-        covid, kermany = home / "data/covid-chestxray-dataset", home / "data/chest_xray"
+    covid, kermany = datasets(home)
     ingest(covid, kermany, home / "examples")
     write_records(
         home / "examples", {"covid-chestxray": covid, "kermany": kermany}, home / "records"

@@ -19,6 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components import phantoms
+from components.answers import CARD
 from components.files import write_json
 from components.labels import NORMAL
 from serving import local, store
@@ -136,9 +137,9 @@ def published(recipe: Recipe, home: Path) -> Path:
         "starting_point": "not trained", "phantoms": True, "fingerprint": "",
     }  # fmt: skip
     decision = {"winner": recipe.name, "candidates": [{"recipe": recipe.name, "checks": []}]}
-    write_json(home / export.CARD, card)
+    write_json(home / CARD, card)
     write_json(home / DECISION, decision)
-    files = {".": home / "untrained", export.CARD: home / export.CARD, DECISION: home / DECISION}
+    files = {".": home / "untrained", CARD: home / CARD, DECISION: home / DECISION}
     candidate = store.assemble(files, home / "candidate", "cxrflow")
     return Path(store.publish(candidate, str(home / "store")))
 

@@ -19,6 +19,7 @@ import typer
 from sklearn.metrics import roc_auc_score
 
 from components import splits
+from components.answers import CARD, SAVED_MODEL
 from components.audit import FRAME_ALONE, LUNG_FREE, LUNGS_ALONE, PROBE, PROBE_SHARE, WHOLE, audit
 from components.divisions import TEST
 from components.examples import EXAMPLES, SUMMARY
@@ -149,7 +150,7 @@ def main(
             rows[recipe].append(
                 {
                     "setting": setting,
-                    "card": read_json(home / "model" / export.CARD),
+                    "card": read_json(home / "model" / CARD),
                     "audit": read_json(home / "audit" / "audit.json"),
                     "seconds": float((home / "audit.seconds").read_text()),
                     "unknown": read_json(home / "unknown.json"),
@@ -188,8 +189,8 @@ def elsewhere(source: listed.Listed, examples: Path, output: Path) -> dict[str, 
 
 def unknown(model: Path, records: Path, covid: Path) -> dict[str, Any]:
     """Returns how a model's out-of-distribution score tells images that it must not answer."""
-    card = read_json(model / export.CARD)
-    exported = export.load(model / export.SAVED_MODEL)
+    card = read_json(model / CARD)
+    exported = export.load(model / SAVED_MODEL)
     manifest = data.read_manifest(records)
     recipe = recipe_named(card["recipe"]["name"])
     images = data.encoded_images(records, manifest, recipe, (TEST,))

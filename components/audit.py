@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from components import pages, rules, splits
-from components.answers import AUDIT, AUDIT_PAGE
+from components.answers import AUDIT, AUDIT_PAGE, CARD, SAVED_MODEL
 from components.divisions import division
 from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
@@ -117,7 +117,7 @@ def audit(
     Raises:
       UserError: the records are not whole, or no test image is left.
     """
-    card = read_json(model / export.CARD)
+    card = read_json(model / CARD)
     trained_as = card["recipe"]
     recipe = dataclasses.replace(
         recipe_named(trained_as["name"]),
@@ -125,7 +125,7 @@ def audit(
         input_size=tuple(trained_as["input_size"]),
     )
     manifest, parts = data.read_manifest(records), division(card["division"])
-    saved = model / export.SAVED_MODEL
+    saved = model / SAVED_MODEL
     saved = saved if saved.is_dir() else model
     exported = export.load(saved)
     made_with: list[str] = []

@@ -1,19 +1,21 @@
 """Step `champion`: the version that is served, asked about the images that challengers are judged on."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.answers import CHAMPION, PREDICTIONS
+from components.answers import CARD, CHAMPION, PREDICTIONS
 from components.divisions import HOLD_OUT, division
 from components.errors import UserError
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
-from components.tables import read_table
-from serving import rollout, store
-from serving.inference_service import InferenceService
+from serving import store
 from serving.store import IMAGES
-from training import data, export
-from training.recipes import recipe_named
+from training.recipes import Recipe, recipe_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from serving.inference_service import InferenceService
 
 
 def champion(
@@ -22,7 +24,7 @@ def champion(
     records: Path,
     output: Path,
     *,
-    service: InferenceService | None = None,
+    service: "InferenceService | None" = None,
     go_on: bool = False,
 ) -> None:
     """Asks the version that is served about the images of the test split that it was not made with.
@@ -46,7 +48,7 @@ def champion(
         aside.mkdir()
         if version:
             there = store.fetched(version)
-            card = read_json(there / export.CARD)
+            card = read_json(there / CARD)
             recipe = recipe_named(card["recipe"]["name"])
             found = {
                 "version": store.number_of(version),
@@ -54,13 +56,7 @@ def champion(
                 "recipe": recipe.name,
                 "go_on": go_on,
             }
-            images = data.encoded_images(
-                records, data.read_manifest(records), recipe, division(HOLD_OUT).test
-            )
-            predictions = export.predictions(export.load(there), images, recipe.classes)
-            if (there / IMAGES).is_file():
-                made_with = read_table(there / IMAGES)["id"]
-                predictions = predictions[~predictions["id"].isin(made_with)]
+            predictions = _asked(there, records, recipe)
             predictions.to_parquet(aside / PREDICTIONS, index=False)
             logger.info(
                 "version %s, %s, is served: asked about %d test images",
@@ -73,11 +69,41 @@ def champion(
         write_json(aside / CHAMPION, found)
 
 
-def _served(models: str, name: str, service: InferenceService | None) -> str | None:
+def gone_on_from(champion: Path) -> Path | None:
+    """Returns the version that training shall go on from, on this machine, or None.
+
+    Args:
+      champion: the output of `champion`.
+
+    Raises:
+      UserError: the version is not there, or damaged.
+    """
+    found = read_json(champion / CHAMPION)
+    return store.fetched(found["place"]) if found["go_on"] else None
+
+
+def _served(models: str, name: str, service: "InferenceService | None") -> str | None:
     if service:
+        from serving import rollout  # it brings Kubernetes' client, which only a cluster needs
+
         found = service.read()
         return rollout.state_of(found).stable.uri if found else None
     try:
         return store.newest(models, name)
     except UserError as error:
         raise UserError(f"champion: {error}") from error
+
+
+def _asked(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
+    # Where no version is served yet, the step needs no TensorFlow.
+    from components.tables import read_table
+    from training import data, export
+
+    images = data.encoded_images(
+        records, data.read_manifest(records), recipe, division(HOLD_OUT).test
+    )
+    predictions = export.predictions(export.load(version), images, recipe.classes)
+    if (version / IMAGES).is_file():
+        made_with = read_table(version / IMAGES)["id"]
+        predictions = predictions[~predictions["id"].isin(made_with)]
+    return predictions

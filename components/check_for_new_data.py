@@ -1,22 +1,16 @@
-"""Steps `check_for_new_data` and `choose_to_train`: whether a scheduled run has anything to do.
+"""Step `check_for_new_data`: whether a scheduled run has anything to do.
 
-The first looks at names and sizes alone and opens no image, so that a run with nothing new costs seconds.
-The second is asked once what is new has been ingested and compared: it says why models are trained anew,
-or why not yet.
+It looks at names and sizes alone and opens no image, so that a run with nothing new costs seconds.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components import spans
-from components.answers import NEW, NOTHING, TRAIN, WAIT
-from components.examples import SUMMARY
-from components.files import read_json
-from components.labels import COVID
+from components.answers import NEW, NOTHING
 from components.named_images import digest_of_names, named_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany, listed
-from components.validate import COMPARISONS, drifted, in_words
 
 
 def check_for_new_data(
@@ -50,67 +44,3 @@ def check_for_new_data(
         return NEW
     logger.info("nothing has changed since span %d: there is nothing to do", last.number)
     return NOTHING
-
-
-def choose_to_train(
-    examples: Path,
-    validation: Path,
-    archive: Path | None,
-    new_covid: int,
-    *,
-    if_new: bool = True,
-) -> tuple[str, str]:
-    """Decides whether what has come since models were last trained is worth a training.
-
-    Args:
-      examples: the output of `ingest`.
-      validation: the output of `validate`.
-      archive: gets the outcome where it is `WAIT`; None: always `TRAIN`.
-      new_covid: so many new images of covid are enough.
-      if_new: whether models are trained only where enough is new.
-
-    Returns:
-      `TRAIN` or `WAIT`, and the reason, a sentence.
-    """
-    choice, reason = _choice(examples, validation, archive, new_covid, if_new)
-    logger.info("%s", reason)
-    return choice, reason
-
-
-def _choice(
-    examples: Path, validation: Path, archive: Path | None, new_covid: int, if_new: bool
-) -> tuple[str, str]:
-    if not if_new:
-        return TRAIN, "Models are trained because this run was asked to."
-    span = read_json(examples / SUMMARY)["span"]
-    if not archive or not span:
-        return TRAIN, "There is no archive: models are trained whatever is new."
-    number = span["number"]
-    since = []
-    for earlier in range(number, 0, -1):
-        past = spans.outcome(archive, earlier)
-        if past and past["trained"]:
-            break
-        since.append(spans.span(archive, earlier))
-    else:
-        return TRAIN, "No model has been trained on this archive yet."
-    came = sum(one.added_by_label.get(COVID, 0) for one in since)
-    drift = [
-        in_words(comparison, measure)
-        for comparison in read_json(validation / COMPARISONS)
-        for measure in drifted(comparison)
-    ]
-    if came >= new_covid:
-        return TRAIN, (
-            f"{came} images of {COVID} have come since models were last trained; {new_covid} are "
-            "enough."
-        )
-    if drift and since:
-        return TRAIN, f"The data have drifted: {'; '.join(drift)}."
-    reason = (
-        f"{came} images of {COVID} have come since models were last trained, fewer than {new_covid}, and "
-        "nothing has drifted: models are not trained anew."
-    )
-    if since:
-        spans.record_outcome(archive, number, {"trained": False, "reason": reason})
-    return WAIT, reason

@@ -2,17 +2,19 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components import model_card
-from components.answers import AUDIT, AUDIT_PAGE, METRICS
+from components.answers import AUDIT, AUDIT_PAGE, CARD, METRICS, SAVED_MODEL
 from components.errors import UserError
 from components.files import read_json, write_json, write_text
 from components.progress import logger
-from serving import known_answers, local, rollout, store
-from serving.inference_service import InferenceService
-from serving.rollout import Policy, Release
+from serving import known_answers, local, store
+from serving.policy import Policy
 from serving.store import DECISION, IMAGES, LINEAGE
-from training import export
+
+if TYPE_CHECKING:
+    from serving.inference_service import InferenceService
 
 
 def deploy(
@@ -24,7 +26,7 @@ def deploy(
     name: str,
     *,
     server: Path | None = None,
-    service: InferenceService | None = None,
+    service: "InferenceService | None" = None,
     policy: Policy | None = None,
     run: str = "",
     archive: str = "",
@@ -65,7 +67,7 @@ def deploy(
             lineage = Path(scratch, LINEAGE)
             write_json(lineage, {"run": run, "archive": archive})
             cards = model_card.written(
-                read_json(model / export.CARD),
+                read_json(model / CARD),
                 read_json(evaluation / METRICS),
                 read_json(audit / AUDIT),
                 decided,
@@ -76,8 +78,8 @@ def deploy(
             candidate = store.assemble(
                 {
                     **images,
-                    ".": model / export.SAVED_MODEL,
-                    export.CARD: model / export.CARD,
+                    ".": model / SAVED_MODEL,
+                    CARD: model / CARD,
                     known_answers.FILE: evaluation / known_answers.FILE,
                     DECISION: decision,
                     LINEAGE: lineage,
@@ -97,13 +99,15 @@ def deploy(
         if server:
             logger.info("ready at %s", local.serve(Path(version), server).url)
         if service:
-            release = Release(
+            from serving import rollout  # it brings Kubernetes' client, which only a cluster needs
+
+            release = rollout.Release(
                 version=store.number_of(version),
                 uri=version,
                 decided=decided["decided"],
                 reason=decided["reason"],
                 run=run,
-                fingerprint=read_json(model / export.CARD)["fingerprint"],
+                fingerprint=read_json(model / CARD)["fingerprint"],
             )
             rollout.roll_out(service, release, policy or Policy(), answers, said)
     except UserError as error:

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from PIL import Image
-from sklearn.metrics import roc_curve
 
 from components import pages
-from components.answers import METRICS, PREDICTIONS
+from components.answers import CARD, GALLERY, HISTORY, METRICS, PREDICTIONS, SAVED_MODEL
 from components.divisions import division
 from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
@@ -23,10 +22,10 @@ from components.pages import heat_maps, plots
 from components.progress import logger
 from components.tables import read_table
 from serving import known_answers
-from training import data, export, loop, metrics
+from training import data, export, metrics
 from training.recipes import Recipe, recipe_named
 
-GALLERY, PAGE = "gallery.json", "evaluation.html"
+PAGE = "evaluation.html"
 
 _BATCH = 16
 _EXAMPLES_PER_CLASS = 6
@@ -52,12 +51,12 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     Raises:
       UserError: the records are not whole, or the test split lacks a class.
     """
-    card = read_json(model / export.CARD)
+    card = read_json(model / CARD)
     recipe = recipe_named(card["recipe"]["name"])
     manifest = data.read_manifest(records)
     tested = division(card["division"]).test
     images = data.encoded_images(records, manifest, recipe, tested)
-    exported = export.load(model / export.SAVED_MODEL)
+    exported = export.load(model / SAVED_MODEL)
     predictions = export.predictions(exported, images, recipe.classes)
     probabilities = predictions[list(recipe.classes)].to_numpy()
     truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
@@ -71,7 +70,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         "phantoms": card["phantoms"] or manifest["phantoms"],
         "quick": recipe.quick,
     }
-    curves = roc_curves(predictions, recipe.classes)
+    curves = metrics.roc_curves(predictions, recipe.classes)
     gallery = _gallery(predictions, images, recipe, exported)
     page = pages.render(
         "evaluation.html",
@@ -81,7 +80,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         quick=figures["quick"],
         card=card,
         metrics=figures,
-        history=plots.history([pd.read_csv(model / loop.HISTORY)]),
+        history=plots.history([pd.read_csv(model / HISTORY)]),
         roc=plots.roc({name: (x, y) for name, (x, y, _) in curves.items()}),
         gallery=gallery,
         colour_bar=heat_maps.colour_bar(),
@@ -119,20 +118,8 @@ def show(evaluation: Path, scalars: Any, curves: Any) -> None:
                 scalars.log_metric(f"{name}_{figure}", of_class[figure]["value"])
     curves.log_confusion_matrix(figures["classes"], figures["confusion"])
     predictions = read_table(evaluation / PREDICTIONS)
-    x, y, thresholds = roc_curves(predictions, tuple(figures["classes"]))[COVID]
+    x, y, thresholds = metrics.roc_curves(predictions, tuple(figures["classes"]))[COVID]
     curves.log_roc_curve(x, y, thresholds)
-
-
-def roc_curves(
-    predictions: pd.DataFrame, classes: tuple[str, ...]
-) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    """Returns for each class, against the rest: false-positive rates, true-positive rates, thresholds."""
-    curves = {}
-    for name in classes:
-        x, y, thresholds = roc_curve(predictions["truth"] == name, predictions[name])
-        thresholds[0] = 1.0  # scikit-learn begins at infinity, which JSON does not have
-        curves[name] = (x.tolist(), y.tolist(), thresholds.tolist())
-    return curves
 
 
 def _gallery(

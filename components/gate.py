@@ -14,8 +14,6 @@ from components.labels import COVID
 from components.progress import logger
 from components.rules import LOW, RULE_NAMES, judged
 from components.settings import DEFAULT
-from components.tables import read_table
-from training import metrics
 
 
 def decide(
@@ -183,5 +181,9 @@ def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
     version = read_json(champion / CHAMPION)["version"]
     if not version:
         return None
+    # Nothing but a duel needs them, and they take long to import.
+    from components.tables import read_table
+    from training import metrics
+
     ours, theirs = (read_table(one / PREDICTIONS) for one in (evaluation, champion))
     return {"version": version, **metrics.duel(ours, theirs)}

@@ -14,23 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import phantoms, spans, splits
+from components import phantoms, span_tables, spans, splits
 from components.errors import UserError
-from components.examples import (
-    EXAMPLES,
-    EXCLUDED,
-    EXCLUDED_SCHEMA,
-    PREVIOUS,
-    SCHEMA,
-    SEEN,
-    SEEN_SCHEMA,
-    SUMMARY,
-    fingerprint,
-)
+from components.example_tables import EXCLUDED_SCHEMA, SCHEMA, SEEN, SEEN_SCHEMA, fingerprint
+from components.examples import EXAMPLES, EXCLUDED, PREVIOUS, SUMMARY
 from components.files import write_aside, write_json
 from components.labels import LABELS
 from components.named_images import digest_of_names, named_images
-from components.open_images import open_images
 from components.progress import logger
 from components.sources import covid_chestxray, kermany, listed
 from training.recipes import Recipe
@@ -105,7 +95,7 @@ def ingest(
     named = named[usable & there]
     seen = SEEN_SCHEMA.empty_table().to_pandas()
     if archive and before:
-        seen = spans.table(archive, before, SEEN)
+        seen = span_tables.table(archive, before, SEEN)
     known = set(named.merge(seen[["id", "size"]], on=["id", "size"])["id"])
     unknown = set(named["id"]) - known
     new = named[named["id"].isin(unknown)]
@@ -115,6 +105,10 @@ def ingest(
         aside.mkdir()
         opened = pd.DataFrame(columns=_FACTS)
         if len(new):
+            from components.open_images import (
+                open_images,  # where nothing is new, Beam is not needed
+            )
+
             found = open_images(new, directories, SCHEMA, beam_options, aside / "opened")
             opened = found.to_pandas()[_FACTS]
         number = before.number + 1 if before else 1
@@ -177,7 +171,9 @@ def ingest(
                 **{key: getattr(one, key) for key in _OF_SPAN},
             }
             if one.number > 1:
-                previous = spans.table(archive, spans.span(archive, one.number - 1), "examples")
+                previous = span_tables.table(
+                    archive, spans.span(archive, one.number - 1), "examples"
+                )
                 pq.write_table(
                     pa.Table.from_pandas(
                         previous.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False
@@ -219,12 +215,12 @@ def _span(
     summary: Mapping[str, Any],
 ) -> spans.Span:
     """Returns the span of this state, which is the last one where nothing has changed."""
-    digest = spans.digest_of(tables)
+    digest = span_tables.digest_of(tables)
     if before and before.digest == digest:
         logger.info("nothing has changed since span %d", before.number)
         return before
     columns = ["id", "sha256", "label", "patient"]
-    then = spans.table(archive, before, "examples") if before else examples.iloc[:0]
+    then = span_tables.table(archive, before, "examples") if before else examples.iloc[:0]
     both = examples[columns].merge(then[columns], on="id")
     added = examples[~examples["id"].isin(then["id"])]
     one = spans.Span(
@@ -241,7 +237,7 @@ def _span(
         settings=settings,
         summary=summary,
     )
-    one = spans.commit(archive, one, {**tables, SEEN: seen})
+    one = span_tables.commit(archive, one, {**tables, SEEN: seen})
     logger.info(
         "span %d: %d images added, %d changed, %d withdrawn",
         one.number,

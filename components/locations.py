@@ -12,16 +12,21 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
-
-from upath import UPath
+from typing import TYPE_CHECKING, cast
 
 from components.errors import UserError
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 def location(text: str | Path) -> Path:
     """Returns the place that an argument names, to be used as a `pathlib.Path`, whichever it is."""
-    return cast(Path, UPath(text)) if is_remote(text) else Path(text)
+    if not is_remote(text):
+        return Path(text)
+    from upath import UPath  # takes long to import, and most places are here
+
+    return cast(Path, UPath(text))
 
 
 def is_remote(place: str | Path) -> bool:
@@ -46,7 +51,7 @@ def sizes(directory: Path) -> dict[str, int]:
             for path in (Path(folder, name) for name in names)
             if path.is_file()
         }
-    place = cast(UPath, directory)
+    place = cast("UPath", directory)
     found = place.fs.find(place.path, detail=True)
     root = place.path.rstrip("/") + "/"
     return {path.removeprefix(root): int(info["size"]) for path, info in found.items()}
@@ -56,7 +61,7 @@ def names(directory: Path) -> list[str]:
     """Returns the names of what is in a directory; none where there is no directory."""
     if not is_remote(directory):
         return [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
-    place = cast(UPath, directory)
+    place = cast("UPath", directory)
     place.fs.invalidate_cache(place.path)
     try:
         found = place.fs.ls(place.path, detail=False)
@@ -72,7 +77,7 @@ def create(file: Path, content: bytes) -> None:
       FileExistsError: it is there.
     """
     if is_remote(file):
-        place = cast(UPath, file)
+        place = cast("UPath", file)
         # A precondition of the request, in both stores.
         place.fs.pipe_file(place.path, content, mode="create")
         return
@@ -88,7 +93,7 @@ def create(file: Path, content: bytes) -> None:
 def store(file: Path, place: Path) -> None:
     """Copies a local file to a place, where it is whole or not there."""
     if is_remote(place):
-        remote = cast(UPath, place)
+        remote = cast("UPath", place)
         remote.fs.put_file(str(file), remote.path)
         return
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +115,7 @@ def local_copy(file: Path) -> Path:
     """
     if not is_remote(file):
         return file
-    place = cast(UPath, file)
+    place = cast("UPath", file)
     name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{name}-{place.name}")
     if not copy.exists():

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components import divisions, splits
-from components.divisions import HOLD_OUT, TRAIN, VALIDATION
+from components import splits
+from components.choose import tested_on
+from components.divisions import TRAIN
 from components.errors import UserError
-from components.examples import EXAMPLES, SUMMARY, fingerprint
-from components.files import read_json, write_aside, write_json
+from components.examples import EXAMPLES
+from components.files import write_aside, write_json
 from components.labels import BACTERIAL, NORMAL, VIRAL
 from components.progress import logger
-from components.sources import kermany
 from components.tables import read_table
 from training import architectures, data, loop
 from training.recipes import Recipe
@@ -27,47 +27,6 @@ from training.recipes import Recipe
 IMAGES = "images.parquet"
 
 _IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
-
-
-def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd.DataFrame:
-    """Chooses Kermany's examples that share no patient or picture with what a recipe is tested on.
-
-    Args:
-      recipe: its task says which labels are tested on.
-      examples: the output of `ingest`, made as for the recipe's own training.
-      output: a directory to be made, with `examples.parquet` and `summary.json` as `ingest` writes
-        them; nine in ten examples are to be trained on, the rest is for validation. Written aside and
-        renamed.
-      seed: of that.
-
-    Returns:
-      the chosen examples, as in `examples.parquet`.
-
-    Raises:
-      UserError: the recipe is trained from scratch as published, or too few images are left.
-    """
-    if not recipe.pretrained:
-        raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
-    table = read_table(examples / EXAMPLES)
-    tested = _tested(table, recipe, divisions.divisions(_protocol(table))).to_numpy()
-    group = splits.groups(table)
-    free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
-    chosen = table[free].reset_index(drop=True)
-    if chosen["label"].nunique() < 2:
-        raise UserError(
-            f"pretrain: besides what {recipe.name} is tested on, {len(chosen)} images of "
-            f"{kermany.NAME} are left, of {chosen['label'].nunique()} classes; at least two are "
-            "needed. Give more images, or draw fewer for the recipe (--subset paper)."
-        )
-    fold = splits.fold_of_each(chosen, group[free], 10, seed)
-    chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)
-    summary = read_json(examples / SUMMARY)
-    with write_aside(output) as aside:
-        aside.mkdir()
-        chosen.to_parquet(aside / EXAMPLES, index=False)
-        write_json(aside / SUMMARY, {**summary, "fingerprint": fingerprint(chosen)})
-    logger.info("%d images to pretrain on, unrelated to those tested on", len(chosen))
-    return chosen
 
 
 def pretrain(
@@ -146,16 +105,6 @@ def pretrain(
     return told
 
 
-def _protocol(table: pd.DataFrame) -> str:
-    folds = sorted(name for name in set(table["split"]) if name.startswith("fold-"))
-    return f"{len(folds)}-fold" if folds else HOLD_OUT
-
-
-def _tested(table: pd.DataFrame, recipe: Recipe, names: tuple[str, ...]) -> pd.Series:
-    parts = {part for name in names for part in divisions.division(name).test}
-    return table["split"].isin(parts) & table["label"].isin(list(recipe.task))
-
-
 def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, division: str) -> None:
     """Checks that a pretrained base has seen nothing that is related to what is tested on.
 
@@ -171,7 +120,7 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
         raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
     seen = read_table(weights / IMAGES)
     table = read_table(examples / EXAMPLES)
-    tested = table.loc[_tested(table, recipe, (division,)), _IDENTITY]
+    tested = table.loc[tested_on(table, recipe, (division,)), _IDENTITY]
     both = pd.concat([seen, tested], ignore_index=True)
     group = splits.groups(both)
     common = np.isin(group[len(seen) :], group[: len(seen)])

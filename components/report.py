@@ -12,7 +12,7 @@ from components.files import read_json, write_text
 from components.labels import LABELS
 from components.pages import plots
 from components.rules import RULE_NAMES
-from components.validate import ANOMALIES, COMPARISONS, drifted, in_words
+from components.validation.findings import ANOMALIES, COMPARISONS, drifted, in_words
 
 
 def report(

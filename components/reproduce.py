@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from components import evaluate, pages, splits
-from components.answers import METRICS, PREDICTIONS
+from components import pages, splits
+from components.answers import CARD, GALLERY, HISTORY, METRICS, PREDICTIONS
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.labels import LABELS
 from components.pages import heat_maps, plots
 from components.progress import logger
 from components.tables import read_table
-from training import export, loop, metrics
+from training import metrics
 from training.recipes import Recipe, recipe_named
 
 RESULTS, PAGE = "reproduction.json", "reproduction.html"
@@ -44,7 +44,7 @@ def reproduce(
     """
     summary = read_json(examples / SUMMARY)
     table = read_table(examples / EXAMPLES, columns=["label", "patient"])
-    cards = [read_json(model / export.CARD) for model in models]
+    cards = [read_json(model / CARD) for model in models]
     names = list(dict.fromkeys(card["recipe"]["name"] for card in cards))
     results, shown = [], []
     for name in names:
@@ -117,7 +117,7 @@ def _of_recipe(
     predictions = pd.concat([read_table(evaluation / PREDICTIONS) for evaluation in evaluations])
     truth = predictions["truth"].map(recipe.classes.index).to_numpy()
     figures = metrics.evaluate(truth, predictions[list(recipe.classes)].to_numpy(), recipe.classes)
-    histories = [pd.read_csv(model / loop.HISTORY) for model in models]
+    histories = [pd.read_csv(model / HISTORY) for model in models]
     figures["validation_accuracy"] = float(
         sum(history["val_accuracy"].iloc[-1] for history in histories) / len(histories)
     )
@@ -143,7 +143,7 @@ def _of_recipe(
         ],
         "compared": _compared(recipe, figures),
     }
-    curves = evaluate.roc_curves(predictions, recipe.classes)
+    curves = metrics.roc_curves(predictions, recipe.classes)
     drawings = {
         "card": cards[0],
         "history": plots.history(histories),
@@ -217,7 +217,7 @@ def _figure(name: str, figures: dict[str, Any]) -> dict[str, float | None] | Non
 
 def _some(evaluations: Sequence[Path], recipe: Recipe) -> list[dict[str, Any]]:
     """Returns a few test images of each class, over all folds."""
-    every = [row for path in evaluations for row in read_json(path / evaluate.GALLERY)]
+    every = [row for path in evaluations for row in read_json(path / GALLERY)]
     chosen = []
     for name in recipe.classes:
         members = [row for row in every if row["truth"] == name]

@@ -9,27 +9,20 @@ An archive is a directory, or a place in an object store, that outlives runs:
 
 A span is a state of the whole dataset. It begins when images, labels, patients or anything else that is
 known of them have changed since the last; a second ingest of the same makes none. Whoever is killed
-before the span's file is there has changed nothing; of two at once one wins, and the other is told.
+before the span's file is there has changed nothing; of two at once one wins, and the other is told. Tables
+are read and written by `components.span_tables`.
 """
 
-import contextlib
-import hashlib
-import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from components.errors import UserError
 from components.files import write_json
-from components.locations import create, names, reaching
-from components.tables import read_table
+from components.locations import names, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
 
@@ -40,7 +33,7 @@ class Span:
 
     Attributes:
       number: from 1.
-      fingerprint: of the images, labels, patients and splits; see `examples.fingerprint`.
+      fingerprint: of the images, labels, patients and splits; see `example_tables.fingerprint`.
       digest: of all that is in its tables.
       added, changed, withdrawn: how many images are used that were not in the span before, are used
         otherwise (another label, patient, or other bytes), and are used no longer.
@@ -104,49 +97,3 @@ def record_outcome(archive: Path, number: int, what: Mapping[str, Any]) -> None:
     if not (past and past["trained"] and not what["trained"]):
         with reaching(archive):
             write_json(archive / "spans" / f"{number:05d}.outcome.json", what)
-
-
-def table(archive: Path, one: Span, name: str) -> pd.DataFrame:
-    """Returns a table of a span."""
-    with reaching(archive):
-        content = (archive / "tables" / one.tables[name]).read_bytes()
-    return read_table(content)
-
-
-def digest_of(tables: Mapping[str, pa.Table]) -> str:
-    """Returns 64 hexadecimal digits that follow from the contents of tables alone."""
-    digest = hashlib.sha256()
-    for name in sorted(tables):
-        digest.update(name.encode() + b"\n")
-        digest.update(tables[name].to_pandas().to_csv(index=False).encode())
-    return digest.hexdigest()
-
-
-def commit(archive: Path, one: Span, tables: Mapping[str, pa.Table]) -> Span:
-    """Adds a span to an archive, its tables first.
-
-    Returns:
-      the span, with `tables`.
-
-    Raises:
-      UserError: somebody else has added a span meanwhile, or the archive cannot be written.
-    """
-    named = {}
-    with reaching(archive):
-        for name, content in tables.items():
-            buffer = io.BytesIO()
-            pq.write_table(content, buffer)
-            named[name] = f"{name}-{digest_of({name: content})[:16]}.parquet"
-            # It may be there: of an attempt that was killed, or of an earlier span.
-            with contextlib.suppress(FileExistsError):
-                create(archive / "tables" / named[name], buffer.getvalue())
-        whole = Span(**{**asdict(one), "tables": named})
-        text = json.dumps(asdict(whole), indent=2, sort_keys=True)
-        try:
-            create(archive / "spans" / f"{one.number:05d}.json", text.encode())
-        except FileExistsError as error:
-            raise UserError(
-                f"ingest: another ingest has added span {one.number} to {archive} meanwhile. Nothing "
-                "of this one is kept; run it again."
-            ) from error
-    return whole

@@ -126,7 +126,7 @@ def choose_to_train_step(
     """Decides whether enough is new for a training. See `choose_to_train`."""
     from pathlib import Path
 
-    from components.check_for_new_data import choose_to_train
+    from components.choose_to_train import choose_to_train
     from components.locations import location
 
     choice, why = choose_to_train(
@@ -216,14 +216,18 @@ def champion_step(
     from pathlib import Path
 
     from components.champion import champion as ask
-    from serving.inference_service import InferenceService
 
+    service = None
+    if namespace:
+        from serving.inference_service import InferenceService
+
+        service = InferenceService(namespace, name)
     ask(
         store,
         name,
         Path(records.path),
         Path(champion.path),
-        service=InferenceService(namespace, name) if namespace else None,
+        service=service,
         go_on=go_on,
     )
 
@@ -409,9 +413,13 @@ def deploy_step(
     from pathlib import Path
 
     from components.deploy import deploy
-    from serving.inference_service import InferenceService
-    from serving.rollout import Policy, parse_steps
+    from serving.policy import Policy, parse_steps
 
+    service = None
+    if namespace:
+        from serving.inference_service import InferenceService
+
+        service = InferenceService(namespace, name)
     return deploy(
         Path(model.path),
         Path(evaluation.path),
@@ -420,7 +428,7 @@ def deploy_step(
         store,
         name,
         server=Path(server) if server else None,
-        service=InferenceService(namespace, name) if namespace else None,
+        service=service,
         policy=Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes),
         run=run,
         archive=archive,
@@ -461,7 +469,7 @@ def choose_step(
     """Chooses images that a recipe will not be tested on. See `choose`."""
     from pathlib import Path
 
-    from components.pretrain import choose
+    from components.choose import choose
     from training.recipes import recipe_named
 
     choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)

@@ -9,7 +9,7 @@ import pandas as pd
 import tensorflow as tf
 
 from components import divisions, pretrain
-from components.answers import CHAMPION
+from components.answers import CARD, HISTORY, SAVED_MODEL
 from components.examples import EXAMPLES
 from components.files import read_json, write_aside, write_json
 from components.progress import logger
@@ -128,13 +128,13 @@ def train(
         export.export(
             trained.model,
             recipe,
-            aside / export.SAVED_MODEL,
+            aside / SAVED_MODEL,
             temperature=temperature,
             segmenter=segmenter,
             known=known,
         )
-        write_json(aside / export.CARD, card)
-        trained.history.to_csv(aside / loop.HISTORY, index=False)
+        write_json(aside / CARD, card)
+        trained.history.to_csv(aside / HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
         if examples:
             _made_with(examples, recipe, parts).to_parquet(aside / IMAGES, index=False)
@@ -148,22 +148,9 @@ def train(
     return card
 
 
-def gone_on_from(champion: Path) -> Path | None:
-    """Returns the version that training shall go on from, on this machine, or None.
-
-    Args:
-      champion: the output of `champion`.
-
-    Raises:
-      UserError: the version is not there, or damaged.
-    """
-    found = read_json(champion / CHAMPION)
-    return store.fetched(found["place"]) if found["go_on"] else None
-
-
 def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Returns the card of a version and its number, or None where the recipe cannot go on from it."""
-    card = read_json(version / export.CARD)
+    card = read_json(version / CARD)
     theirs = card["recipe"]
     same = theirs["name"] == recipe.name and theirs["classes"] == list(recipe.classes)
     if recipe.frozen or not same or theirs["input_size"] != list(recipe.input_size):

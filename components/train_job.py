@@ -1,4 +1,4 @@
-"""A training on several machines: a TrainJob of Kubeflow Trainer, each of whose nodes runs this module.
+"""A training on several machines: a TrainJob of Kubeflow Trainer, whose nodes run `components.train_node`.
 
 Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes, and what TensorFlow must know
 of the others comes by the environment (see `training.workers`). All that the nodes need lies in a directory
@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +16,19 @@ from typing import Any, TypeAlias
 
 from kubernetes import client
 
+from components.answers import CARD
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
 from components.kubernetes_api import Conflict, KubernetesApi
 from components.progress import logger
-from components.train import train
-from training import export, workers
-from training.recipes import recipe_named, with_epochs
+from training import HOSTS
+from training.recipes import recipe_named
 
 Manifest: TypeAlias = dict[str, Any]
 
 PORT = 29500
 
-_REQUEST, _MODEL = "request.json", "model"
+REQUEST, MODEL = "request.json", "model"
 _LINES = 20
 
 
@@ -99,10 +98,10 @@ def train_job(
             break
         time.sleep(poll_seconds)
     with write_aside(output) as aside:
-        shutil.copytree(home / _MODEL, aside)
+        shutil.copytree(home / MODEL, aside)
     kubernetes.call("DELETE", f"{path}/{name}")
     shutil.rmtree(home)
-    card: dict[str, Any] = read_json(output / export.CARD)
+    card: dict[str, Any] = read_json(output / CARD)
     return card
 
 
@@ -120,8 +119,8 @@ def _job(template: Manifest, name: str, home: Path, nodes: int | None) -> Manife
     trainer = {
         **trainer,
         "numNodes": nodes,
-        "command": ["python", "-m", "components.train_job", str(home)],
-        "env": [*trainer.get("env", []), {"name": workers.HOSTS, "value": hosts}],
+        "command": ["python", "-m", "components.train_node", str(home)],
+        "env": [*trainer.get("env", []), {"name": HOSTS, "value": hosts}],
     }
     return {
         **template,
@@ -134,7 +133,7 @@ def _prepare(home: Path, request: Mapping[str, Any], inputs: Mapping[str, Path])
     with write_aside(home) as aside:
         for name, directory in inputs.items():
             shutil.copytree(directory, aside / name)
-        write_json(aside / _REQUEST, request)
+        write_json(aside / REQUEST, request)
 
 
 def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
@@ -172,37 +171,3 @@ def _log(kubernetes: KubernetesApi, namespace: str, name: str) -> str:
     newest = max(found["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     log = f"{pods}/{newest['metadata']['name']}/log?tailLines={_LINES}"
     return str(kubernetes.call("GET", log, raw=True) or "(it is empty)").strip()
-
-
-def main(home: Path) -> None:
-    """Trains on this node, with the others that the environment names.
-
-    Args:
-      home: the directory that `train_job` made.
-
-    Raises:
-      UserError: see `components.train.train`.
-    """
-    strategy = workers.join()
-    request = read_json(home / _REQUEST)
-    inputs = {name: home / name for name in request["inputs"]}
-    if not (home / _MODEL).is_dir():
-        train(
-            with_epochs(recipe_named(request["recipe"]), request["epochs"]),
-            inputs["records"],
-            home / _MODEL,
-            home.parents[1],
-            weights=request["weights"],
-            seed=request["seed"],
-            precision=request["precision"],
-            division=request["division"],
-            examples=inputs["examples"],
-            start=inputs.get("start"),
-            lungs=inputs.get("lungs"),
-            strategy=strategy,
-        )
-    workers.wait_for_all(strategy)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from components.champion import gone_on_from
 from components.divisions import HOLD_OUT
-from components.train import gone_on_from, train
 from training.recipes import recipe_named, with_epochs
 
 
@@ -58,4 +58,6 @@ def train_trial(
             output,
             checkpoints,
         )
+    from components.train import train  # where others train, TensorFlow is not needed
+
     return train(recipe, records, output, checkpoints, **said, **inputs)

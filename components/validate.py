@@ -25,9 +25,10 @@ from components.files import read_json, write_aside, write_json, write_text
 from components.pages import plots
 from components.progress import logger
 from components.validation import SCHEMA, WARNINGS
+from components.validation.findings import ANOMALIES, COMPARISONS, drifted, in_words
 from components.validation.kept_schema import accepting, unknown
 
-ANOMALIES, COMPARISONS, PAGE = "anomalies.json", "comparisons.json", "validation.html"
+PAGE = "validation.html"
 
 # Names the interpreter that has TFDV, where this one does not; see docs/data.md.
 TFDV_PYTHON = "CXRFLOW_TFDV_PYTHON"
@@ -54,7 +55,6 @@ _KINDS = {
     "drift": "the images that came with the last span, against those of the same source before it",
     "skew": "the images that were sent to the server, against those that are trained on",
 }
-_MEASURES = {"l_infty": "largest difference of a share", "jensen_shannon_divergence": "divergence"}
 _MOST_VALUES = 14
 _KEPT = "schema.pbtxt"
 
@@ -120,21 +120,6 @@ def validate(
         for measure in drifted(comparison):
             logger.warning("%s: %s", comparison["kind"], in_words(comparison, measure))
     return found
-
-
-def drifted(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the measures of a comparison that are over their thresholds, the farthest first."""
-    over = [one for one in comparison["measures"] if one["value"] > one["threshold"]]
-    return sorted(over, key=lambda one: one["threshold"] - one["value"])
-
-
-def in_words(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
-    """Returns a sentence about a measure that is over its threshold."""
-    of = f" of {comparison['source']}" if comparison["source"] else ""
-    return (
-        f"{measure['feature']}{of} differs: {_MEASURES[measure['measure']]} {measure['value']:.2f}, "
-        f"over {measure['threshold']:g} ({comparison['now']} images against {comparison['before']})"
-    )
 
 
 def _served(directory: Path, output: Path) -> Path | None:

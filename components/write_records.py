@@ -7,35 +7,23 @@ what is new is written. Where an image has been withdrawn or has another label, 
 without decoding the others again: they are taken from the shard that was there.
 """
 
-import hashlib
-import json
-import math
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pandas as pd
 import pyarrow.parquet as pq
-import tensorflow as tf
 
-from components.beam_options import pipeline_options
-from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
-from components.files import read_json, sha256_of, write_json, write_text
-from components.images import for_tensorflow, to_png
-from components.locations import is_remote, location, reaching, sizes, store
+from components.files import read_json, write_json
+from components.locations import is_remote, reaching, sizes
 from components.progress import logger
-from training import preprocess
+from components.shards import Shard, described_in, shards_of
 
 MANIFEST = "manifest.json"
-IMAGES_PER_SHARD = 256
 
 _COLUMNS = ["id", "source", "path", "label", "split", "sha256", "span"]
-# Of what `storable` makes of an image, in the shards' names: a change of it begins new ones.
-_FORMAT = 2
 
 
 def write_records(
@@ -70,7 +58,7 @@ def write_records(
       UserError: an image that was there at ingest is gone.
     """
     rows = pq.read_table(examples / EXAMPLES, columns=_COLUMNS).to_pandas()
-    shards = list(_shards(rows))
+    shards = list(shards_of(rows))
     home = archive / "records" if archive else output
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
@@ -82,21 +70,15 @@ def write_records(
     missing = [
         replace(shard, earlier=[name for name in there if shard.is_earlier(name)])
         for shard in shards
-        if _described(shard.name) not in there
+        if described_in(shard.name) not in there
     ]
     roots = {name: str(path) for name, path in directories.items()}
     if missing:
-        images = sum(len(shard.rows) for shard in missing)
-        with (
-            reaching(home),
-            beam.Pipeline(options=pipeline_options(beam_options, images)) as pipeline,
-        ):
-            _ = (
-                pipeline
-                | "Name shards" >> beam.Create(missing)
-                | "Spread over workers" >> beam.Reshuffle()
-                | "Write shard" >> beam.Map(_write_shard, roots, str(home))
-            )
+        # Where nothing is new, neither Beam nor TensorFlow is needed.
+        from components.write_shards import write_shards
+
+        with reaching(home):
+            write_shards(missing, roots, home, beam_options)
     summary = read_json(examples / SUMMARY)
     with reaching(home):
         manifest = {
@@ -113,131 +95,8 @@ def write_records(
     return manifest
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """Rows that are written together; `earlier` are descriptions of shards that had some of them."""
-
-    name: str
-    split: str
-    rows: list[dict[Any, Any]]
-    earlier: list[str] = field(default_factory=list)
-
-    def is_earlier(self, described: str) -> bool:
-        place, _, _ = self.name.rpartition("-")
-        return described.startswith(f"{place}-") and described.endswith(_described(""))
-
-
-def _shards(rows: pd.DataFrame) -> Iterator[_Shard]:
-    for (split, span), of_both in rows.groupby(["split", "span"]):
-        # By a hash, so that every shard holds a like mixture of sources and labels. A power of two, so
-        # that an image stays in its shard when others are withdrawn.
-        count = 2 ** max(0, math.ceil(math.log2(len(of_both) / IMAGES_PER_SHARD)))
-        order = pd.util.hash_array(of_both["id"].to_numpy(dtype=object), categorize=False)
-        members = of_both.assign(order=order).sort_values(["order", "id"])
-        for number, of_shard in members.groupby(members["order"] % count):
-            identity = json.dumps([_FORMAT, *of_shard[["id", "sha256", "label"]].values.tolist()])
-            digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-            name = f"{split}-{span:05d}-{number:05d}-{digest}.tfrecord"
-            yield _Shard(name, str(split), of_shard.drop(columns="order").to_dict("records"))
-
-
-def _described(name: str) -> str:
-    return f"{name}.json"
-
-
-def _write_shard(shard: _Shard, roots: Mapping[str, str], output: str) -> None:
-    """Writes a shard and then, as the sign that it is whole, what there is to say of it."""
-    home = location(output)
-    stored = _stored(shard, home)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch, "shard")
-        with tf.io.TFRecordWriter(str(file)) as writer:
-            for row in shard.rows:
-                image = stored.get((row["id"], row["sha256"]))
-                features = {
-                    "image": image
-                    or storable(_content(location(roots[row["source"]]) / row["path"])),
-                    "label": row["label"],
-                    "id": row["id"],
-                }
-                writer.write(_example(features).SerializeToString(deterministic=True))
-        described = {
-            "name": shard.name,
-            "records": len(shard.rows),
-            "sha256": sha256_of(file),
-            "images": {row["id"]: row["sha256"] for row in shard.rows},
-        }
-        store(file, home / shard.name)
-    write_text(home / _described(shard.name), json.dumps(described))
-
-
-def _stored(shard: _Shard, home: Path) -> dict[tuple[str, str], bytes]:
-    """Returns images as earlier shards hold them, by id and SHA-256 of the file they were made of."""
-    found = {}
-    for earlier in shard.earlier:
-        described = read_json(home / earlier)
-        content = (home / described["name"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != described["sha256"]:
-            continue  # damaged: the sources still have them
-        with tempfile.NamedTemporaryFile() as file:
-            Path(file.name).write_bytes(content)
-            for record in tf.data.TFRecordDataset(file.name).as_numpy_iterator():
-                feature = tf.train.Example.FromString(record).features.feature
-                identity = feature["id"].bytes_list.value[0].decode()
-                key = identity, described["images"][identity]
-                found[key] = feature["image"].bytes_list.value[0]
-    return found
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"write_records: {file} was there at ingest and is gone. Run ingest again."
-        ) from error
-
-
-def _example(features: dict[str, bytes | str]) -> Any:
-    values = {
-        name: value if isinstance(value, bytes) else value.encode()
-        for name, value in features.items()
-    }
-    return tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-                for name, value in values.items()
-            }
-        )
-    )
-
-
-def storable(content: bytes) -> bytes:
-    """Returns the image as records hold it.
-
-    Args:
-      content: the bytes of an image file that `images.inspect` accepts.
-
-    Returns:
-      the same bytes where TensorFlow decodes them as meant and no side is over
-      `preprocess.MAX_SIDE`; else a PNG of the same picture that fulfils both.
-    """
-    content = for_tensorflow(content)
-    try:
-        image = preprocess.decode_grey(tf.constant(content))
-    except tf.errors.InvalidArgumentError:  # e.g. CMYK: Pillow reads it, TensorFlow does not
-        content = to_png(content)
-        image = preprocess.decode_grey(tf.constant(content))
-    if max(image.shape) <= preprocess.MAX_SIDE:
-        return content
-    pixels = tf.cast(preprocess.shrink(image), tf.uint8)
-    # The default takes eight times as long and saves an eighth.
-    return bytes(tf.io.encode_png(pixels, compression=2).numpy())
-
-
 def _describe(
-    rows: pd.DataFrame, shards: Sequence[_Shard], split: str, home: Path
+    rows: pd.DataFrame, shards: Sequence[Shard], split: str, home: Path
 ) -> dict[str, Any]:
     members = rows[rows["split"] == split]
     labels = members["label"]
@@ -246,7 +105,7 @@ def _describe(
             {key: described[key] for key in ("name", "records", "sha256")}
             for shard in shards
             if shard.split == split
-            for described in [read_json(home / _described(shard.name))]
+            for described in [read_json(home / described_in(shard.name))]
         ],
         "records": len(labels),
         "labels": _counts(labels),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.answers import CARD
 from components.audit import audit as measure
 from components.files import read_json
 from components.find_lungs import find_lungs
@@ -13,7 +14,6 @@ from components.rules import parse
 from components.sources import covid_chestxray, kermany, listed
 from components.write_records import write_records
 from serving import store
-from training import export
 
 LUNGS = "lungs"
 _EXAMPLES, _RECORDS, _KEPT = "examples", "records", "kept"
@@ -48,7 +48,7 @@ def audit(
     rules = parse(gate)
     there = store.fetched(model)
     seen = listed.parse(external)
-    learn_lungs(sources, further, output, views, read_json(there / export.CARD)["seed"])
+    learn_lungs(sources, further, output, views, read_json(there / CARD)["seed"])
     return measure(
         there,
         output / _RECORDS,

@@ -239,10 +239,12 @@ def deploy(
     canary_minutes: Annotated[float, typer.Option(min=0, help="At each share.")] = 5,
 ) -> None:
     """Check a version on this machine, publish it to an object store, and roll it out on KServe."""
+    from components.answers import CARD
     from components.files import read_json
     from serving import known_answers, local, rollout
     from serving import store as stores
     from serving.inference_service import InferenceService
+    from serving.policy import Policy, parse_steps
 
     found = stores.version_in(version)
     stores.verified(found)
@@ -253,18 +255,18 @@ def deploy(
         raise UserError(
             "deploy: name the --store that KServe reads, at gs:// or s3://, or only --check"
         )
-    policy = rollout.Policy(steps=rollout.parse_steps(canary), step_seconds=60 * canary_minutes)
+    policy = Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes)
     service = InferenceService(namespace, name)
     console.print(local.check(found))
     uri = stores.publish(found, store)
     console.print(f"published as {uri}")
-    decision = read_json(found / "decision.json")
+    decision = read_json(found / stores.DECISION)
     release = rollout.Release(
         version=stores.number_of(uri),
         uri=uri,
         decided=decision["decided"],
         reason=decision["reason"],
-        fingerprint=read_json(found / "model.json")["fingerprint"],
+        fingerprint=read_json(found / CARD)["fingerprint"],
     )
     rollout.roll_out(service, release, policy, known_answers.read(found), _Printed())
 
@@ -291,13 +293,14 @@ def rollback(
 ) -> None:
     """Go back to an earlier version, or take the canary back."""
     from serving import rollout
+    from serving.policy import Policy
 
     service = _service(namespace, name)
     if version is None:
         stable = rollout.take_back(service)
         console.print(f"the canary is taken back; version {stable.version} goes on")
     else:
-        rollout.go_back(service, str(version), rollout.Policy(), _Printed())
+        rollout.go_back(service, str(version), Policy(), _Printed())
         console.print(f"version {version} is served")
 
 
@@ -342,7 +345,7 @@ def _arguments(
     with quiet():
         from components import rules
         from components.sources import listed
-        from serving.rollout import parse_steps
+        from serving.policy import parse_steps
         from training.recipes import CANDIDATES, recipe_named, with_epochs
 
     names = parts_of(recipes) if recipes else list(CANDIDATES)

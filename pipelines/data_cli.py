@@ -29,7 +29,7 @@ def diff(
     archive: Archive = str(OUTPUT / "archive"), schema: SchemaFile = Path("schema.pbtxt")
 ) -> None:
     """Show the values and columns of the last span that the schema does not know."""
-    from components import spans
+    from components import span_tables, spans
     from components.validation.kept_schema import listed_features, unknown
 
     place = location(absolute(archive))
@@ -37,7 +37,7 @@ def diff(
     if not last:
         raise UserError(f"{archive} has no span yet; `cxrflow run` makes one")
     text = _schema_text(schema)
-    table = spans.table(place, last, "examples")
+    table = span_tables.table(place, last, "examples")
     found = {
         feature: unknown(text, feature, table[feature].dropna())
         for feature in listed_features(text)

@@ -2,13 +2,12 @@
 
 from typing import Any
 
+from components.answers import CARD
 from components.errors import UserError
 from components.files import read_json
 from components.locations import is_remote, location, reaching
 from components.tables import read_table
 from serving.store import DECISION, IMAGES, LINEAGE, MANIFEST, fetched, number_of
-
-_CARD = "model.json"
 
 
 def lineage(version: str) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def lineage(version: str) -> dict[str, Any]:
     there = fetched(version)
     if not (there / LINEAGE).is_file():
         raise UserError(f"{version}: it was published by a release that kept no lineage")
-    kept, card, decision = (read_json(there / name) for name in (LINEAGE, _CARD, DECISION))
+    kept, card, decision = (read_json(there / name) for name in (LINEAGE, CARD, DECISION))
     (row,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
     return {
         "version": number_of(version),

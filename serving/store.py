@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_aside, write_json
 from components.locations import is_remote, local_copy, location, names, reaching
@@ -118,6 +116,8 @@ def _files(version: Path) -> Any:
 
 
 def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> str:
+    import fsspec  # takes long to import, and most stores are here
+
     with reaching(url):
         objects, home = fsspec.core.url_to_fs(url)
         objects.invalidate_cache()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from components.answers import CARD
 from components.errors import UserError
 from components.files import read_json
 from serving import metrics, store
@@ -133,7 +134,7 @@ class Version:
 def _about(directory: Path) -> dict[str, Any]:
     manifest = store.verified(directory)
     try:
-        card = read_json(directory / export.CARD)
+        card = read_json(directory / CARD)
         decision = read_json(directory / DECISION)
         (winner,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
         if winner["recipe"] != card["recipe"]["name"]:

@@ -17,10 +17,6 @@ from training import architectures, gradcam, ood
 from training.recipes import Recipe
 from training.views import to_pixels
 
-SAVED_MODEL = "saved_model"
-# Beside the SavedModel: where it comes from.
-CARD = "model.json"
-
 _BATCH = 16
 _PACKAGES = ("cxrflow", "tensorflow", "keras", "numpy")
 _OUTPUTS = {"classify": {"probabilities", "classes", "ood_score"}}

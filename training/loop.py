@@ -14,6 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from components import divisions
+from components.answers import HISTORY
 from components.files import sha256_of, write_aside
 from components.progress import logger
 from training import architectures, data, export, features, kept, lungs, workers
@@ -21,7 +22,7 @@ from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 from training.views import Change
 
-HISTORY, TENSORBOARD, FEATURES = "history.csv", "tensorboard", "features"
+TENSORBOARD, FEATURES = "tensorboard", "features"
 _STATE = "state"
 
 _SECONDS_BETWEEN_LINES = 15.0

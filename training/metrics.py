@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from components.labels import COVID
 
@@ -53,6 +53,18 @@ def evaluate(
         "macro_f1": float(np.mean(f1)),
         "per_class": per_class,
     }
+
+
+def roc_curves(
+    predictions: pd.DataFrame, classes: tuple[str, ...]
+) -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """Returns for each class, against the rest: false-positive rates, true-positive rates, thresholds."""
+    curves = {}
+    for name in classes:
+        x, y, thresholds = roc_curve(predictions["truth"] == name, predictions[name])
+        thresholds[0] = 1.0  # scikit-learn begins at infinity, which JSON does not have
+        curves[name] = (x.tolist(), y.tolist(), thresholds.tolist())
+    return curves
 
 
 def duel(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:

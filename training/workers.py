@@ -7,9 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-# The environment of each process: host:port of all of them with commas, and which one it is, as
-# Kubernetes numbers the pods of an Indexed Job.
-HOSTS, INDEX = "CXRFLOW_HOSTS", "JOB_COMPLETION_INDEX"
+from training import HOSTS
+
+# In the environment of each: which one it is, as Kubernetes numbers the pods of an Indexed Job.
+INDEX = "JOB_COMPLETION_INDEX"
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):  # type: ignore[misc]

@@ -4,8 +4,6 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from training.gradcam import fitted
-
 # Inferno, as matplotlib has it, at nine even steps: of even steps in lightness, and legible to
 # colour-blind eyes.
 _STOPS = (
@@ -25,6 +23,8 @@ def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
     Returns:
       RGBA, of that size.
     """
+    from training.gradcam import fitted  # a page with the scale alone needs no TensorFlow
+
     heat = fitted(heat_map, size[::-1])
     steps = np.linspace(0, 1, len(_STOPS))
     channels = [np.interp(heat, steps, _COLOURS[:, channel]) for channel in range(3)]

@@ -2,13 +2,15 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Distinguishable to colour-blind eyes, on white and on near-black (Okabe and Ito).
 COLOURS = ("#3a86d6", "#e07b39", "#2a9d7f", "#b565a7", "#c9a227")
@@ -35,12 +37,14 @@ _STYLE: Any = {
 }
 
 
-def history(tables: Sequence[pd.DataFrame]) -> Markup:
+def history(tables: "Sequence[pd.DataFrame]") -> Markup:
     """Returns loss and accuracy by epoch; of several trainings thin lines, and thick ones their mean.
 
     Args:
       tables: each as `training.loop.Trained.history`.
     """
+    import pandas as pd  # the pages of most steps have none of it
+
     mean = pd.concat(tables).groupby("epoch", as_index=False).mean(numeric_only=True)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 3), layout="constrained")

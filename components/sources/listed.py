@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from components.errors import UserError
 from components.labels import LABELS, label_of
 from components.locations import absolute, location, sizes
@@ -114,6 +112,8 @@ def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False
 
 
 def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
+    import pandas as pd  # what most sources do not need, nor whoever only names them
+
     try:
         with source.place.open(encoding="utf-8-sig") as file:
             table = pd.read_csv(file, dtype=str, keep_default_na=False)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import recall_score
 
-from components.evaluate import roc_curves
+from training.metrics import roc_curves
 
 
 def test_every_test_image_is_predicted_once(evaluation: Path, records: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from components.errors import UserError
-from components.examples import EXCLUDED, SCHEMA
+from components.example_tables import SCHEMA
+from components.examples import EXCLUDED
 from components.ingest import ingest
 from training.recipes import recipe_named
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from components import splits
+from components.choose import choose
 from components.errors import UserError
 from components.ingest import ingest
-from components.pretrain import choose, pretrain, require_unseen
+from components.pretrain import pretrain, require_unseen
 from components.train import train
 from components.write_records import write_records
 from training import architectures

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import locations, spans, splits
+from components import locations, span_tables, spans, splits
 from components.divisions import TEST, TRAIN
 from components.errors import UserError
 from components.ingest import ingest
@@ -169,7 +169,7 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(
         ingest(covid, kermany_directory, tmp_path / "first", archive=again)
         write(covid, grown["rows"])
         with monkeypatch.context() as patch:
-            patch.setattr(spans, "create", dying)
+            patch.setattr(span_tables, "create", dying)
             with pytest.raises(KeyboardInterrupt):
                 ingest(covid, kermany_directory, tmp_path / "second", archive=again)
         assert spans.newest(again).number == 1  # type: ignore[union-attr]
@@ -244,7 +244,7 @@ def test_a_withdrawn_image_leaves_its_shard_and_no_other_image_is_read_again(
     write(covid, [row for row in grown["rows"] if row["filename"] not in withdrawn])
     ingest(covid, kermany_directory, tmp_path / "third", archive=archive)
     opened: list[Path] = []
-    monkeypatch.setattr("components.write_records._content", opened.append)
+    monkeypatch.setattr("components.write_shards._content", opened.append)
     third = write_records(tmp_path / "third", sources, tmp_path / "r3", archive=archive)
     assert opened == []
     told = [

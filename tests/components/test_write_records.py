@@ -13,7 +13,8 @@ from PIL import Image
 
 from components.errors import UserError
 from components.files import sha256_of
-from components.write_records import storable, write_records
+from components.write_records import write_records
+from components.write_shards import storable
 from training.preprocess import MAX_SIDE, decode_grey
 
 

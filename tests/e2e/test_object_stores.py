@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from components import spans
+from components import span_tables, spans
 from components.deploy import deploy
 from components.errors import UserError
 from components.evaluate import evaluate
@@ -188,5 +188,5 @@ def test_of_two_ingests_into_one_store_one_is_told(
     first = spans.newest(archive)
     assert first
     with pytest.raises(UserError, match="another ingest has added span 1"):
-        spans.commit(archive, first, {})
+        span_tables.commit(archive, first, {})
     assert json.loads((archive / "spans" / "00001.json").read_text())["digest"] == first.digest

@@ -155,6 +155,7 @@ def test_an_image_runs_as_nobody_and_has_no_tools_to_build_with(target: str) -> 
                 "components.evaluate",
                 "components.reproduce",
                 "components.train_job",
+                "components.train_node",
             ],
         ),
         (

@@ -14,13 +14,12 @@ from components import kubernetes_api
 from components.errors import UserError
 from components.kubernetes_api import KubernetesApi
 from serving.inference_service import InferenceService
+from serving.policy import Policy, parse_steps
 from serving.rollout import (
-    Policy,
     Release,
     State,
     Traffic,
     manifest_of,
-    parse_steps,
     roll_out,
     why_not,
 )

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from components.answers import CARD, SAVED_MODEL
 from components.errors import UserError
 from training import data, export
 from training.preprocess import to_input
@@ -75,14 +76,14 @@ def test_every_kind_of_image_is_read_in_one_request(seeing, picture) -> None:
 
 
 def test_a_trained_model_answers_with_named_probabilities(model: Path, picture) -> None:
-    predict = export.load(model / export.SAVED_MODEL).predict
+    predict = export.load(model / SAVED_MODEL).predict
     answer = predict(image_bytes=tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))]))
     assert answer["classes"].numpy().tolist() == [[b"normal", b"covid"]] * 2
     assert np.allclose(answer["probabilities"].numpy().sum(axis=1), 1)
 
 
 def test_it_explains_the_class_that_is_asked_for(model: Path, picture) -> None:
-    exported = export.load(model / export.SAVED_MODEL)
+    exported = export.load(model / SAVED_MODEL)
     one, two = pixels(exported, picture(50, 50)), pixels(exported, picture(9, 9))
     answer = exported.explain(pixels=tf.stack([one, two] * 2), positions=tf.constant([0, 0, 1, -1]))
     assert answer["explained"].numpy().tolist()[:3] == [b"normal", b"normal", b"covid"]
@@ -100,7 +101,7 @@ def pixels(exported: export.Exported, picture: np.ndarray) -> tf.Tensor:
 
 
 def test_its_two_halves_answer_as_the_whole(model: Path, picture) -> None:
-    exported = export.load(model / export.SAVED_MODEL)
+    exported = export.load(model / SAVED_MODEL)
     pictures = [picture(50, 50), picture(1200, 900)]
     whole = exported.predict(image_bytes=tf.constant([encoded(one) for one in pictures]))
     halves = exported.classify(pixels=tf.stack([pixels(exported, one) for one in pictures]))
@@ -118,7 +119,7 @@ def test_a_model_of_another_release_is_refused(tmp_path: Path) -> None:
 def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:
     import json
 
-    card = json.loads((model / export.CARD).read_text())
+    card = json.loads((model / CARD).read_text())
     assert card["recipe"]["name"] == "cnn-dubey"
     assert card["fingerprint"] == data.read_manifest(records)["fingerprint"]
     assert card["seed"] == 0

@@ -1,0 +1,123 @@
+"""What it costs to begin: processor time of steps and commands that do nothing yet, to that of KFP."""
+
+import ast
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from components import spans, steps
+from components.ingest import ingest
+from tests.api import served
+from tests.pipelines.kubeflow_api import Api
+
+TURNS = 5
+CXRFLOW = str(Path(sys.executable).parent / "cxrflow")
+KFP = [sys.executable, "-c", "import kfp"]
+
+
+def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
+    """Yields the cost of each step's imports, of each command that is light, and of an idle run.
+
+    Args:
+      home: for what is written.
+      covid, kermany: the datasets' directories.
+    """
+    components = home / "imports.py"
+    components.write_text(of_steps(Path(steps.__file__).read_text(encoding="utf-8")))
+    empty = executor(components, "empty")
+    yield "steps: what a step's body imports, in KFP's executor, to an empty component there"
+    for node in ast.parse(components.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name != "empty":
+            yield compared(node.name, executor(components, node.name), empty)
+    yield "commands, to `import kfp`"
+    nowhere = {"KUBECONFIG": str(home / "none"), "HOME": str(home)}
+    with served(Api().serve) as url:
+        # Without a version or a cluster some end with an error, once all is imported.
+        for arguments, wanted, ends in (
+            (["--help"], "at most 0.5 s", 0),
+            (["compile", str(home / "pipeline.yaml")], "at most 2", 0),
+            (["submit", "--host", url], "at most 2", 0),
+            (["runs", "--host", url], "at most 2", 0),
+            (["schedule", "--every", "7d", "--host", url], "at most 2", 0),
+            (["lineage", "--store", str(home)], "at most 2", 1),
+            (["promote"], "at most 2", 1),
+            (["rollback"], "at most 2", 1),
+        ):
+            command = [CXRFLOW, *arguments]
+            yield compared(arguments[0], command, KFP, wanted, nowhere, ends)
+    yield "a run that finds nothing to do, to `import kfp`"
+    archive = home / "startup" / "archive"
+    ingest(covid, kermany, home / "startup" / "examples", archive=archive)
+    spans.record_outcome(archive, 1, {"trained": True, "reason": "as if"})
+    run = [
+        CXRFLOW, "run", "--if-new", "--covid", str(covid), "--kermany", str(kermany),
+        "--archive", str(archive), "--output", str(home / "startup"),
+    ]  # fmt: skip
+    yield compared("run --if-new, its step included", run, KFP)
+
+
+def of_steps(source: str) -> str:
+    """Returns a module with a function for each step, which imports what the step's body does.
+
+    What modules import later, once they know that they need it, is not in it.
+    """
+    functions = ["def empty():\n    pass\n"]
+    for step in ast.parse(source).body:
+        if isinstance(step, ast.FunctionDef) and step.decorator_list:
+            imports = [node for node in step.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            body = "\n".join(f"    {ast.unparse(one)}" for one in imports)
+            functions.append(f"def {step.name}():\n{body}\n")
+    return "\n\n".join(functions)
+
+
+def executor(module: Path, function: str) -> list[str]:
+    """Returns how `kfp.local` starts a component."""
+    return [
+        sys.executable, "-m", "kfp.dsl.executor_main",
+        "--component_module_path", str(module), "--function_to_execute", function,
+        "--executor_input", json.dumps({"outputs": {"outputFile": str(module.with_suffix(".json"))}}),
+    ]  # fmt: skip
+
+
+def compared(
+    what: str,
+    command: Sequence[str],
+    baseline: Sequence[str],
+    wanted: str = "",
+    environment: Mapping[str, str] = {},
+    ends: int = 0,
+) -> str:
+    """Returns the processor time of a command to that of another, each the median of its turns."""
+    pairs = [
+        (cost(command, environment, ends), cost(baseline, environment, 0)) for _ in range(TURNS)
+    ]
+    ours, theirs = (statistics.median(one) for one in zip(*pairs, strict=True))
+    ratio = statistics.median(mine / other for mine, other in pairs)
+    told = f" (wanted: {wanted})" if wanted else ""
+    return f"[bold]{ratio:6.2f}[/]  {what}: {ours:.2f} s to {theirs:.2f} s{told}"
+
+
+def cost(command: Sequence[str], environment: Mapping[str, str], ends: int) -> float:
+    """Returns the processor time of a command and all that it starts and waits for, in seconds.
+
+    Args:
+      ends: the exit code that it must have.
+    """
+    runtime = {"_KFP_RUNTIME": "true"} if "kfp.dsl.executor_main" in command else {}
+    before = os.times()
+    done = subprocess.run(
+        command,
+        env={**os.environ, **runtime, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    after = os.times()
+    assert done.returncode == ends, (command, done.returncode)
+    return (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )

@@ -1,0 +1,54 @@
+"""How examples are spread over TFRecord shards, and how those are named."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+_IMAGES_PER_SHARD = 256
+
+# Of what `write_shards.storable` makes of an image, in the shards' names: a change of it begins new ones.
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows that are written together; `earlier` are descriptions of shards that had some of them."""
+
+    name: str
+    split: str
+    rows: list[dict[Any, Any]]
+    earlier: list[str] = field(default_factory=list)
+
+    def is_earlier(self, described: str) -> bool:
+        """Says whether a description is of a shard that stood in this one's place before."""
+        place, _, _ = self.name.rpartition("-")
+        return described.startswith(f"{place}-") and described.endswith(described_in(""))
+
+
+def shards_of(rows: pd.DataFrame) -> Iterator[Shard]:
+    """Yields the shards of examples, those of a split and a span together.
+
+    Args:
+      rows: with the columns `id`, `source`, `path`, `label`, `split`, `sha256` and `span`.
+    """
+    for (split, span), of_both in rows.groupby(["split", "span"]):
+        # By a hash, so that every shard holds a like mixture of sources and labels. A power of two, so
+        # that an image stays in its shard when others are withdrawn.
+        count = 2 ** max(0, math.ceil(math.log2(len(of_both) / _IMAGES_PER_SHARD)))
+        order = pd.util.hash_array(of_both["id"].to_numpy(dtype=object), categorize=False)
+        members = of_both.assign(order=order).sort_values(["order", "id"])
+        for number, of_shard in members.groupby(members["order"] % count):
+            identity = json.dumps([_FORMAT, *of_shard[["id", "sha256", "label"]].values.tolist()])
+            digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+            name = f"{split}-{span:05d}-{number:05d}-{digest}.tfrecord"
+            yield Shard(name, str(split), of_shard.drop(columns="order").to_dict("records"))
+
+
+def described_in(name: str) -> str:
+    """Returns the name of the file that says of a shard that it is whole, and what is in it."""
+    return f"{name}.json"
