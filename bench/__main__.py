@@ -26,6 +26,7 @@ import tensorflow as tf
 import typer
 from rich.console import Console
 
+from bench.demo import demo
 from bench.ingesting import growth, scale
 from bench.serving import serving
 from bench.startup import startup
@@ -64,6 +65,10 @@ def main(
         home = Path(scratch)
         all_of_them: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
             "startup": ("what it costs to begin", lambda: startup(home, *datasets(home))),
+            "demo": (
+                "the demo's trainings, for five seeds in two precisions",
+                lambda: demo(home / "demo"),
+            ),
             "opening": (f"ingest: opening {OPENED} images, three ways", lambda: opening(home)),
             "growth": ("a dataset that grows", lambda: [growth(home, *real())]),
             "scale": ("a large dataset", lambda: scale(home)),

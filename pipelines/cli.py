@@ -15,6 +15,7 @@ from components.errors import UserError
 from components.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli
 from pipelines.console import console, parts_of, print_rows, quiet
+from pipelines.refusals import next_steps, refusals
 
 OUTPUT = Path("cxrflow-output")
 
@@ -218,6 +219,12 @@ def run(
         rows.append(("server", server.url))
     console.print()
     print_rows(rows)
+    decision = local.decision(done.directory)
+    if decision and not decision["winner"]:
+        console.print("\n[bold yellow]No candidate passed: nothing was deployed.[/]")
+        print_rows(refusals(decision))
+        console.print("\nWhat can be tried:")
+        print_rows(next_steps(decision, gate))
 
 
 @app.command("recipes")

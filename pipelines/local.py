@@ -161,6 +161,16 @@ def _new_directory(runs: Path) -> Path:
     raise UserError(f"run: cannot make a directory of its own in {runs}")
 
 
+def decision(directory: Path) -> dict[str, Any] | None:
+    """Returns what the main job's gate decided (see `components.gate.decide`); None where it was not asked.
+
+    Args:
+      directory: of the run.
+    """
+    written = next(directory.glob("**/gate-step/decision"), None)
+    return read_json(written) if written else None
+
+
 def collect_pages(directory: Path, target: Path) -> list[Path]:
     """Copies the pages of the main job, which KFP keeps without an ending, for a browser.
 

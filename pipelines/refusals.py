@@ -1,0 +1,77 @@
+"""What a run that deploys nothing says at its end: what refused each candidate, and what can be done."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# Of a recall that is proposed as a threshold; a lower one than the least means nothing.
+_STEP, _LEAST = 0.05, 0.3
+
+
+def refusals(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns each candidate that was refused, with what refused it in one line.
+
+    Args:
+      decision: see `components.gate.decide`.
+    """
+    return [
+        (row["recipe"], "; ".join(_broken(row)))
+        for row in decision["candidates"]
+        if not row["passed"]
+    ]
+
+
+def _broken(row: Mapping[str, Any]) -> list[str]:
+    """Returns in few words what a candidate did not keep."""
+    rules = {rule["reason"]: _in_short(rule) for rule in row["rules"] if not rule["passed"]}
+    return [rules.get(reason, reason) for reason in row["reasons"]]
+
+
+def _in_short(rule: Mapping[str, Any]) -> str:
+    if rule["value"] is None:
+        return f"{rule['name']} could not be measured"
+    side = "at least" if rule["at_least"] else "at most"
+    return f"{rule['name']} {rule['value']:.2f}, {side} {rule['bound']:g} is wanted"
+
+
+def next_steps(decision: Mapping[str, Any], gate: str) -> list[tuple[str, str]]:
+    """Returns what can be tried after a run that refused every candidate, each with the option to type.
+
+    Args:
+      decision: see `components.gate.decide`.
+      gate: as it was typed.
+    """
+    nearest = min(decision["candidates"], key=lambda row: len(row["reasons"]))
+    steps = []
+    lower = {
+        check["class"]: math.floor(check["recall"]["value"] / _STEP) * _STEP
+        for check in nearest["checks"]
+        if check["recall"]["value"] is not None
+        and _LEAST <= check["recall"]["value"] < check["threshold"]
+    }
+    if lower:
+        steps.append(("accept a lower recall", f"--gate {_with(gate, lower)}"))
+    off = {
+        rule["name"]: 0.0 if rule["at_least"] else math.inf
+        for rule in nearest["rules"]
+        if not rule["passed"]
+    }
+    if off:
+        steps.append(("switch a rule off, if you know why", f"--gate {_with(gate, off)}"))
+    if any(not check["passed"] for check in nearest["checks"]):
+        name, _, variant = nearest["recipe"].rpartition("+")
+        if variant == "quick":
+            steps.append(("train the paper's network", f"--recipes {name}, without --quick"))
+        else:
+            steps.append(("train longer", f"--epochs {nearest['recipe']}=NUMBER"))
+    steps.append(("add another source", "--source NAME=SPEC (see docs/data.md)"))
+    published, *variants = nearest["recipe"].removesuffix("+quick").split("+")
+    if "lungs" not in variants:
+        shown = "+".join([published, "lungs", *variants])
+        steps.append(("show the network the lungs alone", f"--recipes {shown}"))
+    return steps
+
+
+def _with(gate: str, changes: Mapping[str, float]) -> str:
+    parts = [part for part in gate.split(",") if part.partition("=")[0].strip() not in changes]
+    return ",".join([*parts, *(f"{name}={value:g}" for name, value in changes.items())])
