@@ -21,6 +21,7 @@ from components.errors import UserError
 from components.images import BadImage, statistics, to_png
 from components.pages import heat_maps
 from serving import metrics, protocol, radiograph, store
+from serving.dataplane import NoSuchVersion
 from serving.feature_log import FeatureLog
 from serving.limits import Limits
 from serving.protocol import Answer
@@ -141,13 +142,17 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
         Raises:
           InvalidInput: the request, or an image in it, is not as it must be.
+          NoSuchVersion: it names another version than the one that is served.
           Busy: too many images wait.
         """
         v2 = isinstance(payload, InferRequest)
         images = protocol.images_of_v2(payload) if v2 else payload
         with self._version as version:
-            answers = await self._answers(version, images, explain=False)
             name, number = self.name, version.about["version"]
+            wanted = payload.model_version if isinstance(payload, InferRequest) else None
+            if wanted and wanted != number:
+                raise NoSuchVersion(name, wanted, number)
+            answers = await self._answers(version, images, explain=False)
             if v2:
                 return protocol.v2_response(answers, version.classes, name, number, payload)
             return dict(protocol.v1_response(answers, version.classes, name, number))
