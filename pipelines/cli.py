@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError
 from components.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli
-from pipelines.console import console, parts_of, print_rows, quiet
+from pipelines.console import console, parts_of, print_error, print_rows, quiet
 from pipelines.refusals import next_steps, refusals
 
 OUTPUT = Path("cxrflow-output")
@@ -96,9 +95,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     if _debug:
         traceback.print_exc()
-    Console(stderr=True, soft_wrap=True).print(
-        f"[bold red]error:[/] {escape(message)}", highlight=False
-    )
+    print_error(message)
     sys.exit(1)
 
 
@@ -462,7 +459,10 @@ def predict(
     ] = "",
     output: Output = OUTPUT,
 ) -> None:
-    """Send images to a model server and print its answer."""
+    """Send images to a model server and print its answers.
+
+    A file without an answer has a line of its own that says why, and the exit code is then 1.
+    """
     from serving import client, local
 
     if not url:
@@ -473,7 +473,16 @@ def predict(
                 "`cxrflow run` or `cxrflow serve`."
             )
         url = server.url
-    for image, answer in zip(images, client.predict(images, url), strict=True):
+    failed = False
+    for image in images:
+        try:
+            answer = client.predict(image, url)
+        except client.NoServer:
+            raise
+        except UserError as error:
+            failed = True
+            print_error(f"{image}: {error}")
+            continue
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
         print_rows([(str(image), "no answer" if answer["abstained"] else shares)])
@@ -484,6 +493,8 @@ def predict(
             )
         if answer["suspect"]:
             console.print(f"  [yellow]doubtful:[/] {escape('; '.join(answer['reasons']))}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

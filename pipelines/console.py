@@ -22,6 +22,13 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
         console.print(f"[bold]{escape(name):<{width}}[/]  {escape(value)}", highlight=False)
 
 
+def print_error(message: str) -> None:
+    """Prints an error, in one line, to the standard error."""
+    Console(stderr=True, soft_wrap=True).print(
+        f"[bold red]error:[/] {escape(message)}", highlight=False
+    )
+
+
 def parts_of(text: str) -> list[str]:
     """Returns the parts of a list that is written with commas."""
     return [part.strip() for part in text.split(",") if part.strip()]

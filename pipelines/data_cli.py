@@ -116,13 +116,13 @@ def lineage(
         for row in rows:
             print_rows([(f"version {row['version']}", f"{row['id']} ({row['part']})")])
         return
-    known = lineages.versions(place, NAME)
-    if not known and not version:
-        raise UserError(f"{store} has no version yet; `cxrflow run` makes one")
     if not version:
+        known = lineages.versions(place, NAME)
+        if not known:
+            raise UserError(f"{store} has no version yet; `cxrflow run` makes one")
         version = known[-1]
     elif version.isdigit():
-        version = next((one for one in known if one.endswith(f"/{version}")), version)
+        version = lineages.version_named(place, NAME, version)
     found = lineages.lineage(version)
     data = found["data"]
     recalls = [

@@ -23,7 +23,8 @@ class Batches(Generic[Question, Answer]):
         """Starts the thread.
 
         Args:
-          answer: answers all questions of a batch, in their order. What it raises, each of them gets.
+          answer: answers all questions of a batch, in their order. What it raises, each of them gets; a
+            wrong number of answers is an error, too.
           largest: number of questions in a batch.
         """
         self._answer = answer
@@ -64,6 +65,8 @@ class Batches(Generic[Question, Answer]):
             return
         try:
             answers = self._answer([question for question, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(batch)} questions got {len(answers)} answers")
         except Exception as error:
             for _, future in batch:
                 future.set_exception(error)

@@ -1,10 +1,13 @@
 """What stands before the application: no request may be too large, too slow or waited for in vain."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
+import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -23,7 +26,18 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
-_KINDS = {408: "body too slow", 413: "body too large", 503: "busy"}
+# Kinds of refusals by status, as the metrics have them.
+_KINDS = {
+    400: "broken encoding",
+    408: "body too slow",
+    413: "body too large",
+    415: "unknown encoding",
+    503: "busy",
+}
+_REFUSAL_HEADERS = {415: (b"accept-encoding", b"gzip, deflate"), 503: (b"retry-after", b"1")}
+_ENCODINGS = ("gzip", "x-gzip", "deflate")
+# In a request's `state`: more connections are open than may be.
+_CROWDED = "crowded"
 # How long a client that is turned away may go on sending, so that it gets to read the answer.
 _LINGER_SECONDS = 2.0
 
@@ -31,7 +45,8 @@ _LINGER_SECONDS = 2.0
 class Guard:
     """Reads each request whole before the application sees it, within limits of size, time and memory.
 
-    A client that goes away while it is answered is no longer worked for.
+    A compressed body is unpacked, within the same limits. HEAD is answered as GET is, without a body. A
+    client that goes away while it is answered is no longer worked for.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
@@ -45,36 +60,88 @@ class Guard:
             await self._app(scope, receive, send)
             return
         answer = _Answer(send)
-        declared = dict(scope["headers"]).get(b"content-length")
-        # One without a length may become as large as it may be.
-        room = int(declared) if declared and declared.isdigit() else self._limits.body_bytes
-        if scope["method"] in ("GET", "HEAD"):
-            room = 0
-        if room > self._limits.body_bytes:
-            await self._refuse(413, self._too_large(), receive, answer)
-        elif room > self._free:
-            await self._refuse(503, "the server is busy; try again in a second", receive, answer)
-        else:
-            self._free -= room
-            try:
-                await self._answered(scope, receive, answer, room)
-            finally:
-                self._free += room
+        try:
+            await self._handle(scope, receive, answer)
+        except _Refused as refused:
+            await self._refuse(refused, receive, answer)
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: "_Answer", room: int) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if scope.get("state", {}).get(_CROWDED):
+            raise _busy()
+        encoding = _encoding(scope)
+        room = self._room(scope)
+        with self._reserved(room):
+            body = await self._body(receive, room)
+            if body is None:
+                metrics.REJECTED.labels("client gone").inc()
+                return
+            if encoding:
+                body = await self._unpacked(body, encoding)
+            with self._reserved(len(body) if encoding else 0):
+                await self._answered(scope, body, receive, answer)
+
+    def _room(self, scope: Scope) -> int:
+        """Returns how many bytes a request's body may have, at most."""
+        headers = dict(scope["headers"])
+        if b"transfer-encoding" in headers:
+            return self._limits.body_bytes
+        # uvicorn's parser has refused what is no number.
+        room = int(headers.get(b"content-length", 0))
+        if room > self._limits.body_bytes:
+            raise self._too_large()
+        return room
+
+    @contextlib.contextmanager
+    def _reserved(self, size: int) -> Iterator[None]:
+        if size > self._free:
+            raise _busy()
+        self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
+
+    async def _body(self, receive: Receive, room: int) -> bytes | None:
+        """Returns a request's body, or None where the client went away before its end."""
+        parts, size = [], 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                body = await _body(receive, room)
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > room:
+                        raise self._too_large()
+                    if not message.get("more_body"):
+                        return b"".join(parts)
         except TimeoutError:
-            await self._refuse(408, "the body did not come in time", receive, answer)
-            return
-        except _TooLarge:
-            await self._refuse(413, self._too_large(), receive, answer)
-            return
-        if body is None:
-            metrics.REJECTED.labels("client gone").inc()
-            return
-        application = asyncio.ensure_future(self._app(scope, _replay(body, receive), answer.send))
+            raise _Refused(408, "the body did not come in time") from None
+
+    async def _unpacked(self, body: bytes, encoding: str) -> bytes:
+        """Returns a body without its compression. Nothing awaits between this and its reservation."""
+        most = min(self._limits.body_bytes, self._free)
+        with self._reserved(most):
+            try:
+                # Large ones would keep the event loop.
+                content = await asyncio.to_thread(_decompressed, body, most + 1)
+            except (zlib.error, EOFError):
+                raise _Refused(
+                    400, f"the body is not {encoding}, as Content-Encoding says"
+                ) from None
+        if len(content) <= most:
+            return content
+        raise self._too_large() if most == self._limits.body_bytes else _busy()
+
+    async def _answered(
+        self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer"
+    ) -> None:
+        # uvicorn, which has the scope as it was, leaves the body of an answer to HEAD out.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        application = asyncio.ensure_future(
+            self._app({**scope, "method": method}, _replay(body, receive), answer.send)
+        )
         gone = asyncio.ensure_future(receive())
         try:
             await asyncio.wait(
@@ -87,26 +154,27 @@ class Guard:
             elif gone.done():
                 metrics.REJECTED.labels("client gone").inc()
             elif not answer.status:
-                await self._refuse(503, "no answer in time; try again", receive, answer)
+                raise _Refused(503, "no answer in time; try again")
         finally:
             for task in (application, gone):
                 task.cancel()
             await asyncio.gather(application, gone, return_exceptions=True)
 
-    def _too_large(self) -> str:
-        return f"the body is larger than {self._limits.body_mb:g} MB"
+    def _too_large(self) -> "_Refused":
+        return _Refused(413, f"the body is larger than {self._limits.body_mb:g} MB")
 
-    async def _refuse(self, status: int, reason: str, receive: Receive, answer: "_Answer") -> None:
-        metrics.REJECTED.labels(_KINDS[status]).inc()
-        content = json.dumps({"error": reason}).encode()
+    async def _refuse(self, refused: "_Refused", receive: Receive, answer: "_Answer") -> None:
+        metrics.REJECTED.labels(_KINDS[refused.status]).inc()
+        content = json.dumps({"error": refused.reason}).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"connection", b"close"),
         ]
-        if status == 503:
-            headers.append((b"retry-after", b"1"))
-        await answer.send({"type": "http.response.start", "status": status, "headers": headers})
+        if refused.status in _REFUSAL_HEADERS:
+            headers.append(_REFUSAL_HEADERS[refused.status])
+        start = {"type": "http.response.start", "status": refused.status, "headers": headers}
+        await answer.send(start)
         await answer.send({"type": "http.response.body", "body": content, "more_body": True})
         try:
             async with asyncio.timeout(_LINGER_SECONDS):
@@ -117,8 +185,46 @@ class Guard:
         await answer.send({"type": "http.response.body", "body": b""})
 
 
-class _TooLarge(Exception):
-    pass
+class _Refused(Exception):
+    """A request is turned away with an HTTP status and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+def _busy() -> _Refused:
+    return _Refused(503, "the server is busy; try again in a second")
+
+
+def _encoding(scope: Scope) -> str | None:
+    """Returns how a request's body is compressed, or None where it is not."""
+    said = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
+    encodings = [one.strip() for one in said.decode("latin-1").lower().split(",")]
+    encodings = [one for one in encodings if one not in ("", "identity")]
+    if not encodings:
+        return None
+    if len(encodings) == 1 and encodings[0] in _ENCODINGS:
+        return encodings[0]
+    raise _Refused(
+        415,
+        f"Content-Encoding {', '.join(encodings)[:100]} is not supported; send the body as it is, or "
+        "compressed once, with gzip or deflate",
+    )
+
+
+def _decompressed(body: bytes, most: int) -> bytes:
+    """Returns at most so many bytes of what gzip or deflate has packed, whichever it is.
+
+    Raises:
+      zlib.error: it is neither.
+      EOFError: it ends too early, or goes on after its end.
+    """
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    content = unpacker.decompress(body, most)
+    if len(content) < most and (not unpacker.eof or unpacker.unused_data):
+        raise EOFError
+    return content
 
 
 class _Answer:
@@ -138,21 +244,6 @@ class _Answer:
         await self._send(message)
 
 
-async def _body(receive: Receive, room: int) -> bytes | None:
-    """Returns a request's body, or None where the client went away before its end."""
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > room:
-            raise _TooLarge
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
 def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -162,38 +253,101 @@ def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
     return replay
 
 
-def protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """Returns uvicorn's protocol with a limit on the time that a request's header takes."""
+class _Parser:
+    """httptools' parser, but for requests that offer another protocol, and for what is no HTTP.
 
-    class Protocol(HttpToolsProtocol):
-        _header_due: asyncio.TimerHandle | None = None
+    httptools ends a request with an offer (`Upgrade`) after its header and leaves its body out; Java's
+    client, for one, offers HTTP/2 with its first request. A server may ignore the offer, so the header is
+    read again without it. What is no HTTP is answered here, because uvicorn would log it: whoever sends
+    it could fill the log.
+    """
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._expect_header()
+    def __init__(self, protocol: "_Protocol") -> None:
+        self._protocol = protocol
+        self._renew()
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._expect_header()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
 
-        def on_headers_complete(self) -> None:
-            self._expect_nothing()
+    def _renew(self) -> None:
+        self._parser = httptools.HttpRequestParser(self._protocol)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+
+    def feed_data(self, data: bytes) -> None:
+        """Reads what came next."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                (end_of_header,) = offer.args
+                data = self._protocol.header_without_offer() + data[end_of_header:]
+                self._renew()  # this one takes nothing more where the connection is to be closed
+            except httptools.HttpParserError:
+                metrics.REJECTED.labels("not HTTP").inc()
+                self._protocol.send_400_response("This is not HTTP/1.1.")
+                return
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with limits on connections and on the time that a request's header takes."""
+
+    limits: Limits
+    _header_due: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.parser = _Parser(self)  # type: ignore[assignment]
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_header()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][_CROWDED] = len(self.connections) > self.limits.connections
+        self._expect_header()
+
+    def on_headers_complete(self) -> None:
+        self._expect_nothing()
+        if not self.parser.should_upgrade():
             super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            raise ValueError("this is no proxy")  # to the parser, which refuses the request
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._expect_nothing()
-            super().connection_lost(exc)
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
-        def _expect_header(self) -> None:
-            self._expect_nothing()
-            self._header_due = self.loop.call_later(limits.header_seconds, self._close)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
 
-        def _expect_nothing(self) -> None:
-            if self._header_due:
-                self._header_due.cancel()
+    def header_without_offer(self) -> bytes:
+        """Returns the header that was read last, without the offer of another protocol."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = (one.strip() for one in value.split(b","))
+                value = b", ".join(one for one in options if one.lower() != b"upgrade")
+            if name != b"upgrade":
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
 
-        def _close(self) -> None:
-            metrics.REJECTED.labels("header too slow").inc()
-            self.transport.close()
+    def _expect_header(self) -> None:
+        self._expect_nothing()
+        self._header_due = self.loop.call_later(self.limits.header_seconds, self._close)
 
-    return Protocol
+    def _expect_nothing(self) -> None:
+        if self._header_due:
+            self._header_due.cancel()
+
+    def _close(self) -> None:
+        metrics.REJECTED.labels("header too slow").inc()
+        self.transport.close()
+
+
+def protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """Returns uvicorn's protocol with these limits."""
+    return type("Protocol", (_Protocol,), {"limits": limits})

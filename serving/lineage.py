@@ -52,6 +52,20 @@ def lineage(version: str) -> dict[str, Any]:
     }
 
 
+def version_named(store: str, name: str, number: str) -> str:
+    """Returns the directory or URL of a model's version.
+
+    Raises:
+      UserError: there is no such version.
+    """
+    known = versions(store, name)
+    for version in known:
+        if int(number_of(version)) == int(number):
+            return version
+    there = ", ".join(map(number_of, known)) or "none yet"
+    raise UserError(f"there is no version {number} of {name} in {store}; there are: {there}")
+
+
 def versions(store: str, name: str) -> list[str]:
     """Returns the directories or URLs of a model's versions, the oldest first."""
     home = location(store) / name
@@ -68,7 +82,7 @@ def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
 
     Args:
       store, name: see `serving.store`.
-      image: its id, `<source>/<path>`, the end of one, or the SHA-256 of its bytes.
+      image: its id, `<source>/<path>`, the last parts of one, or the SHA-256 of its bytes.
 
     Returns:
       a row for each version and image: `version`, `id`, `part`.
@@ -78,7 +92,9 @@ def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
         file = location(version) / IMAGES
         with reaching(file):
             table = read_table(file.read_bytes())
-        found = table[table["id"].str.endswith(image) | (table["sha256"] == image)]
+        # A whole name: 1.png is not 11.png.
+        named = ("/" + table["id"]).str.endswith("/" + image.lstrip("/"))
+        found = table[named | (table["sha256"] == image.lower())]
         rows += [
             {"version": number_of(version), "id": row["id"], "part": row["part"]}
             for row in found.to_dict("records")

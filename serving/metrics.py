@@ -8,4 +8,7 @@ BATCH_SIZE = Histogram(
 )
 PREDICTIONS = Counter("cxrflow_predictions", "Predicted images, by class.", ["class"])
 DOUBTED = Counter("cxrflow_doubted", "Predicted images that do not look like chest radiographs.")
+FEATURE_ROWS_DROPPED = Counter(
+    "cxrflow_feature_rows_dropped", "Rows of the feature log that could not be written."
+)
 REJECTED = Counter("cxrflow_rejected", "Requests that were turned away, by reason.", ["reason"])

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,14 +23,17 @@ from components.errors import UserError
 from components.images import BadImage, statistics, to_png
 from components.pages import heat_maps
 from serving import metrics, protocol, radiograph, store
+from serving.dataplane import NoSuchVersion
 from serving.feature_log import FeatureLog
 from serving.limits import Limits
 from serving.protocol import Answer
-from serving.version import Explanation, Version
+from serving.version import Explanation, Version, may_pass
 
 logger = logging.getLogger("cxrflow.serving")
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+# A version that could not be loaded is tried again after this long, doubled each time up to the last.
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 2.0, 300.0
 
 
 class Busy(GrpcException):
@@ -59,7 +64,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         self._log = log
         self._images = 0
         self._version: Version
-        self._refused: dict[str, str] | None = None
+        self._failure: _Failure | None = None
         # Decoding lets go of Python's lock.
         self._decoders = ThreadPoolExecutor(os.cpu_count(), "decoder", _give_way)
 
@@ -76,43 +81,73 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         return self.ready
 
     async def follow(self) -> None:
-        """Serves each version that `latest` comes to name, and goes on with the one before until then."""
+        """Serves each version that `latest` comes to name, and continues with the one before until then.
+
+        A version that cannot be loaded is refused, or tried again, less and less often, where the reason
+        may pass.
+        """
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-            try:
-                newest = store.version_in(self._directory)
-            except (UserError, OSError):
-                continue  # the store is away; what is loaded is not
-            if newest in (
-                self._version.directory,
-                Path((self._refused or {}).get("directory", "")),
-            ):
-                continue
-            try:
-                version = await self._in_decoders(Version, newest)
-            except Exception as error:
-                known = isinstance(error, UserError)
-                logger.error("version %s is refused: %s", newest.name, error, exc_info=not known)
-                self._refused = {
-                    "version": newest.name,
-                    "reason": str(error),
-                    "directory": str(newest),
-                }
-                continue
-            before, self._version = self._version, version
-            self._refused = None
-            before.retire()
-            logger.info("version %s is served", version.about["version"])
+            newest = self._newer_version()
+            if newest:
+                await self._change_to(newest)
+
+    def _newer_version(self) -> Path | None:
+        try:
+            newest = store.version_in(self._directory)
+        except (UserError, OSError):
+            return None  # the store is away; what is loaded is not
+        if newest == self._version.directory:
+            self._failure = None
+            return None
+        failure = self._failure
+        waits = failure and failure.directory == newest and time.monotonic() < failure.again
+        return None if waits else newest
+
+    async def _change_to(self, directory: Path) -> None:
+        try:
+            version = await self._in_decoders(Version, directory)
+        except Exception as error:
+            self._failure = self._failed(directory, error)
+            return
+        before, self._version = self._version, version
+        self._failure = None
+        before.retire()
+        logger.info("version %s is served", version.about["version"])
+
+    def _failed(self, directory: Path, error: Exception) -> "_Failure":
+        known = isinstance(error, UserError)
+        if not may_pass(error):
+            logger.error("version %s is refused: %s", directory.name, error, exc_info=not known)
+            return _Failure(directory=directory, reason=str(error))
+        before = self._failure
+        same = before is not None and before.directory == directory
+        pause = (
+            min(2 * before.pause, _LAST_PAUSE_SECONDS) if before and same else _FIRST_PAUSE_SECONDS
+        )
+        logger.warning(
+            "version %s cannot be loaded and is tried again in %g seconds: %s",
+            directory.name,
+            pause,
+            error,
+        )
+        return _Failure(
+            directory=directory, reason=str(error), pause=pause, again=time.monotonic() + pause
+        )
 
     def about(self) -> dict[str, Any]:
         """Returns what clients may know of the version that is served; see `Version.about`.
 
-        Besides, `refused`: a newer version that could not be loaded, with the reason, or None.
+        Besides, `refused`: a newer version that cannot be loaded, with the reason, or None; and
+        `delayed`: likewise, of one that is tried again.
         """
-        refused = self._refused
+        failure = self._failure
+        told = failure and {"version": failure.directory.name, "reason": failure.reason}
+        delayed = failure is not None and failure.again < math.inf
         return {
             **self._version.about,
-            "refused": refused and {"version": refused["version"], "reason": refused["reason"]},
+            "refused": None if delayed else told,
+            "delayed": told if delayed else None,
         }
 
     def document(self, name: str) -> Path:
@@ -141,13 +176,17 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
         Raises:
           InvalidInput: the request, or an image in it, is not as it must be.
+          NoSuchVersion: it names another version than the one that is served.
           Busy: too many images wait.
         """
         v2 = isinstance(payload, InferRequest)
         images = protocol.images_of_v2(payload) if v2 else payload
         with self._version as version:
-            answers = await self._answers(version, images, explain=False)
             name, number = self.name, version.about["version"]
+            wanted = payload.model_version if isinstance(payload, InferRequest) else None
+            if wanted and wanted != number:
+                raise NoSuchVersion(name, wanted, number)
+            answers = await self._answers(version, images, explain=False)
             if v2:
                 return protocol.v2_response(answers, version.classes, name, number, payload)
             return dict(protocol.v1_response(answers, version.classes, name, number))
@@ -235,6 +274,19 @@ def _give_way() -> None:
     """Lets this thread wait for the event loop's, which answers probes, where both could run."""
     if sys.platform == "linux":  # elsewhere it would be all of the process
         os.nice(5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """A version that could not be loaded, and why.
+
+    `again` is when to try again, as `time.monotonic` has it; `pause` led there, in seconds.
+    """
+
+    directory: Path
+    reason: str
+    pause: float = 0
+    again: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ def images_of_v1(body: bytes) -> list[str]:
     return [instance.image_bytes.b64 for instance in request.instances]
 
 
-def v2_request(body: bytes, json_length: str | None, name: str) -> InferRequest:
+def v2_request(body: bytes, json_length: str | None, name: str, version: str = "") -> InferRequest:
     """Returns a V2 request of REST; its tensor's data is bytes, or text where that is base64.
 
     KServe's own reading takes every tensor of bytes for text.
@@ -126,11 +126,12 @@ def v2_request(body: bytes, json_length: str | None, name: str) -> InferRequest:
       body: JSON, and after it, where the binary data extension is used, the tensor.
       json_length: the header that says how much of the body is JSON.
       name: of the model.
+      version: of it that is asked; empty: the one that is served.
 
     Raises:
       InvalidInput: the body is not as it must be.
     """
-    if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
+    if json_length is not None and not _is_length(json_length, len(body)):
         raise invalid(f"{JSON_LENGTH} must be a number of bytes, at most the body's")
     end = len(body) if json_length is None else int(json_length)
     request = _validated(
@@ -148,11 +149,17 @@ def v2_request(body: bytes, json_length: str | None, name: str) -> InferRequest:
     wanted = [RequestedOutput(one.name, one.parameters) for one in request.outputs or ()]
     return InferRequest(
         model_name=name,
+        model_version=version,
         request_id=request.id,
         parameters=request.parameters,
         infer_inputs=[InferInput(tensor.name, tensor.shape, tensor.datatype, data)],
         request_outputs=wanted or None,
     )
+
+
+def _is_length(text: str, most: int) -> bool:
+    # Not isdigit: it takes a superscript, too. And int refuses thousands of digits.
+    return text.isdecimal() and len(text) <= len(str(most)) and int(text) <= most
 
 
 def images_of_v2(request: InferRequest) -> list[str | bytes]:

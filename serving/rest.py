@@ -13,16 +13,18 @@ from kserve.errors import (
     ModelNotReady,
     model_not_ready_handler,
 )
-from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import metrics_handler
 from kserve.protocol.rest.v1_endpoints import V1Endpoints
 from kserve.protocol.rest.v2_datamodels import ModelReadyResponse
 from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from pydantic.json_schema import models_json_schema
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from components.answers import AUDIT_PAGE
 from components.model_card import HTML
+from serving.dataplane import DataPlane
 from serving.model import Busy, ChestXrayModel
 from serving.protocol import JSON_LENGTH, V1Request, V2Request, images_of_v1, v2_request
 
@@ -32,12 +34,22 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": description}
     for status, description in (
         (400, "the request, or an image in it, is not as it must be"),
-        (404, "there is no such model"),
+        (404, "there is no such model, or another version of it is served"),
         (408, "the body did not come in time"),
         (413, "the body is too large"),
+        (415, "the body is compressed, and not with gzip or deflate"),
         (503, "busy, or not ready; see Retry-After"),
     )
 }
+
+
+class _NameConvertor(StringConvertor):
+    """A model's name in a path: without it `cxrflow:predict` would be one, too."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("name", _NameConvertor())
 
 
 def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
@@ -61,26 +73,34 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
 
     @app.post("/v2/models/{model_name}/infer", **_takes(V2Request))
     async def infer(model_name: str, request: Request) -> Response:
-        wanted = v2_request(await request.body(), request.headers.get(JSON_LENGTH), model_name)
+        return await infer_version(model_name, "", request)
+
+    @app.post("/v2/models/{model_name}/versions/{version}/infer", **_takes(V2Request))
+    async def infer_version(model_name: str, version: str, request: Request) -> Response:
+        json_length = request.headers.get(JSON_LENGTH)
+        wanted = v2_request(await request.body(), json_length, model_name, version)
         answer, _ = await dataplane.infer(model_name, wanted)
-        content, json_length = answer.to_rest()
-        if json_length is None:
+        content, length = answer.to_rest()
+        if length is None:
             return _json(content)
         return Response(
-            content, headers={JSON_LENGTH: str(json_length)}, media_type="application/octet-stream"
+            content, headers={JSON_LENGTH: str(length)}, media_type="application/octet-stream"
         )
 
     @app.get("/v2/models/{model_name}", responses=_ERRORS)
     async def metadata(model_name: str) -> dict[str, Any]:
-        known = await dataplane.model_metadata(model_name)
-        about = model.about()
+        return await version_metadata(model_name, "")
+
+    @app.get("/v2/models/{model_name}/versions/{version}", responses=_ERRORS)
+    async def version_metadata(model_name: str, version: str) -> dict[str, Any]:
+        known = await dataplane.model_metadata(model_name, version)
         for tensor in known["outputs"]:
             if tensor["name"] == "probabilities":
-                tensor["parameters"] = {"classes": about["classes"]}
-        return {**known, "platform": "tensorflow_savedmodel", "versions": [about["version"]]}
+                tensor["parameters"] = {"classes": model.about()["classes"]}
+        return known
 
     app.get("/v1/models")(v1.models)
-    app.get("/v1/models/{model_name}", responses=_ERRORS)(v1.model_ready)
+    app.get("/v1/models/{model_name:name}", responses=_ERRORS)(v1.model_ready)
     app.get("/v2")(v2.metadata)
     app.get("/v2/health/live")(v2.live)
     app.get("/v2/health/ready")(v2.ready)
@@ -88,7 +108,13 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
 
     @app.get("/v2/models/{model_name}/ready", responses=_ERRORS)
     async def ready(model_name: str) -> ModelReadyResponse:
-        return await v2.model_ready(model_name)
+        return await version_ready(model_name, "")
+
+    @app.get("/v2/models/{model_name}/versions/{version}/ready", responses=_ERRORS)
+    async def version_ready(model_name: str, version: str) -> ModelReadyResponse:
+        if not await dataplane.version_ready(model_name, version):
+            raise ModelNotReady(model_name)
+        return ModelReadyResponse(name=model_name, ready=True)
 
     app.get("/metrics", include_in_schema=False)(metrics_handler)
 
@@ -116,6 +142,8 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
     app.add_exception_handler(ModelNotFound, _not_found)
     app.add_exception_handler(ModelNotReady, model_not_ready_handler)
     app.add_exception_handler(Busy, _busy)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -164,3 +192,20 @@ async def _not_found(_: Request, error: Exception) -> Response:
 
 async def _busy(_: Request, error: Exception) -> Response:
     return _json({"error": Busy.details}, 503, {"Retry-After": "1"})
+
+
+async def _no_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The guard answers HEAD wherever there is GET.
+        allowed = headers.get("Allow", "")
+        allowed = "GET, HEAD" if "GET" in allowed else allowed
+        return _json({"error": f"send {allowed} to this path"}, 405, {"Allow": allowed})
+    if error.status_code == 404:
+        return _json({"error": "there is no such path; /openapi.json lists all"}, 404)
+    return _json({"error": error.detail}, error.status_code, headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return _json({"error": "the server failed; its log says where"}, 500)

@@ -15,22 +15,22 @@ from typing import Annotated
 import grpc
 import typer
 import uvicorn
+from google.protobuf.message import DecodeError
 from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
-from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
-from kserve.protocol.grpc.servicer import InferenceServicer
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from components.errors import UserError
 from components.locations import location
 from serving import GRPC_PORT, NAME, PORT
+from serving.dataplane import DataPlane
 from serving.feature_log import FeatureLog
 from serving.guard import Guard, protocol
 from serving.limits import FeatureLogSettings, Limits
 from serving.model import Busy, ChestXrayModel
 from serving.rest import application
+from serving.rpc import NotServed, Servicer
 
 
 def main(
@@ -53,7 +53,10 @@ def main(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("kserve").addFilter(_no_refusal)
+    for one in ("kserve", "grpc._cython.cygrpc"):
+        logging.getLogger(one).addFilter(_no_refusal)
+    # It logs each attempt with a traceback, where the feature log says what went wrong in one line.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     limits, kept = Limits(), FeatureLogSettings()
     log = FeatureLog(location(kept.feature_log), kept.feature_share) if kept.feature_log else None
     model = ChestXrayModel(name, model_dir, limits, log)
@@ -78,11 +81,10 @@ async def _serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=limits.connections,
             timeout_graceful_shutdown=limits.grace_seconds,
         )
     )
-    remote_calls = _grpc_server(dataplane, repository, limits, grpc_port)
+    remote_calls = _grpc_server(dataplane, limits, grpc_port)
     await remote_calls.start()
     tasks = [asyncio.create_task(model.follow())]
     if log:
@@ -97,17 +99,13 @@ async def _serve(
     await asyncio.gather(*tasks, return_exceptions=True)  # the last rows of the log are written
 
 
-def _grpc_server(
-    dataplane: DataPlane, repository: ModelRepository, limits: Limits, port: int
-) -> grpc.aio.Server:
+def _grpc_server(dataplane: DataPlane, limits: Limits, port: int) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[ExceptionToStatusInterceptor()],
         maximum_concurrent_rpcs=limits.queue,
         options=[("grpc.max_receive_message_length", limits.body_bytes), ("grpc.so_reuseport", 0)],
     )
-    grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        _Servicer(dataplane, ModelRepositoryExtension(repository)), server
-    )
+    grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(dataplane), server)
     try:
         server.add_insecure_port(f"0.0.0.0:{port}")
     except RuntimeError as error:
@@ -115,19 +113,10 @@ def _grpc_server(
     return server
 
 
-class _Servicer(InferenceServicer):  # type: ignore[misc]
-    """KServe's, without the calls by which any client could take the model away."""
-
-    async def RepositoryModelLoad(self, request: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "one model is served, and only that")
-
-    RepositoryModelUnload = RepositoryModelLoad
-
-
 def _no_refusal(record: logging.LogRecord) -> bool:
-    """Keeps refused requests, which are counted, out of the log: whoever sends them could fill it."""
+    """Keeps refused requests out of the log: whoever sends them could fill it."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, InvalidInput | ModelNotFound | Busy)
+    return not isinstance(error, InvalidInput | ModelNotFound | Busy | NotServed | DecodeError)
 
 
 if __name__ == "__main__":

@@ -99,9 +99,21 @@ def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path)
                     if not version.exists():
                         raise
     assert version
-    with write_aside(home / LATEST) as link:
-        link.symlink_to(str(_newest(home)), target_is_directory=True)
+    _move_latest(home)
     return version
+
+
+def _move_latest(home: Path) -> None:
+    """Lets `latest` name the newest version, whoever else publishes.
+
+    Another publisher may move it between a look for the newest and the move, which then moves it back.
+    Each looks again after its own move, so the last one to move it leaves it right.
+    """
+    moved = None
+    while moved != (newest := str(_newest(home))):
+        with write_aside(home / LATEST) as link:
+            link.symlink_to(newest, target_is_directory=True)
+        moved = newest
 
 
 def _newest(home: Path) -> int:
@@ -184,33 +196,43 @@ def fetched(version: str) -> Path:
     manifest = local_copy(there / MANIFEST)
     key = hashlib.sha256(str(there).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{key}-version")
-    if not copy.exists():
-        with write_aside(copy) as aside:
-            for name in read_json(manifest)["files"]:
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                with reaching(there):
-                    (aside / name).write_bytes((there / name).read_bytes())
-            shutil.copyfile(manifest, aside / MANIFEST)
-    verified(copy)
+    try:
+        if copy.exists():
+            verified(copy)
+            return copy
+    except UserError:
+        pass  # what cleans temporary directories may have been there
+    with write_aside(copy) as aside:
+        for name in read_json(manifest)["files"]:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            with reaching(there):
+                (aside / name).write_bytes((there / name).read_bytes())
+        shutil.copyfile(manifest, aside / MANIFEST)
+        verified(aside, version)
     return copy
 
 
-def verified(version: Path) -> dict[str, Any]:
+def verified(version: Path, called: str = "") -> dict[str, Any]:
     """Returns a version's manifest: `model`, `version` and `files`, checksums by name.
+
+    Args:
+      version: its directory.
+      called: what messages call it, where that is not its directory.
 
     Raises:
       UserError: a file is not what was published, or not there.
     """
+    called = called or str(version)
     try:
         manifest: dict[str, Any] = read_json(version / MANIFEST)
         checksums = manifest["files"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{version}: {MANIFEST} is damaged; publish the model again") from error
+        raise UserError(f"{called}: {MANIFEST} is damaged; publish the model again") from error
     for name, checksum in checksums:
         file = version / name
         if not file.is_file() or sha256_of(file) != checksum:
             state = "damaged" if file.is_file() else "missing"
             raise UserError(
-                f"{version}: {name} is {state}; serve another version, or publish this model again"
+                f"{called}: {name} is {state}; serve another version, or publish this model again"
             )
     return manifest

@@ -20,6 +20,19 @@ from training import export
 LARGEST_BATCH = 16
 
 
+# What TensorFlow makes of a disk, a network or a memory that fails for a while.
+_MAY_PASS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
+)
+_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classified:
     """What a model makes of an image.
@@ -129,6 +142,23 @@ class Version:
         if self._retired and not self._users:
             self.classify.close()
             self.explain.close()
+
+
+def may_pass(error: BaseException) -> bool:
+    """Returns whether a version that could not be loaded for this reason may be loaded later.
+
+    A disk or a network that fails may come back, and memory may be free again; files that are damaged,
+    missing or of another release stay so.
+    """
+    cause: BaseException | None = error
+    while cause:
+        system = isinstance(cause, OSError) and cause.errno is not None  # TensorFlow's have none
+        if isinstance(cause, (MemoryError, *_MAY_PASS)):
+            return True
+        if system and not isinstance(cause, _NOT_THERE):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _about(directory: Path) -> dict[str, Any]:

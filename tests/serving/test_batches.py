@@ -54,6 +54,17 @@ def test_an_error_is_everyones_in_the_batch_and_nobodys_else() -> None:
     assert batches.ask(4).result(30) == 8
 
 
+@pytest.mark.parametrize("answers", [[], [1, 2, 3], None])
+def test_a_wrong_number_of_answers_is_everyones_error_and_the_next_batch_is_answered(
+    answers: list[int] | None,
+) -> None:
+    given = [answers]
+    batches = Batches(lambda numbers: given.pop() if given else list(numbers), largest=1)
+    with pytest.raises((RuntimeError, TypeError)):
+        batches.ask(1).result(30)
+    assert batches.ask(4).result(30) == 4
+
+
 def test_closed_it_answers_what_was_asked_before() -> None:
     doubling = Doubling()
     batches = Batches(doubling, largest=2)

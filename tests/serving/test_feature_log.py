@@ -1,3 +1,4 @@
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 
 from components.facts import inspect
+from serving import feature_log, metrics
+from serving.feature_log import FeatureLog
 from tests.serving.files import v1
 
 
@@ -59,15 +62,92 @@ def test_what_is_served_is_described_as_ingest_describes_it_and_by_nothing_else(
 
 
 def test_a_place_that_cannot_be_written_costs_no_answer_and_loses_nothing(tmp_path: Path) -> None:
-    from serving.feature_log import FeatureLog
-
     place = tmp_path / "log"
     place.write_text("a file is in the way")
     log = FeatureLog(place, 1.0)
     log.add("1", "covid", lambda: {"width": 9})
-    log._flush()
+    assert not log._flush()
     place.unlink()
     log.add("1", "normal", lambda: {"width": 8})
-    log._flush()
+    assert log._flush()
     (file,) = place.glob("*.jsonl")
     assert pd.read_json(file, lines=True)["width"].tolist() == [9, 8]
+
+
+def dropped() -> float:
+    return metrics.FEATURE_ROWS_DROPPED._value.get()
+
+
+def test_while_the_place_is_away_it_is_tried_less_and_less_often_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feature_log, "_ROWS_A_FILE", 2)
+    monkeypatch.setattr(feature_log, "_MOST_ROWS", 3)
+    log, before, create = FeatureLog(tmp_path, 1.0), dropped(), feature_log.create
+    attempts: list[Path] = []
+    pauses: list[float] = []
+
+    def away_nine_times(file: Path, content: bytes) -> None:
+        attempts.append(file)
+        if len(attempts) < 10:
+            raise OSError("connection refused\nby the bucket")
+        create(file, content)
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        for width in range(10):  # more comes meanwhile than may be kept
+            log.add("1", "covid", lambda width=width: {"width": width})
+
+    async def serve() -> None:
+        writing = asyncio.create_task(log.write())
+        for width in (1, 2):
+            log.add("1", "covid", lambda width=width: {"width": width})
+        while not list(tmp_path.glob("*.jsonl")):
+            await asyncio.to_thread(lambda: None)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    monkeypatch.setattr(feature_log, "create", away_nine_times)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    with caplog.at_level("INFO", "cxrflow.serving"):
+        asyncio.run(serve())
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert len(attempts) == 10
+    (file,) = tmp_path.glob("*.jsonl")
+    assert pd.read_json(file, lines=True)["width"].tolist() == [7, 8, 9]
+    assert dropped() - before == 2 + 9 * 10 - 3
+    away, back = (record.getMessage() for record in caplog.records)
+    assert "cannot be written" in away
+    assert "\n" not in away
+    assert "again" in back
+
+
+def test_a_place_that_is_away_does_not_keep_the_server_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_log, "_ROWS_A_FILE", 2)
+    log, before, attempts = FeatureLog(tmp_path, 1.0), dropped(), []
+
+    def away(*_: object) -> None:
+        attempts.append(1)
+        raise OSError("no answer")
+
+    async def serve() -> None:
+        paused = asyncio.Event()
+
+        async def pause(_: float) -> None:
+            paused.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        writing = asyncio.create_task(log.write())
+        for width in (1, 2):
+            log.add("1", "covid", lambda width=width: {"width": width})
+        await paused.wait()
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    monkeypatch.setattr(feature_log, "create", away)
+    asyncio.run(serve())
+    assert len(attempts) == 1
+    assert dropped() - before == 2

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,7 @@ from components import gate
 from components.deploy import deploy
 from components.errors import UserError
 from serving import client, local
+from tests.pipelines.cli import cxrflow
 
 
 def test_what_is_deployed_can_be_explained(version: Path, model: Path) -> None:
@@ -31,7 +34,7 @@ def test_it_answers_as_evaluation_did(url: str, evaluation: Path, directories) -
         directories[source] / path
         for source, path in (identity.split("/", 1) for identity in predictions["id"])
     ]
-    answers = client.predict(files, url)
+    answers = [client.predict(file, url) for file in files]
     assert [answer["label"] for answer in answers] == predictions["predicted"].tolist()
     for name in ("normal", "covid"):
         served = [answer["probabilities"][name] for answer in answers]
@@ -57,8 +60,7 @@ def test_every_kind_of_image_is_answered(url: str, picture, tmp_path: Path) -> N
     ):
         files.append(tmp_path / f"{len(files)}.img")
         files[-1].write_bytes(encoded(image, kind))
-    answers = client.predict(files, url)
-    assert len(answers) == len(files)
+    answers = [client.predict(file, url) for file in files]
     assert all(np.isclose(sum(answer["probabilities"].values()), 1) for answer in answers)
 
 
@@ -190,10 +192,35 @@ def test_stopped_it_is_gone_and_a_client_says_so(
     assert local.stop(tmp_path / "server") is None
     image = tmp_path / "image.png"
     Image.linear_gradient("L").save(image)
-    with pytest.raises(UserError, match="no answer from"):
-        client.predict([image], server.url)
+    with pytest.raises(client.NoServer, match="no answer from"):
+        client.predict(image, server.url)
+    error = cxrflow("predict", str(image), str(image), "--url", server.url, fails=True)
+    assert error.count("no answer from") == 1
 
 
-def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*gone\.png"):
-        client.predict([tmp_path / "gone.png"], "http://localhost:1")
+def test_each_file_gets_its_answer_or_its_own_error(url: str, tmp_path: Path) -> None:
+    good, text, gone, other = (tmp_path / name for name in ("1.png", "2.png", "3.png", "4.png"))
+    for file in (good, other):
+        file.write_bytes(GREY)
+    text.write_text("only text")
+    command = [str(Path(sys.executable).with_name("cxrflow")), "predict", "--url", url]
+    done = subprocess.run(
+        [*command, *map(str, (good, text, gone, other))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    answers = [line for line in done.stdout.splitlines() if str(tmp_path) in line]
+    assert [line.split()[0] for line in answers] == [str(good), str(other)]
+    assert done.stderr.splitlines() == [
+        f"error: {text}: is not an image: none of JPEG, PNG, WEBP, DICOM",
+        f"error: {gone}: cannot be read: No such file or directory",
+    ]
+
+
+def test_where_another_server_answers_the_file_is_not_at_fault(url: str, tmp_path: Path) -> None:
+    image = tmp_path / "1.png"
+    image.write_bytes(GREY)
+    with pytest.raises(UserError, match="answers 404: Model with name other does not exist"):
+        client.predict(image, url, "other")

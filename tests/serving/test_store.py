@@ -1,6 +1,7 @@
 import functools
 import itertools
 import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_publishers_at_once_get_versions_of_their_own(candidate: Make, tmp_path:
     assert (tmp_path / "s" / "cxr" / "latest").readlink() == Path("16")
 
 
+def test_a_slow_publisher_does_not_move_latest_back(
+    publish: Make, candidate: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look for the newest version and its move of `latest`, another one publishes."""
+    symlink_to, others = Path.symlink_to, [candidate("other")]
+
+    def slow(link: Path, *arguments: object, **named: object) -> None:
+        if others:
+            store.publish(others.pop(), str(tmp_path / "store"))
+        symlink_to(link, *arguments, **named)
+
+    monkeypatch.setattr(Path, "symlink_to", slow)
+    assert publish().name == "1"
+    assert not others
+    assert (tmp_path / "store" / "cxr" / "latest").readlink() == Path("2")
+
+
 def test_a_publication_that_fails_leaves_nothing(
     publish: Make, candidate: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +158,22 @@ def test_an_object_store_has_the_same_versions(
     objects.get(path, str(tmp_path / "fetched"), recursive=True)
     assert store.verified(tmp_path / "fetched")["version"] == "1"
     assert (tmp_path / "fetched" / "saved_model.pb").read_text() == "graph"
+
+
+def test_a_copy_of_an_object_stores_version_that_is_damaged_is_fetched_again(
+    candidate: Make, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    version = store.publish(candidate(), f"{bucket}/copies")
+    copy = store.fetched(version)
+    (copy / "saved_model.pb").unlink()
+    assert store.fetched(version) == copy
+    assert (copy / "saved_model.pb").read_text() == "graph"
+    objects, path = fsspec.core.url_to_fs(version)
+    objects.pipe_file(f"{path}/saved_model.pb", b"grapH")
+    (copy / "saved_model.pb").unlink()
+    with pytest.raises(UserError, match=rf"^{version}: saved_model.pb is damaged"):
+        store.fetched(version)
 
 
 def test_publishers_to_an_object_store_at_once_get_versions_of_their_own(

@@ -1,0 +1,50 @@
+"""The gRPC endpoints: KServe's V2, without the calls by which any client could take the model away."""
+
+from typing import Any
+
+from grpc import StatusCode
+from grpc.aio import ServicerContext
+from grpc_interceptor.exceptions import GrpcException
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.servicer import InferenceServicer
+
+from serving.dataplane import DataPlane
+
+
+class NotServed(GrpcException):
+    """A call that this server does not have."""
+
+    status_code = StatusCode.UNIMPLEMENTED
+    details = "one model is served, and only that"
+
+
+class Servicer(InferenceServicer):  # type: ignore[misc]
+    """KServe's, which knows versions, too."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        super().__init__(dataplane, None)
+        self._dataplane = dataplane
+
+    async def ModelReady(  # noqa: N802
+        self, request: Any, context: ServicerContext
+    ) -> messages.ModelReadyResponse:
+        """Returns whether a model, or a version of it, answers."""
+        ready = await self._dataplane.version_ready(request.name, request.version)
+        return messages.ModelReadyResponse(ready=ready)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: Any, context: ServicerContext
+    ) -> messages.ModelMetadataResponse:
+        """Returns what a model takes and answers."""
+        known = await self._dataplane.model_metadata(request.name, request.version)
+        return messages.ModelMetadataResponse(**known)
+
+    async def RepositoryModelLoad(self, request: Any, context: ServicerContext) -> None:  # noqa: N802
+        """Refuses.
+
+        Raises:
+          NotServed: always. An error that KServe's interceptor does not know would reach the log.
+        """
+        raise NotServed
+
+    RepositoryModelUnload = RepositoryModelLoad
