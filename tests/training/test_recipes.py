@@ -1,7 +1,8 @@
 import pytest
 
 from components.errors import UserError
-from training.recipes import RECIPES, recipe_named, with_epochs
+from training import architectures
+from training.recipes import RECIPES, quick_name, recipe_named, with_epochs
 
 
 def test_classes_are_in_the_order_of_the_outputs() -> None:
@@ -63,6 +64,31 @@ def test_variants_are_named_by_what_they_add() -> None:
     assert (recipe.view, recipe.augmented, recipe.balanced) == ("lungs", False, True)
     assert recipe.classes == RECIPES["coronet-4class"].classes
     assert with_epochs(recipe, "coronet-4class=3,default=9").epochs == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["coronet-4class+balanced", "resnet50-10fold", "soares-vgg16", "cnn-dubey+lungs"]
+)
+def test_a_first_look_is_smaller_and_shorter_and_says_so(name: str) -> None:
+    whole, quick = recipe_named(name), recipe_named(quick_name(name))
+    assert quick.name == f"{name}+quick"
+    assert quick.quick
+    assert not whole.quick
+    assert quick.input_size < whole.input_size
+    assert quick.epochs < whole.epochs
+    assert quick.batch <= whole.batch
+    assert (quick.base, quick.head, quick.task) == (whole.base, whole.head, whole.task)
+    assert (quick.view, quick.balanced) == (whole.view, whole.balanced)
+    assert quick_name(quick.name) == quick.name
+    architectures.build(quick, "none", 0)
+
+
+def test_epochs_of_a_variant_go_before_those_of_its_recipe() -> None:
+    recipe = recipe_named("cnn-dubey+lungs+quick")
+    assert with_epochs(recipe, "cnn-dubey=3,cnn-dubey+lungs=4").epochs == 4
+    assert with_epochs(recipe, "cnn-dubey=3").epochs == 3
+    assert with_epochs(recipe, "default=2").epochs == 2
+    assert with_epochs(recipe, "coronet-4class=2").epochs == recipe.epochs
 
 
 @pytest.mark.parametrize(
