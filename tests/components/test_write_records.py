@@ -62,13 +62,13 @@ def test_killed_and_begun_again_it_writes_the_same_files(
     output = tmp_path / "records"
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from components import write_records as module\n"
+        "from components import write_records, write_shards as module\n"
         "store, calls = module.store, []\n"
         "def killed(*arguments):\n"
         "    calls.append(store(*arguments))\n"
         "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
         "module.store = killed\n"
-        "module.write_records(Path(sys.argv[1]), dict(zip(('covid-chestxray', 'kermany'),"
+        "write_records.write_records(Path(sys.argv[1]), dict(zip(('covid-chestxray', 'kermany'),"
         " map(Path, sys.argv[2:4]))), Path(sys.argv[4]))"
     )
     arguments = [examples, *directories.values(), output]
