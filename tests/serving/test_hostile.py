@@ -1,7 +1,6 @@
 """Clients that send what they should not, or stop, or are many: the server says so and goes on."""
 
 import contextlib
-import gzip
 import io
 import json
 import socket
@@ -277,22 +276,6 @@ def test_more_connections_than_may_be_are_turned_away(strict: Server) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "busy" in answer.json()["error"]
     assert Path(strict.log).read_text() == log
-
-
-def test_what_a_body_unpacks_to_is_limited_by_what_is_free(strict: Server) -> None:
-    packed = gzip.compress(json.dumps(v1(GOOD)).encode() + b" " * 600_000)
-    address, headers = f"{strict.url}/v1/models/cxrflow:predict", {"Content-Encoding": "gzip"}
-    with connected(strict.url) as slow:
-        slow.sendall(head(800_000) + b"{")
-        status = 200
-        while status == 200:  # until the slow one's header has been read
-            answer = httpx.post(address, content=packed, headers=headers, timeout=60)
-            status = answer.status_code
-        assert (status, answer.headers["retry-after"]) == (503, "1")
-    # What was reserved is free again.
-    while answer.status_code != 200:
-        answer = httpx.post(address, content=packed, headers=headers, timeout=60)
-    assert answer.json()["predictions"]
 
 
 def test_200_clients_at_once_are_answered_or_told_to_come_again(server: Server) -> None:
