@@ -24,7 +24,7 @@ ACCELERATOR ?= cpu
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize flink storage \
+.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk flink storage \
 	trainer kind-up minikube-up kind-down minikube-down
 
 help: ## list the verbs
@@ -66,6 +66,11 @@ kustomize:
 	GOBIN=$(CURDIR)/.tools go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
 	|| { echo "test: install kubectl, which the tests of the manifests need" >&2; exit 1; }
 
+# DICOM files are held against another reader.
+dcmtk:
+	@command -v dcm2img dcmj2pnm >/dev/null || $(APT) dcmtk \
+	|| { echo "test: install DCMTK, which the tests of DICOM files need" >&2; exit 1; }
+
 # Beam's pipelines are tried on a real Flink, too.
 flink: .tools/flink
 
@@ -96,7 +101,7 @@ trainer: .tools/trainer-schemas
 		xargs -I{} sh -c 'cp {}/manifests/base/crds/trainer.kubeflow.org_*.yaml $@.tmp'
 	@mv $@.tmp $@
 
-test: lint browser kustomize flink storage trainer ## run every check and every test
+test: lint browser kustomize dcmtk flink storage trainer ## run every check and every test
 	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The small network, quickly, on drawings: it shows the way. Its heat maps are too coarse for `in-lungs`.

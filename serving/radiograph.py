@@ -12,6 +12,7 @@ from components.images import FORMATS, BadImage, grey, is_plain, opened, to_png
 from serving import dicom
 
 # Beyond 99 in 100 frontal radiographs of both datasets, which a test counts.
+_LEAST_SIDE = 128  # pixels: of a chest, which takes some 40 cm, one is then 3 mm
 _WIDTH_TO_HEIGHT = (0.6, 2.0)
 _MEAN_SATURATION = 15.0  # of 255; a coloured mark on a radiograph stays below
 _LEAST_DEVIATION = 12.0  # of the grey values, of 255
@@ -38,6 +39,9 @@ class Radiograph:
 def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
     """Reads what a client sent of one image.
 
+    It is doubted where its shorter side has fewer than 128 pixels, its width is not 0.6 to 2 times its
+    height, or it is in colour.
+
     Args:
       encoded: a file of JPEG, PNG, WebP or DICOM; text is its base64.
       max_pixels: that it may have.
@@ -59,7 +63,7 @@ def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
         with opened(content, max_pixels) as image:
             plain = is_plain(image, content)
             (width, height), mode = image.size, image.mode
-            doubts = (*_doubts_about_shape(*image.size), *_doubts_about_colour(image))
+            doubts = (*_doubts_about_size(*image.size), *_doubts_about_colour(image))
     except BadImage as error:
         if error.kind == "not an image":
             raise BadImage(error.kind, f"none of {', '.join(FORMATS)}, DICOM") from None
@@ -73,10 +77,13 @@ def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
     )
 
 
-def _doubts_about_shape(width: int, height: int) -> list[str]:
-    if _WIDTH_TO_HEIGHT[0] <= width / height <= _WIDTH_TO_HEIGHT[1]:
-        return []
-    return [f"its shape, {width} x {height}, is not a frontal chest radiograph's"]
+def _doubts_about_size(width: int, height: int) -> list[str]:
+    doubts = []
+    if min(width, height) < _LEAST_SIDE:
+        doubts.append(f"it is too small, {width} x {height} pixels")
+    if not _WIDTH_TO_HEIGHT[0] <= width / height <= _WIDTH_TO_HEIGHT[1]:
+        doubts.append(f"its shape, {width} x {height}, is not a frontal chest radiograph's")
+    return doubts
 
 
 def _doubts_about_colour(image: Image.Image) -> list[str]:

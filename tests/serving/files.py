@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 PATIENT = "Doe^Jane"
@@ -29,7 +30,6 @@ def dicom(
     *,
     bits: int = 8,
     photometric: str = "MONOCHROME2",
-    syntax: str | None = None,
     **attributes: Any,
 ) -> bytes:
     """Returns a DICOM file of stored values, uint8 or (u)int16 [height, width] or with colours."""
@@ -53,10 +53,19 @@ def dicom(
         dataset["PixelData"].VR = "OB" if values.dtype.itemsize == 1 else "OW"
     for name, value in attributes.items():
         setattr(dataset, name, value)
-    if syntax:
-        dataset.compress(syntax)
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def encapsulated(content: bytes, syntax: str, frame: bytes) -> bytes:
+    """Returns a DICOM file with its pixels compressed: `frame` is of the transfer syntax `syntax`."""
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
     return buffer.getvalue()
 
 

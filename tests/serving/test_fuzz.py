@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import httpx
+import imagecodecs
 import numpy as np
 import schemathesis
 from hypothesis import given, settings
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 
-from tests.serving.files import dicom, encoded
+from tests.serving import dcmtk
+from tests.serving.files import dicom, encapsulated, encoded
 
 # Of one allocation: libFuzzer takes the test's own memory, which a process inherits, for the fuzzer's.
 MEMORY = ("-rss_limit_mb=0", "-malloc_limit_mb=512")
@@ -59,7 +62,15 @@ def test_the_decoders_do_not_crash(tmp_path: Path) -> None:
     seeds += [encoded(image.convert("CMYK"), "JPEG"), encoded(image.convert("P"))]
     values = np.asarray(image)
     seeds += [dicom(values), dicom(values.astype(np.int16), bits=12, WindowCenter=9, WindowWidth=5)]
-    seeds += [dicom(values, syntax="1.2.840.10008.1.2.4.80")]
+    deep = values.astype(np.uint16) * 16
+    for syntax, frame in (
+        (JPEGLSLossless, imagecodecs.jpegls_encode(deep)),
+        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(deep, codecformat="j2k")),
+        (JPEGExtended12Bit, imagecodecs.jpeg8_encode(deep, bitspersample=12)),
+        (JPEGLosslessSV1, imagecodecs.jpeg8_encode(deep, lossless=True, bitspersample=16)),
+    ):
+        seeds += [encapsulated(dicom(deep, bits=12), syntax, frame)]
+    seeds += [dcmtk.compressed(dicom(deep, bits=12), "dcmcrle")]
     for number, content in enumerate(seeds):
         (corpus / str(number)).write_bytes(content)
     done = subprocess.run(

@@ -18,7 +18,7 @@ from tests.serving.files import PATIENT, awaited, dicom, encoded, v1
 
 @pytest.fixture
 def radiograph(picture) -> bytes:
-    return encoded(picture(90, 80))
+    return encoded(picture(180, 160))
 
 
 @pytest.fixture
@@ -156,8 +156,9 @@ def test_a_radiograph_scores_the_same_in_whatever_it_is_stored(url: str, picture
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (encoded(Image.linear_gradient("L").resize((400, 100))), "shape"),
-        (encoded(Image.new("L", (90, 80), 7)), "blank"),
+        (encoded(Image.linear_gradient("L").resize((800, 200))), "shape"),
+        (encoded(Image.linear_gradient("L").resize((8, 8))), "too small"),
+        (encoded(Image.new("L", (180, 160), 7)), "blank"),
         (
             encoded(
                 Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * i) for i in range(3)])

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from components.images import MAX_PIXELS
 from serving import radiograph
+from tests.serving.files import dicom, encoded
 
 
 def test_hardly_a_real_chest_x_ray_is_doubted(real_data: Path) -> None:
@@ -24,6 +26,25 @@ def test_hardly_a_real_chest_x_ray_is_doubted(real_data: Path) -> None:
         doubted += [(file.name, doubts)] if doubts else []
     assert read > 400
     assert len(doubted) <= read / 100, doubted
+
+
+@pytest.mark.parametrize("kind", [encoded, dicom])
+def test_what_has_too_few_pixels_is_doubted(picture, kind) -> None:
+    def doubts(height: int, width: int) -> tuple[str, ...]:
+        return radiograph.read(kind(picture(height, width)), MAX_PIXELS).doubts
+
+    assert doubts(8, 8) == ("it is too small, 8 x 8 pixels",)
+    assert doubts(200, 127) == ("it is too small, 127 x 200 pixels",)
+    assert doubts(127, 200) == ("it is too small, 200 x 127 pixels",)
+    assert doubts(128, 128) == ()
+
+
+def test_colour_is_doubted_in_dicom_as_elsewhere() -> None:
+    photo = np.asarray(
+        Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * i) for i in range(3)])
+    )
+    for content in (encoded(photo), dicom(photo, photometric="RGB")):
+        assert radiograph.read(content, MAX_PIXELS).doubts == ("it is in colour",)
 
 
 def test_a_picture_is_shown_upright_and_no_larger_than_need_be(picture) -> None:

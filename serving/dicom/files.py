@@ -1,0 +1,138 @@
+"""What a DICOM file says of its picture, checked before anything is decoded."""
+
+import io
+from dataclasses import dataclass
+
+from pydicom import Dataset, uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.valuerep import VR
+
+from components.images import BadImage
+from serving.dicom.attributes import text, whole
+
+NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+# Baseline, extended, lossless and lossless of first order, which one decoder reads all of.
+JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+SYNTAXES = (*NATIVE, *JPEG, *JPEG_LS, *JPEG_2000, uid.RLELossless)
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_FLOATS = ("FloatPixelData", "DoubleFloatPixelData")
+_PICTURE = [
+    "BitsAllocated", "BitsStored", "Columns", "HighBit", "ModalityLUTSequence", "NumberOfFrames",
+    "PhotometricInterpretation", "PixelData", "PixelRepresentation", "PlanarConfiguration",
+    "PresentationLUTShape", "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel",
+    "VOILUTFunction", "VOILUTSequence", "WindowCenter", "WindowWidth", *_FLOATS,
+]  # fmt: skip
+_TAGS = [tag for name in _PICTURE if (tag := tag_for_keyword(name)) is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A DICOM file of one picture.
+
+    Attributes:
+      dataset: the attributes of the picture, as they are.
+      syntax: one of `SYNTAXES`.
+      rows, columns: at least 1, together no more pixels than were allowed.
+      colours: values of a pixel, 1 or 3.
+      photometric: its photometric interpretation.
+      allocated: bits that a value takes where it is not compressed, 8 or 16.
+      bits: of these, those that hold the value, 1 to 16.
+      shift: bits below them.
+      signed: whether values are two's complements.
+    """
+
+    dataset: Dataset
+    syntax: str
+    rows: int
+    columns: int
+    colours: int
+    photometric: str
+    allocated: int
+    bits: int
+    shift: int
+    signed: bool
+
+    @property
+    def little_endian(self) -> bool:
+        """Whether its numbers are."""
+        return self.syntax != uid.ExplicitVRBigEndian
+
+
+def read(content: bytes, max_pixels: int) -> File:
+    """Reads a file's attributes and refuses what cannot be shown.
+
+    Raises:
+      BadImage: as `serving.dicom.to_png`; or any exception of pydicom.
+    """
+    dataset, syntax = _dataset(content)
+    if "PixelData" not in dataset:
+        for name in _FLOATS:
+            if name in dataset:
+                raise BadImage("not supported", f"its pixels are floating-point numbers ({name})")
+        raise BadImage("no picture", "the DICOM file holds no pixels")
+    frames = whole(dataset, "NumberOfFrames", 0, 2**31, otherwise=1)
+    if frames > 1:
+        raise BadImage("several frames", f"the DICOM file has {frames} frames; send one radiograph")
+    rows, columns = whole(dataset, "Rows", 1, 65_535), whole(dataset, "Columns", 1, 65_535)
+    if rows * columns > max_pixels:
+        raise BadImage("too large", f"{columns} x {rows} pixels, more than {max_pixels:,}")
+    photometric = text(dataset, "PhotometricInterpretation")
+    if photometric not in _GREY + _COLOUR:
+        known = ", ".join(_GREY + _COLOUR)
+        raise BadImage("not supported", f"its PhotometricInterpretation is none of {known}")
+    colours = 1 if photometric in _GREY else 3
+    if whole(dataset, "SamplesPerPixel", 1, 4, otherwise=colours) != colours:
+        raise BadImage("corrupt", "its SamplesPerPixel and PhotometricInterpretation differ")
+    allocated = whole(dataset, "BitsAllocated", 1, 64)
+    if allocated not in (8, 16):
+        raise BadImage("not supported", f"its BitsAllocated is {allocated}, not 8 or 16")
+    bits = whole(dataset, "BitsStored", 1, allocated)
+    high_bit = whole(dataset, "HighBit", bits - 1, allocated - 1, otherwise=bits - 1)
+    return File(
+        dataset=dataset,
+        syntax=syntax,
+        rows=rows,
+        columns=columns,
+        colours=colours,
+        photometric=photometric,
+        allocated=allocated,
+        bits=bits,
+        shift=high_bit + 1 - bits,
+        signed=whole(dataset, "PixelRepresentation", 0, 1) == 1,
+    )
+
+
+def _dataset(content: bytes) -> tuple[Dataset, str]:
+    """Returns the attributes of the picture and the transfer syntax.
+
+    `pydicom.dcmread` would inflate a deflated file, to whatever size.
+    """
+    stream = io.BytesIO(content)
+    stream.seek(132 if content[128:132] == b"DICM" else 0)
+    header = read_dataset(stream, False, True, stop_when=_is_past_header)
+    syntax = text(header, "TransferSyntaxUID") or _guessed(content[stream.tell() :][:6])
+    if syntax not in SYNTAXES:
+        named = f", {uid.UID(syntax).name}," if syntax in uid.UID_dictionary else ""
+        raise BadImage(
+            "not supported",
+            f"its TransferSyntaxUID{named} is not read; store it uncompressed or as JPEG-LS",
+        )
+    explicit, little = syntax != uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
+    return read_dataset(stream, not explicit, little, specific_tags=_TAGS), syntax
+
+
+def _is_past_header(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
+
+
+def _guessed(start: bytes) -> str:
+    """Returns the transfer syntax of a file that names none, from its first attribute."""
+    if start[4:6].decode("ascii", "replace") not in set(VR):
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRBigEndian if start[0] == 0 else uid.ExplicitVRLittleEndian
