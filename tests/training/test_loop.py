@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.errors import UserError
 from training import data, loop, lungs
 from training.recipes import recipe_named
 from training.views import Change
@@ -162,3 +163,17 @@ def test_trained_again_it_is_taken_from_its_checkpoint(records, tiny_cnn, tmp_pa
     again = loop.train(tiny_cnn, records, tmp_path, precision="float32")
     assert difference(first, again) == 0.0
     assert len(again.history) == tiny_cnn.epochs
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_is_not_kept(
+    records, tiny_cnn, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(tiny_cnn, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"loss of cnn-dubey is \w+ in epoch \d.*rate 1e\+30"):
+        loop.train(recipe, records, tmp_path, precision="float32")
+    # Of an epoch before it, at most.
+    for history in tmp_path.glob("*/history.csv"):
+        assert np.isfinite(pd.read_csv(history)).all(axis=None)
+    (exploded,) = tmp_path.iterdir()
+    kept = [entry for entry in exploded.glob("state/*") if entry.name == "checkpoint"]
+    assert len(kept) == len(list(tmp_path.glob("*/history.csv")))
