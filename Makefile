@@ -106,8 +106,9 @@ demo: setup ## run everything on generated radiographs, serve the winner, ask it
 	$(RUN)cxrflow sample-data demo/data
 	$(RUN)cxrflow run --covid demo/data/covid-chestxray-dataset --kermany demo/data/chest_xray \
 		--weights none --epochs cnn-dubey=20,coronet-4class=5 --gate covid=0.8,default=0.4 --output demo
-	$(RUN)cxrflow predict demo/data/covid-chestxray-dataset/images/phantom-0000.png --output demo
-	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output demo\` ends it.",$(RUN)cxrflow stop --output demo)
+	$(if $(KEEP),,@trap '$(RUN)cxrflow stop --output demo' EXIT; )$(RUN)cxrflow predict \
+		demo/data/covid-chestxray-dataset/images/phantom-0000.png --output demo
+	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output demo\` ends it.")
 
 # COVID and KERMANY name the real datasets, COVID with metadata-<day>.csv below snapshots/.
 growth-demo: setup ## play a dataset that grows: three spans, drift, challengers, lineage

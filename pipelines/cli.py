@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from components.errors import UserError
 from components.locations import absolute, is_remote
-from pipelines import cluster_cli, data_cli
+from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, parts_of, print_rows, quiet
 
 OUTPUT = Path("cxrflow-output")
@@ -82,10 +82,14 @@ FRONTAL = "PA,AP,AP Supine,AP semi erect"
 
 
 def main() -> None:
-    """Runs the command line; an error is one line, and a traceback only with `--debug`."""
+    """Runs the command line; an error is one line, and a traceback only with `--debug`.
+
+    A signal ends it and all that it has started: see `pipelines.stopping`.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        app()
+        with stopping.cleanly():
+            app()
     except UserError as error:
         _fail(str(error))
     except Exception as error:
@@ -386,6 +390,9 @@ def audit(
     views: Views = FRONTAL,
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
+    from pipelines.local import CONTINUES
+
+    stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     with quiet():
         from pipelines.auditing import audit as measure
 
@@ -418,6 +425,9 @@ def lungs(
     views: Views = FRONTAL,
 ) -> None:
     """Learn where the lungs are from the dataset's masks, as every run does, and show how well."""
+    from pipelines.local import CONTINUES
+
+    stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     home = output.resolve() / "audit"
     with quiet():
         from components.find_lungs import PAGE
