@@ -487,14 +487,34 @@ def serve(
     ],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of HTTP.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Of gRPC.")] = 8081,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 0.0.0.0: others may ask, too.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve a model in the foreground, with a page to drop X-rays onto, until interrupted."""
-    from serving import NAME, server, store
+    from serving import NAME, ports, store
 
-    console.print(f"serving {model_dir} at http://localhost:{port}")
     # Of a directory `latest` is followed; an object store's version stays.
     directory = store.fetched(model_dir) if is_remote(model_dir) else Path(model_dir)
-    server.main(directory, NAME, port, grpc_port)
+    # What can be told before the server is imported, which takes seconds.
+    store.version_in(directory)
+    for number, option in ((port, "--port"), (grpc_port, "--grpc-port")):
+        ports.bound(host, number, option).close()
+    with quiet():
+        from serving import server
+
+    def say() -> None:
+        open_to_all = not ports.is_loopback(host)
+        console.print(
+            f"serving {model_dir} at http://{host if open_to_all else 'localhost'}:{port}"
+        )
+        if open_to_all:
+            console.print(
+                f"[yellow]open:[/] whoever reaches {host} can ask it, for there is no authentication "
+                "and no TLS"
+            )
+
+    server.serve(directory, NAME, host, port, grpc_port, say)
 
 
 @app.command()
