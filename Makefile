@@ -116,8 +116,9 @@ demo: setup ## run everything on generated radiographs, serve the winner, ask it
 	$(RUN)cxrflow run --quick --covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
 		--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO)
 	@test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }
-	$(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
-	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output $(DEMO)\` ends it.",$(RUN)cxrflow stop --output $(DEMO))
+	$(if $(KEEP),,@trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(RUN)cxrflow predict \
+		$(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
+	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output $(DEMO)\` ends it.")
 
 # COVID and KERMANY name the real datasets, COVID with metadata-<day>.csv below snapshots/.
 growth-demo: setup ## play a dataset that grows: three spans, drift, challengers, lineage

@@ -20,6 +20,7 @@ from rich.console import Console
 from components import phantoms
 from components.rules import RULES
 from components.sources import covid_chestxray, kermany
+from pipelines import stopping
 
 # This shows the way, not a model: models so small and so little trained keep no rule of trust.
 NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in RULES)
@@ -80,4 +81,7 @@ def drawn(directory: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
-    main()
+    stopping.say_when_stopped("interrupted")
+    # A run that is interrupted gets the time to end what it has started, and to say where its log is.
+    with stopping.cleanly(seconds=3.8):
+        main()

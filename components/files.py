@@ -17,15 +17,23 @@ def write_aside(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it to `path` when the block ends well.
 
     The block may make a file, a link or a directory there. When it raises, whatever it wrote is
-    removed and an earlier `path` stays as it was. An existing directory is replaced.
+    removed and an earlier `path` stays as it was. An existing directory is replaced, and removed only then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield aside
         if _is_real_directory(path):
-            shutil.rmtree(path)
-        aside.replace(path)
+            before = path.rename(aside.with_suffix(".old"))
+            try:
+                aside.replace(path)
+            except BaseException:
+                if not path.exists():
+                    before.rename(path)
+                raise
+            shutil.rmtree(before)
+        else:
+            aside.replace(path)
     finally:
         if _is_real_directory(aside):
             shutil.rmtree(aside)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from components.errors import UserError
 from components.locations import absolute, is_remote
-from pipelines import cluster_cli, data_cli
+from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, parts_of, print_error, print_rows, quiet
 from pipelines.refusals import next_steps, refusals
 
@@ -82,10 +82,14 @@ FRONTAL = "PA,AP,AP Supine,AP semi erect"
 
 
 def main() -> None:
-    """Runs the command line; an error is one line, and a traceback only with `--debug`."""
+    """Runs the command line; an error is one line, and a traceback only with `--debug`.
+
+    A signal ends it and all that it has started: see `pipelines.stopping`.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        app()
+        with stopping.cleanly():
+            app()
     except UserError as error:
         _fail(str(error))
     except Exception as error:
@@ -400,6 +404,9 @@ def audit(
     views: Views = FRONTAL,
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
+    from pipelines.local import CONTINUES
+
+    stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     with quiet():
         from pipelines.auditing import audit as measure
 
@@ -432,6 +439,9 @@ def lungs(
     views: Views = FRONTAL,
 ) -> None:
     """Learn where the lungs are from the dataset's masks, as every run does, and show how well."""
+    from pipelines.local import CONTINUES
+
+    stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     home = output.resolve() / "audit"
     with quiet():
         from components.find_lungs import PAGE
@@ -505,14 +515,34 @@ def serve(
     ],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of HTTP.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Of gRPC.")] = 8081,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 0.0.0.0: others may ask, too.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve a model in the foreground, with a page to drop X-rays onto, until interrupted."""
-    from serving import NAME, server, store
+    from serving import NAME, ports, store
 
-    console.print(f"serving {model_dir} at http://localhost:{port}")
     # Of a directory `latest` is followed; an object store's version stays.
     directory = store.fetched(model_dir) if is_remote(model_dir) else Path(model_dir)
-    server.main(directory, NAME, port, grpc_port)
+    # What can be told before the server is imported, which takes seconds.
+    store.version_in(directory)
+    for number, option in ((port, "--port"), (grpc_port, "--grpc-port")):
+        ports.bound(host, number, option).close()
+    with quiet():
+        from serving import server
+
+    def say() -> None:
+        open_to_all = not ports.is_loopback(host)
+        console.print(
+            f"serving {model_dir} at http://{host if open_to_all else 'localhost'}:{port}"
+        )
+        if open_to_all:
+            console.print(
+                f"[yellow]open:[/] whoever reaches {host} can ask it, for there is no authentication "
+                "and no TLS"
+            )
+
+    server.serve(directory, NAME, host, port, grpc_port, say)
 
 
 @app.command()

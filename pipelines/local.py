@@ -18,8 +18,10 @@ from rich.console import Console
 from components.errors import UserError
 from components.files import read_json, write_aside
 from components.progress import PREFIX
+from pipelines import stopping
 
 REPORT = "report.html"
+CONTINUES = "the same command continues from what was done"
 
 # What kfp.local says, without its colours.
 _COLOUR = re.compile(r"\x1b\[\d+m")
@@ -58,6 +60,10 @@ def run(
     """
     directory = _new_directory(output / "runs")
     log = directory / "run.log"
+    stopping.say_when_stopped(
+        f"interrupted; {CONTINUES}, trainings from their last whole epoch (everything the run said is in "
+        f"{log})"
+    )
     # Steps are started as `python3`: that must be the one with the packages.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("w", encoding="utf-8") as file, console.status("starting") as status:

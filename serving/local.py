@@ -1,10 +1,15 @@
-"""A model server in the background of this machine: start, find, stop."""
+"""A model server in the background of this machine: start, find, stop.
 
-import socket
+A server that is being started ends however the process that starts it ends (see `serving.server_child`).
+Once it is ready and recorded it is let go.
+"""
+
+import contextlib
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,12 @@ import tenacity
 
 from components.errors import UserError
 from components.files import read_json, write_json
-from serving import GRPC_PORT, NAME, PORT, known_answers
+from serving import GRPC_PORT, NAME, PORT, known_answers, ports
 from serving.known_answers import Unfit
 
 _SECONDS_TO_START = 180
 _SECONDS_TO_STOP = 30
+_LINES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +67,16 @@ def serve(version: Path, home: Path) -> Server:
     if before and before.model == str(version.parent):
         _wait_until_served(before, version.name)
         return before
-    server = _started(version.parent, home)
-    write_json(_state(home), asdict(server))
+    port = ports.free(PORT)
+    log = home / f"server-{port}.log"  # of its own: the one before writes, too, until it is stopped
+    try:
+        with _starting(version.parent, log, port, ports.free(GRPC_PORT)) as (server, let_go):
+            write_json(_state(home), asdict(server))
+            let_go()
+    except _NotReadyError as error:
+        raise UserError(
+            f"serve: the server of {version.parent} did not start: {error} (its log is {log})"
+        ) from error
     if before:
         _terminate(before)
         Path(before.log).unlink(missing_ok=True)
@@ -82,56 +96,98 @@ def check(version: Path) -> str:
       UserError: an answer is wrong, missing or slow, or the server does not start.
     """
     answers = known_answers.read(version)
-    with tempfile.TemporaryDirectory() as home:
-        server = _started(version, Path(home), 0, 0)
-        address = f"{server.url}/v1/models/{NAME}:predict"
-
-        def ask(body: Mapping[str, Any]) -> Mapping[str, Any]:
-            try:
-                answer = httpx.post(address, json=body, timeout=60)
-            except httpx.HTTPError as error:
-                raise Unfit(f"check: the server does not answer ({error})") from error
-            if answer.status_code != httpx.codes.OK:
-                raise Unfit(f"check: the server answers {answer.status_code}: {answer.text}")
-            return dict(answer.json())
-
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch, "server.log")
         try:
-            return known_answers.check(ask, answers, "a server on this machine")
-        finally:
-            _terminate(server)
+            with _starting(version, log, ports.free(0), ports.free(0)) as (server, _):
+                return known_answers.check(_asking(server), answers, "a server on this machine")
+        except _NotReadyError as error:
+            _print(log)
+            raise UserError(
+                f"check: the server of {version} did not start: {error}; its last lines are above, or "
+                "in the log of the run"
+            ) from error
+        except Unfit:
+            _print(log)
+            raise
 
 
-def _started(model: Path, home: Path, port: int = PORT, grpc_port: int = GRPC_PORT) -> Server:
-    port, grpc_port = _free_port(port), _free_port(grpc_port)
-    home.mkdir(parents=True, exist_ok=True)
-    log = home / f"server-{port}.log"  # of its own: the one before writes, too, until it is stopped
-    command = [sys.executable, "-m", "serving.server", f"--model-dir={model}"]
+def _asking(server: Server) -> known_answers.Ask:
+    address = f"{server.url}/v1/models/{NAME}:predict"
+
+    def ask(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            answer = httpx.post(address, json=body, timeout=60)
+        except httpx.HTTPError as error:
+            raise Unfit(f"check: the server does not answer ({error})") from error
+        if answer.status_code != httpx.codes.OK:
+            raise Unfit(f"check: the server answers {answer.status_code}: {answer.text}")
+        return dict(answer.json())
+
+    return ask
+
+
+def _print(log: Path) -> None:
+    """Prints the end of a log that does not stay."""
+    lines = log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
+    print("the server of the check wrote:", *lines, sep="\n  ", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _starting(
+    model: Path, log: Path, port: int, grpc_port: int
+) -> Iterator[tuple[Server, Callable[[], None]]]:
+    """Starts a server that listens on loopback, and ends it with the block, unless it is let go.
+
+    Args:
+      model: a version of the model store, or the directory of its versions.
+      log: the file that the server writes to.
+      port, grpc_port: that are free.
+
+    Yields:
+      the server once it is ready, and what lets it go.
+
+    Raises:
+      _NotReadyError: it ended or was not ready in time; the message is its last line.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "serving.server_child", f"--model-dir={model}"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, f"--port={port}", f"--grpc-port={grpc_port}"],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # it outlives the command that started it
         )
-    url = f"http://localhost:{port}"
+    assert process.stdin
+    line = process.stdin
+    url, free = f"http://localhost:{port}", False
+
+    def let_go() -> None:
+        nonlocal free
+        os.write(line.fileno(), b"1")
+        free = True
+
     try:
-        _wait_until_ready(process, url)
-    except _NotReadyError as error:
-        process.kill()
-        lines = log.read_text(errors="replace").strip().splitlines()
-        raise UserError(
-            f"serve: the server of {model} did not start: {lines[-1] if lines else error} (its log "
-            f"is {log})"
-        ) from error
-    return Server(
-        url=url,
-        grpc=f"localhost:{grpc_port}",
-        model=str(model),
-        log=str(log),
-        pid=process.pid,
-        started=psutil.Process(process.pid).create_time(),
-    )
+        try:
+            _wait_until_ready(process, url)
+        except _NotReadyError as error:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            raise _NotReadyError(lines[-1] if lines else error) from error
+        server = Server(
+            url=url,
+            grpc=f"localhost:{grpc_port}",
+            model=str(model),
+            log=str(log),
+            pid=process.pid,
+            started=psutil.Process(process.pid).create_time(),
+        )
+        yield server, let_go
+    finally:
+        line.close()
+        if not free:
+            process.kill()
+            process.wait()
 
 
 def running(home: Path) -> Server | None:
@@ -209,19 +265,6 @@ def _process(server: Server) -> psutil.Process | None:
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            # As servers do: a port whose last connections are still closing counts as free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise UserError("serve: no port is free on this machine")
 
 
 def _state(home: Path) -> Path:

@@ -1,14 +1,17 @@
 """The model server: KServe's protocols over HTTP and gRPC, and a page.
 
-    python -m serving.server --model-dir DIRECTORY [--name NAME] [--port PORT] [--grpc-port PORT]
+    python -m serving.server --model-dir DIRECTORY [--name NAME] [--host HOST] [--port PORT]
+        [--grpc-port PORT]
 
-`serving.limits` says what it bears.
+It listens on loopback alone unless `--host` says otherwise. `serving.limits` says what it bears.
 """
 
 import asyncio
 import logging
 import signal
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +26,7 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 
 from components.errors import UserError
 from components.locations import location
-from serving import GRPC_PORT, NAME, PORT
+from serving import GRPC_PORT, NAME, PORT, ports
 from serving.dataplane import DataPlane
 from serving.feature_log import FeatureLog
 from serving.guard import Guard, protocol
@@ -36,8 +39,20 @@ from serving.rpc import NotServed, Servicer
 def main(
     model_dir: Annotated[Path, typer.Option()],
     name: Annotated[str, typer.Option()] = NAME,
+    host: Annotated[str, typer.Option()] = ports.LOOPBACK,
     port: Annotated[int, typer.Option()] = PORT,
     grpc_port: Annotated[int, typer.Option()] = GRPC_PORT,
+) -> None:
+    """Serves a model, and says so in the log; see `serve`."""
+
+    def say() -> None:
+        logging.getLogger("cxrflow.serving").info("serving %s on %s, port %d", name, host, port)
+
+    serve(model_dir, name, host, port, grpc_port, say)
+
+
+def serve(
+    model_dir: Path, name: str, host: str, port: int, grpc_port: int, ready: Callable[[], None]
 ) -> None:
     """Serves a model until it is told to stop, and then finishes what it has accepted.
 
@@ -45,10 +60,12 @@ def main(
       model_dir: a version of the model store, or the directory of all of a model's versions: then
         each new one is loaded beside the one that is served, and takes its place.
       name: of the model at the endpoint.
+      host: the name or address of this machine to listen on.
       port, grpc_port: to listen on.
+      ready: called once the model is loaded and both ports are listened on.
 
     Raises:
-      UserError: there is no model in the directory, or it is damaged.
+      UserError: a port is in use, there is no model in the directory, or it is damaged.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -60,12 +77,25 @@ def main(
     limits, kept = Limits(), FeatureLogSettings()
     log = FeatureLog(location(kept.feature_log), kept.feature_share) if kept.feature_log else None
     model = ChestXrayModel(name, model_dir, limits, log)
-    model.load()
-    asyncio.run(_serve(model, limits, log, port, grpc_port))
+    # Both are tried before the model is loaded, which takes long.
+    with ports.bound(host, port, "--port") as listening:
+        ports.bound(host, grpc_port, "--grpc-port").close()
+        model.load()
+        try:
+            listening.listen()
+        except OSError as error:  # bound twice, only one of them may listen
+            raise ports.refused(host, port, "--port", error) from error
+        asyncio.run(_serve(model, limits, log, listening, host, grpc_port, ready))
 
 
 async def _serve(
-    model: ChestXrayModel, limits: Limits, log: FeatureLog | None, port: int, grpc_port: int
+    model: ChestXrayModel,
+    limits: Limits,
+    log: FeatureLog | None,
+    listening: socket.socket,
+    host: str,
+    grpc_port: int,
+    ready: Callable[[], None],
 ) -> None:
     repository = ModelRepository()
     repository.update(model)
@@ -73,8 +103,6 @@ async def _serve(
     rest = uvicorn.Server(
         uvicorn.Config(
             Guard(application(model, dataplane), limits),
-            host="0.0.0.0",
-            port=port,
             http=protocol(limits),
             ws="none",
             lifespan="off",
@@ -84,22 +112,27 @@ async def _serve(
             timeout_graceful_shutdown=limits.grace_seconds,
         )
     )
-    remote_calls = _grpc_server(dataplane, limits, grpc_port)
+    remote_calls = _grpc_server(dataplane, limits, host, grpc_port)
     await remote_calls.start()
     tasks = [asyncio.create_task(model.follow())]
     if log:
         tasks.append(asyncio.create_task(log.write()))
-    # uvicorn stops on these by itself, and raises them again once it has stopped.
+
+    def stop(*_: object) -> None:
+        rest.should_exit = True
+
+    # uvicorn takes these over, and raises them again once it has stopped.
     for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)
-    await rest.serve()
+        signal.signal(one, stop)
+    ready()
+    await rest.serve(sockets=[listening])
     await remote_calls.stop(limits.grace_seconds)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)  # the last rows of the log are written
 
 
-def _grpc_server(dataplane: DataPlane, limits: Limits, port: int) -> grpc.aio.Server:
+def _grpc_server(dataplane: DataPlane, limits: Limits, host: str, port: int) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[ExceptionToStatusInterceptor()],
         maximum_concurrent_rpcs=limits.queue,
@@ -107,7 +140,7 @@ def _grpc_server(dataplane: DataPlane, limits: Limits, port: int) -> grpc.aio.Se
     )
     grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(dataplane), server)
     try:
-        server.add_insecure_port(f"0.0.0.0:{port}")
+        server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError as error:
         raise UserError(f"serve: port {port} is in use; name another with --grpc-port") from error
     return server
@@ -119,8 +152,13 @@ def _no_refusal(record: logging.LogRecord) -> bool:
     return not isinstance(error, InvalidInput | ModelNotFound | Busy | NotServed | DecodeError)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command line of this module; an error is one line."""
     try:
         typer.run(main)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run()

@@ -207,11 +207,15 @@ def digest_of_weights(directory: Path) -> str:
       UserError: the model was not exported by `export`.
     """
     reader = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
-    names = [name for name, dtype in reader.get_variable_to_dtype_map().items() if dtype.is_floating]
+    names = [
+        name for name, dtype in reader.get_variable_to_dtype_map().items() if dtype.is_floating
+    ]
     # Keras's archive also has `_all_variables`, in an order that is another one each time.
     names = sorted(name for name in names if name.startswith("variables/"))
     if not names:
-        raise UserError(f"{directory}: the model holds no weights that could be read; train it again")
+        raise UserError(
+            f"{directory}: the model holds no weights that could be read; train it again"
+        )
     digest = hashlib.sha256()
     for name in names:
         digest.update(np.ascontiguousarray(reader.get_tensor(name)).tobytes())

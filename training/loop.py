@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from components import divisions
 from components.answers import HISTORY
+from components.errors import UserError
 from components.files import sha256_of, write_aside
 from components.progress import logger
 from training import architectures, data, export, features, kept, lungs, workers
@@ -95,7 +96,8 @@ def train(
         `training.workers`) all see `checkpoints`, and the first writes there.
 
     Raises:
-      UserError: the records are not whole, a class has no image, or the weights cannot be had.
+      UserError: the records are not whole, a class has no image, the weights cannot be had, or the loss
+        is no longer a number.
     """
     manifest = data.read_manifest(records)
     parts = divisions.division(division)
@@ -185,7 +187,11 @@ def train(
             )
             judged = data.validation_batches(validation, held_out, batch)
             batches, judged = workers.in_batches_for_all((batches, judged))
-            watching: list[keras.callbacks.Callback] = [state]
+            # First, so that the state of an epoch without a loss is not kept.
+            watching: list[keras.callbacks.Callback] = [
+                _EndWithoutLoss(recipe, learning_rate, policy),
+                state,
+            ]
             if workers.leads(strategy):
                 watching += [
                     _Progress(recipe, steps, batch),
@@ -339,6 +345,35 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
             pd.DataFrame(self._rows).to_csv(aside, index=False)
         self._epochs_done.assign(epoch + 1)
         self._manager.save()
+
+
+class _EndWithoutLoss(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends a training whose loss is not a finite number."""
+
+    def __init__(self, recipe: Recipe, learning_rate: float, policy: str) -> None:
+        super().__init__()
+        self._recipe, self._learning_rate, self._policy = recipe, learning_rate, policy
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs or {})
+
+    def _check(self, logs: dict[str, float]) -> None:
+        for name in ("loss", "val_loss"):
+            loss = logs.get(name, 0.0)
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"train: {name} of {self._recipe.name} is {loss} in epoch {self._epoch + 1}, which "
+                    f"is not kept (learning rate {self._learning_rate:g}, {self._policy}). Try "
+                    "--precision float32, other --weights or another --seed, or lower learning_rate in "
+                    "training/recipes.py."
+                )
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]

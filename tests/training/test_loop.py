@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.errors import UserError
 from training import data, loop, lungs
 from training.recipes import recipe_named
 from training.views import Change
@@ -162,3 +163,16 @@ def test_trained_again_it_is_taken_from_its_checkpoint(records, tiny_cnn, tmp_pa
     again = loop.train(tiny_cnn, records, tmp_path, precision="float32")
     assert difference(first, again) == 0.0
     assert len(again.history) == tiny_cnn.epochs
+
+
+@pytest.mark.parametrize("within_the_epoch", [True, False])
+def test_a_loss_that_is_no_number_ends_the_training_and_is_not_kept(
+    records, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within_the_epoch: bool
+) -> None:
+    if not within_the_epoch:  # as where the validation's alone is none
+        monkeypatch.setattr(loop._EndWithoutLoss, "on_train_batch_end", lambda *_, **__: None)
+    recipe = dataclasses.replace(tiny_cnn, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"loss of cnn-dubey is \w+ in epoch 1.*rate 1e\+30"):
+        loop.train(recipe, records, tmp_path, precision="float32")
+    assert not list(tmp_path.glob("*/history.csv"))
+    assert not list(tmp_path.glob("*/state/checkpoint"))

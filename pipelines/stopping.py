@@ -1,0 +1,180 @@
+"""Stopping cleanly: a signal ends this process and every process below it, within five seconds.
+
+A thread hears of the signal, because the main thread hears of none while TensorFlow works. A process that
+has a session of its own, as the model server that a run leaves behind, is let be.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# A terminal sends SIGINT to the whole process group: so long processes get to end by themselves, because
+# a second one would break off how they tidy up.
+_SECONDS_BY_THEMSELVES = 1.0
+# For this process to tidy up once the others have ended.
+_SECONDS_TO_LEAVE = 1.0
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+_line = "interrupted"
+
+
+class Stopped(BaseException):
+    """A signal has come. It is no `Exception`, so that nobody takes it for an error of the work."""
+
+
+def say_when_stopped(line: str) -> None:
+    """Sets the line that is printed on standard error when a signal ends this process."""
+    global _line
+    _line = line
+
+
+@contextlib.contextmanager
+def cleanly(seconds: float = 2.5) -> Iterator[None]:
+    """Lets SIGINT, SIGTERM and SIGHUP end the block, all processes below this one, and then this one.
+
+    The processes get SIGINT, so that they tidy up, and SIGKILL where that takes too long. The block ends
+    by `Stopped`. Further signals change nothing. A signal that this process was started to ignore, as
+    `nohup` does, stays ignored, and one that the block itself handles is left to it.
+
+    Args:
+      seconds: from the signal to SIGKILL.
+
+    Raises:
+      SystemExit: a signal came; the code is 128 and its number, as shells have it: 130 for SIGINT.
+    """
+    stopping = _Stopping(seconds)
+    try:
+        with stopping.listening():
+            yield
+    except BaseException:
+        if not stopping.signal:
+            raise
+    if stopping.signal:
+        stopping.say()
+        raise SystemExit(128 + stopping.signal)
+
+
+class _Stopping:
+    """What listens for signals, and what is done about the first.
+
+    Attributes:
+      signal: the first one's number; 0 until then.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.signal = 0
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._raised = False
+        self._saying = threading.Lock()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        # Of its own: a run lends standard error to its log.
+        self._errors = os.dup(2)
+        heard, self._told = os.pipe()
+        os.set_blocking(self._told, False)
+        watcher = threading.Thread(target=self._watch, args=[heard], daemon=True)
+        watcher.start()
+        before = {one: signal.getsignal(one) for one in _SIGNALS}
+        before = {one: handler for one, handler in before.items() if handler != signal.SIG_IGN}
+        wakeup = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+        for one in before:
+            signal.signal(one, self._stop)
+        try:
+            yield
+        finally:
+            if not self.signal:
+                for one, handler in before.items():
+                    signal.signal(one, handler)
+                signal.set_wakeup_fd(wakeup)
+                os.close(self._told)
+                watcher.join()
+                os.close(heard)
+                os.close(self._errors)
+
+    def say(self) -> None:
+        """Prints the line, once."""
+        if self._saying.acquire(blocking=False):
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(self._errors, f"{_line}\n".encode())
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self._raised:
+            return
+        self._raised = True
+        # Also told here: asyncio, where it is used, hears of signals in place of the watcher.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._told, bytes([number]))
+        self._ended.wait(self._seconds + _SECONDS_TO_LEAVE)
+        raise Stopped
+
+    def _watch(self, heard: int) -> None:
+        while not self.signal:
+            told = os.read(heard, 1)
+            if not told:
+                return
+            if told[0] in _SIGNALS and signal.getsignal(told[0]) == self._stop:
+                self.signal = told[0]
+        # Threads of KFP's would go on to the next step.
+        sys.addaudithook(_start_nothing)
+        self._end_all()
+        self.say()
+        os._exit(128 + self.signal)
+
+    def _end_all(self) -> None:
+        """Ends all processes below this one, and those that are just being started, until time is up."""
+        began = time.monotonic()
+        known: set[psutil.Process] = set()
+        asked: set[psutil.Process] = set()
+        waited = _SECONDS_BY_THEMSELVES if self.signal == signal.SIGINT else 0.0
+        while (passed := time.monotonic() - began) < self._seconds + _SECONDS_TO_LEAVE:
+            # Those whose parents have ended are no longer below this process.
+            known |= _below()
+            known = {process for process in known if _lives(process)}
+            for process in known:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if passed >= self._seconds or self._ended.is_set():
+                        process.kill()
+                    elif passed >= waited and process not in asked:
+                        asked.add(process)
+                        process.send_signal(signal.SIGINT)
+            if not known:
+                self._ended.set()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _start_nothing(event: str, _: tuple[object, ...]) -> None:
+    if event == "subprocess.Popen":
+        raise RuntimeError("interrupted: no process is started any more")
+
+
+def _below() -> set[psutil.Process]:
+    return {
+        process
+        for process in psutil.Process().children(recursive=True)
+        if _is_in_this_session(process.pid)
+    }
+
+
+def _is_in_this_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except (ProcessLookupError, PermissionError):
+        return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,342 @@
+"""Ctrl-C and SIGTERM, with real processes: nothing lives on, and the same command ends well."""
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import tenacity
+
+from components.errors import UserError
+from serving import known_answers, local, ports, store
+from training import export
+
+PROGRAM = str(Path(sys.executable).with_name("cxrflow"))
+MARK = "CXRFLOW_TESTED"
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+both_signals = pytest.mark.parametrize("number", list(CODES), ids=lambda number: number.name)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command in a process group of its own, as a terminal starts it."""
+
+    process: subprocess.Popen
+    mark: str
+    directory: Path
+
+    def said(self) -> str:
+        return (self.directory / f"{self.mark}.out").read_text()
+
+    def errors(self) -> str:
+        return (self.directory / f"{self.mark}.err").read_text()
+
+    def alive(self, words: str = "") -> list[psutil.Process]:
+        """Returns the processes that the command has started, and itself, by words of their commands."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if (
+                    process.environ().get(MARK) == self.mark
+                    and process.status() != psutil.STATUS_ZOMBIE
+                    and words in " ".join(process.cmdline())
+                ):
+                    found.append(process)
+        return found
+
+    def until(self, condition: Callable[[], object]) -> None:
+        @tenacity.retry(
+            retry=tenacity.retry_if_result(lambda met: not met),
+            wait=tenacity.wait_fixed(0.02),
+            stop=tenacity.stop_after_delay(400),
+        )
+        def look() -> object:
+            assert self.process.poll() is None, self.said() + self.errors()
+            return condition()
+
+        look()
+
+    def send(self, number: int) -> None:
+        """As a terminal does, to the whole group, or as a supervisor does."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    def ends(self, number: int) -> str:
+        """Returns what it said on standard error once a signal has ended it and all it had started."""
+        assert self.process.wait(60) == CODES[number], self.said() + self.errors()
+        assert self.alive() == []
+        assert "Traceback" not in self.said() + self.errors()
+        return self.errors()
+
+    def ends_well(self) -> str:
+        assert self.process.wait(600) == 0, self.said() + self.errors()
+        return self.said()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    begun = []
+
+    def begin(*command: object) -> Started:
+        mark = uuid.uuid4().hex
+        with (
+            (tmp_path / f"{mark}.out").open("w") as out,
+            (tmp_path / f"{mark}.err").open("w") as err,
+        ):
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                env={**os.environ, MARK: mark, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                # Whoever runs the tests in the background has it ignored.
+                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
+        begun.append(Started(process, mark, tmp_path))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        for process in one.alive():
+            process.kill()
+        one.process.wait()
+
+
+@pytest.fixture(scope="module")
+def published(
+    model: Path, evaluation: Path, decision: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A version with what a server needs."""
+    directory = tmp_path_factory.mktemp("published")
+    candidate = store.assemble(
+        {
+            ".": model / export.SAVED_MODEL,
+            export.CARD: model / export.CARD,
+            known_answers.FILE: evaluation / known_answers.FILE,
+            store.DECISION: decision,
+        },
+        directory / "candidate",
+        "cxrflow",
+    )
+    return Path(store.publish(candidate, str(directory / "store")))
+
+
+def log_named_in(line: str) -> Path:
+    (log,) = re.findall(r"is in (\S+/run\.log)\)", line)
+    return Path(log)
+
+
+STUBBORN = """
+import hashlib, subprocess, sys
+from pipelines import stopping
+child = (
+    "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); "
+    "time.sleep(999)"
+)
+with stopping.cleanly(seconds=0.5):
+    started = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+    started.stdout.readline()
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # minutes below Python
+"""
+
+
+@both_signals
+def test_neither_a_child_that_ignores_it_nor_work_below_python_delays_the_end(
+    start, number
+) -> None:
+    started = start(sys.executable, "-c", STUBBORN)
+    started.until(lambda: "ready" in started.said())
+    started.send(number)
+    started.send(number)
+    assert started.ends(number) == "interrupted\n"
+
+
+HANDLED = """
+import threading
+from pipelines import stopping
+with stopping.cleanly():
+    try:
+        print("ready", flush=True)
+        threading.Event().wait()
+    finally:
+        print("tidied up", flush=True)
+"""
+
+
+GOES_ON = """
+import subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+from pipelines import stopping
+step = [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(999)"]
+with stopping.cleanly(), ThreadPoolExecutor(1) as pool:
+    steps = [pool.submit(subprocess.run, step, stderr=subprocess.DEVNULL) for _ in range(9)]
+    steps[-1].result()
+"""
+
+
+@both_signals
+def test_nothing_is_started_after_it(start, number) -> None:
+    started = start(sys.executable, "-c", GOES_ON)
+    started.until(lambda: "ready" in started.said())
+    started.process.send_signal(number)
+    started.ends(number)
+    assert started.said() == "ready\n"
+
+
+@both_signals
+def test_what_must_be_tidied_up_is(start, number) -> None:
+    started = start(sys.executable, "-c", HANDLED)
+    started.until(lambda: "ready" in started.said())
+    started.send(number)
+    assert started.ends(number) == "interrupted\n"
+    assert "tidied up" in started.said()
+
+
+@both_signals
+def test_beams_workers_end_with_the_run(
+    start, number, covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    options = ("runner=FnApiRunner", "direct_running_mode=multi_processing", "direct_num_workers=2")
+    started = start(
+        PROGRAM, "run", "--covid", covid_directory, "--kermany", kermany_directory,
+        "--weights", "none", "--output", tmp_path / "output",
+        *(f"--beam-option=--{option}" for option in options),
+    )  # fmt: skip
+    started.until(lambda: started.alive("sdk_worker_main"))
+    started.send(number)
+    line = started.ends(number)
+    assert line.count("\n") == 1
+    assert line.startswith("interrupted; the same command continues from what was done, trainings")
+    assert "Executing task" in log_named_in(line).read_text()
+
+
+@both_signals
+def test_a_growing_dataset_ends_with_the_run_that_it_has_come_to(
+    start, number, tmp_path: Path
+) -> None:
+    started = start(sys.executable, "-m", "bench.growth", tmp_path / "growth")
+    started.until(lambda: "ingest" in started.said() and started.alive("ephemeral_component"))
+    started.send(number)
+    run, growth = started.ends(number).splitlines()
+    assert "Executing task" in log_named_in(run).read_text()
+    assert growth == "interrupted"
+
+
+def test_trainings_end_and_continue(
+    start, covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    command = (
+        PROGRAM, "reproduce", "cnn-dubey", "--covid", covid_directory, "--kermany", kermany_directory,
+        "--folds", "2", "--epochs", "1", "--output", tmp_path / "output",
+    )  # fmt: skip
+    started = start(*command)
+    started.until(lambda: "from scratch" in started.said())
+    started.send(signal.SIGINT)
+    started.ends(signal.SIGINT)
+    started = start(*command)
+    started.until(lambda: "cnn-dubey: trained in" in started.said())
+    started.send(signal.SIGTERM)
+    started.ends(signal.SIGTERM)
+    said = start(*command).ends_well()
+    assert "is trained already, by epoch 1 of 1" in said
+    assert (tmp_path / "output" / "cnn-dubey.html").is_file()
+
+
+@both_signals
+def test_the_server_of_a_check_ends_with_it(start, number, published: Path) -> None:
+    command = (PROGRAM, "deploy", published, "--check")
+    started = start(*command)
+    started.until(lambda: started.alive("serving.server"))
+    started.send(number)
+    assert started.ends(number) == "interrupted\n"
+
+
+def test_a_server_that_starts_ends_with_its_run_and_one_that_runs_is_left(
+    start, published: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "server"
+    script = Path(__file__).with_name("serving_pipeline.py")
+    command = (sys.executable, script, home, tmp_path / "output", published)
+    for number in CODES:
+        started = start(*command, published)  # whose step of its own must not begin
+        started.until(lambda started=started: started.alive("serving.server"))
+        started.send(number)
+        assert log_named_in(started.ends(number)).is_file()
+        assert local.running(home) is None
+
+    killed = start(*command)
+    killed.until(lambda: killed.alive("serving.server"))
+    (server,) = killed.alive("serving.server")
+    step = server.parent()
+    assert step
+    step.kill()
+    assert psutil.wait_procs([server], timeout=60)[0] == [server]
+    assert killed.process.wait(60) == 1
+
+    ended = start(*command)
+    ended.ends_well()
+    running = local.running(home)
+    assert running
+    try:
+        (alive,) = ended.alive()
+        assert alive.pid == running.pid == os.getsid(running.pid)
+        assert httpx.get(f"{running.url}/v2/health/ready").status_code == 200
+        listening = [one for one in alive.connections("inet") if one.status == "LISTEN"]
+        assert len(listening) == 2
+        assert {one.laddr.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
+    finally:
+        assert local.stop(home) == running
+    assert ended.alive() == []
+
+
+def test_it_says_that_it_serves_once_it_does_and_that_it_is_open(
+    start, published: Path, unused_ports: tuple[int, int]
+) -> None:
+    port, grpc_port = unused_ports
+    options = ("--port", port, "--grpc-port", grpc_port)
+    started = start(PROGRAM, "serve", published, "--host", "0.0.0.0", *options)
+    started.until(lambda: "no authentication" in started.said())
+    assert "serving" in started.said().splitlines()[0]
+    assert httpx.get(f"http://localhost:{port}/model").json()["name"] == "cxrflow"
+    others = (ports.free(0), ports.free(0))
+    for refused, option, both in (
+        (port, "--port", (port, others[1])),
+        (grpc_port, "--grpc-port", (others[0], grpc_port)),
+    ):
+        other = start(PROGRAM, "serve", published, "--port", both[0], "--grpc-port", both[1])
+        assert other.process.wait(60) == 1
+        said = other.errors()
+        assert said == f"error: serve: port {refused} is in use; name another with {option}\n"
+        assert other.said() == ""
+    started.send(signal.SIGTERM)
+    assert started.process.wait(60) == 0
+
+
+def test_a_check_that_fails_names_no_log_that_is_gone(
+    published: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    version = tmp_path / "1"
+    version.mkdir()
+    shutil.copy(published / known_answers.FILE, version)
+    with pytest.raises(
+        UserError, match=r"did not start: error: .* holds no published model"
+    ) as error:
+        local.check(version)
+    named = re.findall(r"/\S+\.log", str(error.value))
+    assert all(Path(log).exists() for log in named)
+    assert "holds no published model" in capfd.readouterr().err
