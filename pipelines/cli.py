@@ -89,7 +89,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with stopping.cleanly():
-            app()
+            app(prog_name="cxrflow")
     except UserError as error:
         _fail(str(error))
     except Exception as error:

@@ -1,6 +1,7 @@
 """What tests share: phantoms, what comes of them step by step, and where the real X-rays are."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -12,17 +13,43 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A process of tests for each core: more threads would only get in each other's way.
+    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
+
+Make = Callable[[Path], object]
 
 REAL_DATA, KSERVE_SCHEMAS = "CXRFLOW_REAL_DATA", "CXRFLOW_KSERVE_SCHEMAS"
 
 
 @pytest.fixture(scope="session")
-def phantom_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Path]:
+    """Returns a maker of directories that all processes of a test run share: the first to ask makes one."""
+    home = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent
+    home = home / "shared"
+    home.mkdir(exist_ok=True)
+
+    def once(name: str, make: Make) -> Path:
+        directory, made = home / name, home / f"{name}.made"
+        with (home / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                make(directory)
+                made.touch()
+        return directory
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def phantom_sources(shared) -> Path:
     from components import phantoms
 
-    directory = tmp_path_factory.mktemp("phantoms") / "data"
-    phantoms.write(directory, patients=14)
-    return directory
+    return shared("phantoms", lambda directory: phantoms.write(directory, patients=14))
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +63,12 @@ def kermany_directory(phantom_sources: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def examples(
-    covid_directory: Path, kermany_directory: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def examples(shared, covid_directory: Path, kermany_directory: Path) -> Path:
     from components.ingest import ingest
 
-    output = tmp_path_factory.mktemp("ingest") / "examples"
-    ingest(covid_directory, kermany_directory, output)
-    return output
+    return shared(
+        "examples", lambda directory: ingest(covid_directory, kermany_directory, directory)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +77,10 @@ def directories(covid_directory: Path, kermany_directory: Path) -> dict[str, Pat
 
 
 @pytest.fixture(scope="session")
-def records(
-    examples: Path, directories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def records(shared, examples: Path, directories: dict[str, Path]) -> Path:
     from components.write_records import write_records
 
-    output = tmp_path_factory.mktemp("write_records") / "records"
-    write_records(examples, directories, output)
-    return output
+    return shared("records", lambda directory: write_records(examples, directories, directory))
 
 
 @pytest.fixture(scope="session")
@@ -71,56 +92,47 @@ def tiny_cnn():
 
 
 @pytest.fixture(scope="session")
-def model(tiny_cnn, records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(shared, tiny_cnn, records: Path) -> Path:
     from components.train import train
 
-    directory = tmp_path_factory.mktemp("train")
-    train(tiny_cnn, records, directory / "model", directory / "checkpoints", precision="float32")
-    return directory / "model"
+    def make(directory: Path) -> None:
+        train(
+            tiny_cnn, records, directory / "model", directory / "checkpoints", precision="float32"
+        )
+
+    return shared("trained", make) / "model"
 
 
 @pytest.fixture(scope="session")
-def evaluation(model: Path, records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluation(shared, model: Path, records: Path) -> Path:
     from components.evaluate import evaluate
 
-    output = tmp_path_factory.mktemp("evaluate") / "evaluation"
-    evaluate(model, records, output)
-    return output
+    return shared("evaluation", lambda directory: evaluate(model, records, directory))
 
 
 @pytest.fixture(scope="session")
-def lungs(
-    covid_directory: Path, examples: Path, records: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def lungs(shared, covid_directory: Path, examples: Path, records: Path) -> Path:
     from components.find_lungs import find_lungs
 
-    directory = tmp_path_factory.mktemp("find_lungs")
-    find_lungs(covid_directory, examples, records, directory / "lungs", kept=directory / "kept")
-    return directory / "lungs"
+    def make(directory: Path) -> None:
+        kept = directory / "kept"
+        find_lungs(covid_directory, examples, records, directory / "lungs", kept=kept)
+
+    return shared("segmenter", make) / "lungs"
 
 
 @pytest.fixture(scope="session")
-def audit(
-    model: Path,
-    records: Path,
-    examples: Path,
-    lungs: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def audit(shared, model: Path, records: Path, examples: Path, lungs: Path) -> Path:
     from components.audit import audit
 
-    output = tmp_path_factory.mktemp("audit") / "audit"
-    audit(model, records, examples, lungs, output)
-    return output
+    return shared("audit", lambda directory: audit(model, records, examples, lungs, directory))
 
 
 @pytest.fixture(scope="session")
-def validation(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def validation(shared, examples: Path) -> Path:
     from components.validate import validate
 
-    output = tmp_path_factory.mktemp("validate") / "validation"
-    validate(examples, output)
-    return output
+    return shared("validation", lambda directory: validate(examples, directory))
 
 
 @pytest.fixture(scope="session")
@@ -164,12 +176,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def decision(evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def decision(shared, evaluation: Path) -> Path:
     """The gate's, without thresholds: the tiny model has learnt little."""
     from components import gate
 
-    file = tmp_path_factory.mktemp("gate") / "decision"
-    gate.gate([evaluation], {"default": 0.0}, file)
+    def make(directory: Path) -> None:
+        gate.gate([evaluation], {"default": 0.0}, directory / "decision")
+
+    file = shared("decided", make) / "decision"
     assert json.loads(file.read_text())["winner"] == "cnn-dubey"
     return file
 
@@ -184,11 +198,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def version(model: Path, evaluation: Path, audit: Path, decision: Path, home: Path) -> Path:
+def version(shared, model: Path, evaluation: Path, audit: Path, decision: Path, home: Path) -> Path:
+    """A published version, in a store of this process's own, served at `home`."""
     from components.deploy import deploy
+    from serving import local
 
-    models = str(home / "store")
-    return Path(deploy(model, evaluation, audit, decision, models, "cxrflow", server=home))
+    def make(directory: Path) -> None:
+        deploy(model, evaluation, audit, decision, str(directory), "cxrflow")
+
+    shutil.copytree(shared("store", make), home / "store", symlinks=True)
+    served = home / "store" / "cxrflow" / "1"
+    local.serve(served, home)
+    return served
 
 
 @pytest.fixture

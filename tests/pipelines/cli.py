@@ -1,13 +1,44 @@
 """The command line, run as a user runs it."""
 
+import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+# These run pipelines or servers, in processes of their own; the others are run in that of the test.
+_OF_THEIR_OWN = {"run", "reproduce", "pretrain", "audit", "lungs", "serve"}
 
 
 def cxrflow(*arguments: str, fails: bool = False, cwd: Path | None = None) -> str:
     """Returns what a command prints: on standard error where it is to fail, else on the other."""
+    begins = "--help" not in arguments and _OF_THEIR_OWN.intersection(arguments[:2])
+    code, output, errors = (_apart if begins or cwd else _here)(arguments, cwd)
+    assert (code != 0) == fails, output + errors
+    return errors if fails else output
+
+
+def _apart(arguments: tuple[str, ...], cwd: Path | None) -> tuple[int, str, str]:
     command = [str(Path(sys.executable).parent / "cxrflow"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stderr if fails else done.stdout
+    return done.returncode, done.stdout, done.stderr
+
+
+def _here(arguments: tuple[str, ...], _: Path | None) -> tuple[int, str, str]:
+    from pipelines import cli
+    from pipelines.console import console
+
+    output, errors = io.StringIO(), io.StringIO()
+    code: int | str | None = 0
+    with (
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        mock.patch.object(console, "_file", output),  # which it was given for good when it was made
+        mock.patch.object(sys, "argv", ["cxrflow", *arguments]),
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    return int(code or 0), output.getvalue(), errors.getvalue()
