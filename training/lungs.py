@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from components.errors import UserError
 from training.preprocess import decode_grey
 
 # What step `find_lungs` leaves: the network, and what is known of it.
@@ -72,6 +73,9 @@ def train(
 
     Returns:
       the Dice coefficient of what is watched, after every 30 steps.
+
+    Raises:
+      UserError: the loss is no longer a number.
     """
     model.compile(keras.optimizers.Adam(2e-3), _loss)
     batches = (
@@ -90,7 +94,12 @@ def train(
     best = model.get_weights()
     without_gain = 0
     for batch, (pixels, mask) in enumerate(batches.take(_MOST_LOOKS * _STEPS_BETWEEN_LOOKS), 1):
-        model.train_on_batch(pixels, mask)
+        loss = float(model.train_on_batch(pixels, mask))
+        if not np.isfinite(loss):
+            raise UserError(
+                f"lungs: the segmenter's loss is {loss} at step {batch}. Look whether the masks in the "
+                "dataset's annotations are of its images, or try another --seed."
+            )
         if batch % _STEPS_BETWEEN_LOOKS:
             continue
         highest = max(dices, default=0.0)
