@@ -71,8 +71,8 @@ def _decompressed(file: File) -> np.ndarray:
         if not frame.rstrip(b"\0\xff").endswith(b"\xd9"):
             # The decoder would fill it up with grey.
             raise BadImage("corrupt", "the JPEG in the DICOM file is cut off")
-        # As the file has it: the decoder's own guess is wrong for RGB without a marker that says so.
-        kind = {1: None, 3: "RGB" if file.photometric == "RGB" else "YCBCR"}[file.colours]
+        # Unchanged: the decoder would guess what the colours are, and the file says it.
+        kind = None if file.colours == 1 else "RGB"
         values = imagecodecs.jpeg8_decode(frame, colorspace=kind, outcolorspace=kind)
     return _shaped(np.asarray(values), file, by_plane=False)
 

@@ -510,6 +510,13 @@ def test_rle_is_decoded_to_no_more_than_the_file_says() -> None:
     tracemalloc.stop()
 
 
+def test_rle_that_is_too_short_is_refused() -> None:
+    upper, lower = b"\x81\x00" * 32, b"\x81\x00" * 31  # of 4096 and 3968 bytes
+    frame = struct.pack("<16I", 2, 64, 64 + len(upper), *[0] * 13) + upper + lower
+    error = refusal(encapsulated(dicom(DEEP, bits=12), RLELossless, frame))
+    assert "its PixelData is shorter" in str(error)
+
+
 @pytest.mark.parametrize(
     ("program", "option"),
     [
