@@ -198,15 +198,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def version(shared, model: Path, evaluation: Path, audit: Path, decision: Path, home: Path) -> Path:
-    """A published version, in a store of this process's own, served at `home`."""
+def published(shared, model: Path, evaluation: Path, audit: Path, decision: Path) -> Path:
+    """A model store with one version of `cxrflow`, to be read."""
     from components.deploy import deploy
-    from serving import local
 
     def make(directory: Path) -> None:
         deploy(model, evaluation, audit, decision, str(directory), "cxrflow")
 
-    shutil.copytree(shared("store", make), home / "store", symlinks=True)
+    return shared("store", make)
+
+
+@pytest.fixture(scope="session")
+def version(published: Path, home: Path) -> Path:
+    """A published version, in a store of this process's own, served at `home`."""
+    from serving import local
+
+    shutil.copytree(published, home / "store", symlinks=True)
     served = home / "store" / "cxrflow" / "1"
     local.serve(served, home)
     return served

@@ -38,9 +38,9 @@ def test_what_is_blank_stays_blank() -> None:
     assert seen[:, 18:22, 18:22].min() > 0
 
 
-def test_a_quarter_turn() -> None:
+def test_a_quarter_turn_is_against_the_clock() -> None:
     pixels = np.zeros((1, 5, 5, 1), np.float32)
     pixels[0, 0, 2] = 200
     seen = turned(tf.constant(pixels), tf.constant([np.pi / 2])).numpy()[0, ..., 0]
-    assert {(2, 0), (2, 4)} & {tuple(int(i) for i in np.unravel_index(seen.argmax(), seen.shape))}
+    assert np.unravel_index(seen.argmax(), seen.shape) == (2, 0)
     assert seen.max() > 190

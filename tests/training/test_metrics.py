@@ -1,10 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from training.metrics import drop, evaluate, rate
+from training.metrics import drop, duel, evaluate, rate
 
 CLASSES = ("covid", "normal", "viral")
 
@@ -76,3 +77,48 @@ def test_newcombes_own_example() -> None:
     """56 of 70 against 48 of 80: 0.0524 to 0.3339 by his method 10."""
     found = drop(rate(56, 70), rate(48, 80))
     assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def asked(*answers: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(answers, columns=["id", "truth", "predicted"])
+
+
+def test_a_duel_counts_what_one_alone_gets_right() -> None:
+    # Of five images ours alone gets five right, of one theirs; two both, one neither.
+    truth = ["covid", "covid", "normal", "normal", "normal", "covid", "covid", "normal", "normal"]
+    other = {"covid": "normal", "normal": "covid"}
+    ours_right = [True] * 5 + [False, True, True, False]
+    theirs_right = [False] * 5 + [True, True, True, False]
+    ours, theirs = (
+        asked(
+            *(
+                (str(i), one, one if is_right else other[one])
+                for i, (one, is_right) in enumerate(zip(truth, right, strict=True))
+            )
+        )
+        for right in (ours_right, theirs_right)
+    )
+    found = duel(ours, theirs)
+    assert found["images"] == 9
+    assert found["covid_recall"] == [3 / 4, 2 / 4]
+    assert found["accuracy"] == [7 / 9, 3 / 9]
+    assert (found["only_ours"], found["only_theirs"]) == (5, 1)
+    assert found["p"] == pytest.approx(2 * (1 + 6) / 2**6), "McNemar's exact test"
+    assert duel(theirs, ours)["p"] == found["p"]
+    assert duel(ours, ours)["p"] == 1
+
+
+def test_a_duel_is_on_the_images_that_both_were_asked_about() -> None:
+    ours = asked(("a", "normal", "normal"), ("b", "normal", "covid"))
+    found = duel(ours, asked(("b", "normal", "normal"), ("c", "covid", "covid")))
+    assert found["images"] == 1
+    assert found["covid_recall"] == [None, None]
+    assert found["accuracy"] == [0, 1]
+
+
+def test_models_of_other_classes_are_compared_by_covid_alone() -> None:
+    four = asked(("a", "viral", "bacterial"), ("b", "covid", "covid"), ("c", "normal", "covid"))
+    two = asked(("a", "normal", "normal"), ("b", "covid", "normal"), ("c", "normal", "normal"))
+    found = duel(four, two)
+    assert found["accuracy"] == [2 / 3, 2 / 3], "bacterial for viral is right: neither is covid"
+    assert found["covid_recall"] == [1, 0]
