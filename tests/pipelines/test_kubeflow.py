@@ -3,14 +3,17 @@
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tenacity
+import yaml
 
 from components.errors import UserError
 from pipelines import kubeflow
-from pipelines.kubeflow import Kubeflow, Schedule, parse_schedule
+from pipelines.kubeflow import Kubeflow, Schedule, parse_schedule, write
 from pipelines.targets import GKE, KIND
+from pipelines.training_pipeline import training_pipeline
 from tests.api import served
 from tests.pipelines.cli import cxrflow
 from tests.pipelines.kubeflow_api import MADE, Api
@@ -187,3 +190,10 @@ def test_as_a_user_does_it(api: Api, url: str) -> None:
     error = cxrflow("submit", "--recipes", "vgg", "--host", url, fails=True)
     assert "there is no recipe 'vgg'" in error
     assert json.dumps(api.schedules).count("cxrflow-pipeline")
+
+
+def test_what_is_submitted_is_what_is_compiled(api: Api, there: Kubeflow, tmp_path: Path) -> None:
+    there.submit(KIND, {})
+    write(training_pipeline(KIND), tmp_path / "pipeline.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    assert api.runs[0]["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
