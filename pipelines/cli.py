@@ -14,7 +14,7 @@ from rich.markup import escape
 from components.errors import UserError
 from components.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli
-from pipelines.console import console, parts_of, print_rows, quiet
+from pipelines.console import console, live_line, parts_of, print_rows, quiet
 
 OUTPUT = Path("cxrflow-output")
 
@@ -396,7 +396,7 @@ def audit(
     views: Views = FRONTAL,
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
-    with quiet():
+    with quiet(), live_line():
         from pipelines.auditing import audit as measure
 
         found = measure(
@@ -429,7 +429,7 @@ def lungs(
 ) -> None:
     """Learn where the lungs are from the dataset's masks, as every run does, and show how well."""
     home = output.resolve() / "audit"
-    with quiet():
+    with quiet(), live_line():
         from components.find_lungs import PAGE
         from pipelines.auditing import LUNGS, learn_lungs
 
@@ -516,7 +516,8 @@ def sample_data(
     from components import phantoms
     from components.sources import covid_chestxray, kermany
 
-    phantoms.write(directory, patients, seed)
+    with live_line():
+        phantoms.write(directory, patients, seed)
     print_rows(
         [
             ("covid", str(directory / covid_chestxray.DIRECTORY)),
