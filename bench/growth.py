@@ -21,6 +21,7 @@ from components import phantoms
 from components.rules import RULES
 from components.sources import covid_chestxray, kermany
 from pipelines import stopping
+from pipelines.console import live_line
 
 # This shows the way, not a model: models so small and so little trained keep no rule of trust.
 NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in RULES)
@@ -69,7 +70,8 @@ def run(*arguments: str) -> None:
 
 def drawn(directory: Path) -> tuple[Path, Path]:
     """Draws phantoms, and makes three days of their metadata."""
-    phantoms.write(directory, patients=40)
+    with live_line():
+        phantoms.write(directory, patients=40)
     covid = directory / covid_chestxray.DIRECTORY
     with (covid / "metadata.csv").open(newline="") as file:
         header, *rows = csv.reader(file)

@@ -34,7 +34,7 @@ from components.images import for_tensorflow
 from components.labels import COVID
 from components.locations import reaching
 from components.pages import heat_maps, plots
-from components.progress import logger
+from components.progress import Progress, logger
 from components.sources import covid_chestxray, kermany, listed
 from components.sources.listed import Listed
 from components.tables import read_table
@@ -133,9 +133,12 @@ def audit(
         made_with = read_table(model / store.IMAGES)["id"].to_list()
     images = data.without(data.encoded_images(records, manifest, recipe, parts.test), made_with)
     finder = lungs.load(segmenter)
-    seen, pictures = _look(exported, images, recipe, finder)
-
     everyone = read_table(examples / EXAMPLES)
+    tested = everyone["split"].isin(parts.test) & everyone["label"].isin(list(recipe.task))
+    count = int((tested & ~everyone["id"].isin(made_with)).sum())
+    with Progress("test images looked at", count) as progress:
+        seen, pictures = _look(exported, images, recipe, finder, progress)
+
     table = everyone.set_index("id").loc[seen["id"]].reset_index()
     truth, probabilities = seen["truth"], seen["views"][WHOLE]
     table["truth"] = [recipe.classes[i] for i in truth]
@@ -276,7 +279,11 @@ def shown_otherwise(pixels: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]
 
 
 def _look(
-    exported: export.Exported, images: tf.data.Dataset, recipe: Recipe, segmenter: keras.Model
+    exported: export.Exported,
+    images: tf.data.Dataset,
+    recipe: Recipe,
+    segmenter: keras.Model,
+    progress: Progress,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Shows the candidate every test image in every view.
 
@@ -314,6 +321,7 @@ def _look(
         }
         for key, values in batch.items():
             gathered.setdefault(key, []).append(values)
+        progress.advance(len(batch["id"]))
         for row, truth in enumerate(position.numpy()):
             if truth not in pictures and batch["area"][row] >= lungs.LEAST:
                 pictures[truth] = {
@@ -564,10 +572,12 @@ def _external(
 ) -> dict[str, Any]:
     with reaching(source.place):
         rows = list(listed.read(source))
-        answers = [
-            _asked(exported, [source.directory / row.path for row in rows[start : start + _BATCH]])
-            for start in range(0, len(rows), _BATCH)
-        ]
+        answers = []
+        with Progress(f"images of {source.name} asked", len(rows)) as progress:
+            for start in range(0, len(rows), _BATCH):
+                some = rows[start : start + _BATCH]
+                answers.append(_asked(exported, [source.directory / row.path for row in some]))
+                progress.advance(len(some))
     probabilities, score = (np.concatenate(one) for one in zip(*answers, strict=True))
     predicted = np.array(recipe.classes)[probabilities.argmax(axis=1)]
     # A finding that is none of our labels is none of the classes, and no covid.

@@ -8,7 +8,7 @@ from components import model_card
 from components.answers import AUDIT, AUDIT_PAGE, CARD, METRICS, SAVED_MODEL
 from components.errors import UserError
 from components.files import read_json, write_json, write_text
-from components.progress import logger
+from components.progress import Progress, logger
 from serving import known_answers, local, store
 from serving.policy import Policy
 from serving.store import DECISION, IMAGES, LINEAGE
@@ -91,13 +91,16 @@ def deploy(
                 name,
             )
             answers = known_answers.read(candidate)
-            said.append(local.check(candidate))
+            with Progress("checking the answers of a server of its own"):
+                said.append(local.check(candidate))
             logger.info("%s", said[-1])
             version = store.publish(candidate, models)
         said.append(f"published as version {store.number_of(version)} of {name}: {version}")
         logger.info("%s", said[-1])
         if server:
-            logger.info("ready at %s", local.serve(Path(version), server).url)
+            with Progress("waiting for the server"):
+                served = local.serve(Path(version), server)
+            logger.info("ready at %s", served.url)
         if service:
             from serving import rollout  # it brings Kubernetes' client, which only a cluster needs
 

@@ -19,7 +19,7 @@ from components.files import read_json, write_aside, write_json, write_text
 from components.images import to_png
 from components.labels import COVID
 from components.pages import heat_maps, plots
-from components.progress import logger
+from components.progress import Progress, logger
 from components.tables import read_table
 from serving import known_answers
 from training import data, export, metrics
@@ -141,14 +141,14 @@ def _gallery(
         parts += [wrong, right]
     chosen = pd.concat(parts)[["id", "truth", "predicted", "confidence"]]
     ordered = _contents(images, list(chosen["id"]))
-    maps = np.concatenate(
-        [
-            exported.explain(pixels=tf.stack(pixels), positions=tf.fill([len(pixels)], -1))[
-                "heat_maps"
-            ].numpy()
-            for pixels in _batches(exported.preprocess, ordered)
-        ]
-    )
+    explained = []
+    with Progress("answers explained", len(ordered)) as progress:
+        for pixels in _batches(exported.preprocess, ordered):
+            positions = tf.fill([len(pixels)], -1)
+            answers = exported.explain(pixels=tf.stack(pixels), positions=positions)
+            explained.append(answers["heat_maps"].numpy())
+            progress.advance(len(pixels))
+    maps = np.concatenate(explained)
     rows: list[dict[str, Any]] = []
     for row, content, heat_map in zip(chosen.to_dict("records"), ordered, maps, strict=True):
         with Image.open(io.BytesIO(to_png(content))) as picture:

@@ -15,7 +15,7 @@ from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, sha256_of, write_aside, write_json, write_text
 from components.images import for_tensorflow
-from components.progress import logger
+from components.progress import Progress, logger
 from components.sources import covid_chestxray
 from components.tables import read_table
 from training import data, lungs
@@ -83,10 +83,14 @@ def find_lungs(
 
     def of(split: str) -> tuple[np.ndarray, np.ndarray]:
         paths = table.loc[table["split"] == split, "path"]
-        pixels = [
-            lungs.shown(for_tensorflow((covid_directory / path).read_bytes())) for path in paths
-        ]
-        return np.stack(pixels), np.stack([_mask(masks[path], lungs.SIDE) for path in paths])
+        read = []
+        with Progress(f"{split} images with masks read", len(paths)) as progress:
+            for path in paths:
+                content = for_tensorflow((covid_directory / path).read_bytes())
+                read.append((lungs.shown(content), _mask(masks[path], lungs.SIDE)))
+                progress.advance()
+        images, of_lungs = zip(*read, strict=True)
+        return np.stack(images), np.stack(of_lungs)
 
     logger.info("learning where the lungs are from %d masks", counts[TRAIN])
     model = lungs.build(seed)

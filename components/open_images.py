@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.beam_options import pipeline_options
+from components.beam_options import count_one, counted, pipeline_options
 from components.facts import inspect
 from components.images import BadImage
 from components.locations import location
@@ -51,12 +51,16 @@ def open_images(
         pa.RecordBatch.from_pylist(named[start : start + _IMAGES_AT_ONCE], schema)
         for start in range(0, len(named), _IMAGES_AT_ONCE)
     ]
-    with beam.Pipeline(options=pipeline_options(beam_options, len(rows))) as pipeline:
+    options = pipeline_options(beam_options, len(rows))
+    with (
+        counted("images opened", len(rows), options) as counter,
+        beam.Pipeline(options=options) as pipeline,
+    ):
         _ = (
             pipeline
             | "Name images" >> beam.Create(batches)
             | "Spread over workers" >> beam.Reshuffle()
-            | "Open, hash and decode" >> beam.Map(_open, roots, schema)
+            | "Open, hash and decode" >> beam.Map(_open, roots, schema, counter)
             | "Write" >> beam.io.WriteToParquetBatched(str(scratch / "rows"), schema)
         )
     opened = pq.read_table(scratch)
@@ -64,10 +68,13 @@ def open_images(
     return opened
 
 
-def _open(rows: pa.RecordBatch, roots: Mapping[str, str], schema: pa.Schema) -> pa.Table:
-    opened = [
-        {**row, **_found(location(roots[row["source"]]) / row["path"])} for row in rows.to_pylist()
-    ]
+def _open(
+    rows: pa.RecordBatch, roots: Mapping[str, str], schema: pa.Schema, counter: str | None
+) -> pa.Table:
+    opened = []
+    for row in rows.to_pylist():
+        opened.append({**row, **_found(location(roots[row["source"]]) / row["path"])})
+        count_one(counter)
     return pa.Table.from_pylist(opened, schema)
 
 

@@ -6,8 +6,12 @@ exercise every step; what a model does on them says nothing about patients.
 
 import csv
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from PIL import Image
 from components.errors import UserError
 from components.files import write_aside, write_text
 from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
+from components.progress import Progress
 from components.sources import covid_chestxray, kermany
 
 # Lies in both directories: whatever comes of them says on every page that it is of phantoms.
@@ -30,6 +35,10 @@ _COLUMNS = (
 _COVID_FINDINGS = ("COVID-19", "COVID-19, ARDS", "Pneumonia/Viral/COVID-19")
 _VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
 _HEIGHT, _WIDTH = 288, 320
+# A process takes as long to start as it does to draw about this many.
+_WORTH_A_PROCESS = 50
+_DRAWINGS_AT_ONCE = 8
+_RIBS = 9
 
 
 def draw(label: str, random: np.random.Generator) -> Image.Image:
@@ -49,17 +58,19 @@ def draw_with_lungs(label: str, random: np.random.Generator) -> tuple[Image.Imag
     Returns:
       an 8-bit grey image of 320 x 288 pixels, and another: 255 in the lungs, 0 elsewhere.
     """
-    y, x = np.meshgrid(np.linspace(-1, 1, _HEIGHT), np.linspace(-1, 1, _WIDTH), indexing="ij")
-    tilt, stretch = random.normal(0, 0.05), random.uniform(0.88, 1.1, 2)
+    # In float32, which takes half as long; so scalars are Python's, for NumPy's would widen arrays.
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) for side in (_HEIGHT, _WIDTH))
+    y, x = np.meshgrid(down, across, indexing="ij")
+    tilt, stretch = random.normal(0, 0.05), random.uniform(0.88, 1.1, 2).tolist()
     x, y = x - random.normal(0, 0.05), y - random.normal(0, 0.05)
-    x, y = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
+    cosine, sine = math.cos(tilt), math.sin(tilt)
+    x, y = x * cosine + y * sine, y * cosine - x * sine
     x, y = x / stretch[0], y / stretch[1]
 
     left, right = (_lung(x, y, side, random) for side in (-1.0, 1.0))
     lungs = np.maximum(left, right)
-    body = _soft(
-        1.0 - (np.abs(x) / random.uniform(0.85, 1.0)) ** 3 - np.clip(-y - 0.75, 0, 1) * x**2 * 6
-    )
+    outward = np.abs(x) / random.uniform(0.85, 1.0)
+    body = _soft(1.0 - outward * outward**2 - np.clip(-y - 0.75, 0, 1) * x**2 * 6)
     density = 0.56 * body - random.uniform(0.34, 0.42) * lungs
     density += _skeleton(x, y, random) * body
     heart = ((x - random.uniform(0.08, 0.2)) / random.uniform(0.26, 0.4)) ** 2
@@ -90,13 +101,14 @@ def _lung(x: np.ndarray, y: np.ndarray, side: float, random: np.random.Generator
 
 def _skeleton(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.ndarray:
     spine = 0.2 * np.exp(-((x / 0.085) ** 2)) * (1 + 0.25 * np.sin(y * random.uniform(26, 34)))
-    bones: np.ndarray = spine
     spacing, start = random.uniform(0.15, 0.2), random.uniform(-0.95, -0.8)
-    for number in range(9):
-        rib = start + number * spacing + 0.55 * (np.abs(x) - 0.35) ** 2 - 0.12 * np.abs(x)
-        bones += 0.085 * np.exp(-(((y - rib) / 0.022) ** 2)) * _soft((np.abs(x) - 0.1) * 8)
-    clavicle = -0.74 - random.uniform(0.05, 0.22) * np.abs(x) + 0.04 * np.sin(np.abs(x) * 5)
-    bones += 0.16 * np.exp(-(((y - clavicle) / 0.03) ** 2)) * (np.abs(x) > 0.1)
+    aside = np.abs(x)
+    # Ribs lie so far apart that a pixel has something of the nearest alone.
+    place = (y - start - 0.55 * (aside - 0.35) ** 2 + 0.12 * aside) / spacing
+    away = (place - np.clip(np.rint(place), 0, _RIBS - 1)) * spacing
+    bones = spine + 0.085 * np.exp(-((away / 0.022) ** 2)) * _soft((aside - 0.1) * 8)
+    clavicle = -0.74 - random.uniform(0.05, 0.22) * aside + 0.04 * np.sin(aside * 5)
+    bones += 0.16 * np.exp(-(((y - clavicle) / 0.03) ** 2)) * (aside > 0.1)
     return np.asarray(bones)
 
 
@@ -165,6 +177,22 @@ class _Study:
     store: str = "PNG"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """A radiograph that is still to be drawn; equal seeds give equal pictures, wherever drawn.
+
+    Attributes:
+      file: gets it, stored as `store` says.
+      mask: gets where its lungs are; or None.
+    """
+
+    label: str
+    seed: np.random.SeedSequence
+    file: Path
+    store: str = "JPEG"
+    mask: Path | None = None
+
+
 def write(output: Path, patients: int = 60, seed: int = 0) -> None:
     """Writes phantoms of both sources.
 
@@ -174,7 +202,7 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
         two ids, lateral views, CT slices, findings of other causes and none, files that are absent,
         unnamed, named by two rows, named wrongly, in 16 bits, in RGBA, and files that cannot be used.
       patients: of each label, at least 10 (fewer cannot be split).
-      seed: the same seed draws the same phantoms.
+      seed: the same seed draws the same phantoms, on any number of cores.
 
     Raises:
       UserError: `output` is there already, or `patients` is too small.
@@ -183,26 +211,56 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
         raise UserError(f"sample data: at least 10 patients a label are needed, not {patients}")
     if output.exists():
         raise UserError(f"sample data: {output} is there already; remove it or name another")
-    random = np.random.default_rng(seed)
+    covid, others = np.random.SeedSequence(seed).spawn(2)
     with write_aside(output) as aside:
-        _covid_source(aside / covid_chestxray.DIRECTORY, patients, random)
-        _kermany_source(aside / kermany.DIRECTORY, patients, random)
+        drawings = _covid_source(aside / covid_chestxray.DIRECTORY, patients, covid)
+        drawings += _kermany_source(aside / kermany.DIRECTORY, patients, others)
+        with Progress("radiographs drawn", len(drawings)) as progress:
+            for _ in _on_all_cores(drawings):
+                progress.advance()
         for directory in (covid_chestxray.DIRECTORY, kermany.DIRECTORY):
             write_text(aside / directory / MARKER, "Drawn by cxrflow. These are no radiographs.\n")
 
 
-def _covid_source(directory: Path, patients: int, random: np.random.Generator) -> None:
+def _on_all_cores(drawings: Sequence[_Drawing]) -> Iterator[None]:
+    """Draws, and yields after each drawing."""
+    processes = min(os.cpu_count() or 1, len(drawings) // _WORTH_A_PROCESS)
+    if processes < 2:
+        yield from map(_draw, drawings)
+        return
+    # Not forked: threads may run here, such as that of a live line.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(_draw, drawings, chunksize=_DRAWINGS_AT_ONCE)
+
+
+def _draw(drawing: _Drawing) -> None:
+    radiograph, lungs = draw_with_lungs(drawing.label, np.random.default_rng(drawing.seed))
+    drawing.file.write_bytes(_encoded(radiograph, drawing.store))
+    if drawing.mask:
+        lungs.save(drawing.mask)
+
+
+def _covid_source(directory: Path, patients: int, seed: np.random.SeedSequence) -> list[_Drawing]:
+    """Writes all of the source but its radiographs; returns these."""
+    random = np.random.default_rng(seed)
     images, masks = directory / "images", directory / covid_chestxray.MASKS
     for folder in (images, masks):
         folder.mkdir(parents=True)
-    rows = []
+    rows, drawings = [], []
     for number, study in enumerate(_studies(patients, random)):
         suffix = "jpg" if study.store == "JPEG" else "png"  # WebP and 16 bits, too, are named .png
         name = f"phantom-{number:04d}.{suffix}"
         if study.label:
-            radiograph, lungs = draw_with_lungs(study.label, random)
-            (images / name).write_bytes(_encoded(radiograph, study.store))
-            lungs.save(masks / f"{Path(name).stem}_mask.png")
+            drawings.append(
+                _Drawing(
+                    label=study.label,
+                    seed=seed.spawn(1)[0],
+                    file=images / name,
+                    store=study.store,
+                    mask=masks / f"{Path(name).stem}_mask.png",
+                )
+            )
         rows.append(
             {
                 "patientid": study.patient,
@@ -224,14 +282,16 @@ def _covid_source(directory: Path, patients: int, random: np.random.Generator) -
         (images / name).write_bytes(content)
         rows.append({**rows[0], "patientid": name, "filename": name})
     # The same picture under another patient's id, stored anew so that its bytes differ.
-    twin = Image.open(images / rows[1]["filename"])
-    (images / "phantom-twin.jpg").write_bytes(_encoded(twin, "JPEG"))
+    twin = images / "phantom-twin.jpg"
+    drawings.append(replace(drawings[1], file=twin, store="JPEG", mask=None))
     rows.append({**rows[1], "patientid": "twin", "filename": "phantom-twin.jpg"})
-    (images / "phantom-unnamed.png").write_bytes(_encoded(draw(COVID, random), "PNG"))
+    unnamed = images / "phantom-unnamed.png"
+    drawings.append(_Drawing(label=COVID, seed=seed.spawn(1)[0], file=unnamed, store="PNG"))
     with (directory / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, restval="")
         writer.writeheader()
         writer.writerows(rows)
+    return drawings
 
 
 def _studies(patients: int, random: np.random.Generator) -> Iterator[_Study]:
@@ -271,7 +331,9 @@ def _unusable() -> dict[str, bytes]:
     }
 
 
-def _kermany_source(directory: Path, patients: int, random: np.random.Generator) -> None:
+def _kermany_source(directory: Path, patients: int, seed: np.random.SeedSequence) -> list[_Drawing]:
+    """Makes the source's directories; returns its radiographs."""
+    drawings = []
     folders = ("train",) * 7 + ("val",) + ("test",) * 2
     for number in range(patients):
         names = {
@@ -288,8 +350,9 @@ def _kermany_source(directory: Path, patients: int, random: np.random.Generator)
                     / name.format(image + 1)
                 )
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(_encoded(draw(label, random), "JPEG"))
+                drawings.append(_Drawing(label=label, seed=seed.spawn(1)[0], file=file))
     (directory / "train" / "NORMAL" / ".DS_Store").write_bytes(b"\0")
+    return drawings
 
 
 def _encoded(image: Image.Image, store: str) -> bytes:

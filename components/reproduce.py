@@ -13,7 +13,7 @@ from components.examples import EXAMPLES, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.labels import LABELS
 from components.pages import heat_maps, plots
-from components.progress import logger
+from components.progress import Progress, logger
 from components.tables import read_table
 from training import metrics
 from training.recipes import Recipe, recipe_named
@@ -47,21 +47,25 @@ def reproduce(
     cards = [read_json(model / CARD) for model in models]
     names = list(dict.fromkeys(card["recipe"]["name"] for card in cards))
     results, shown = [], []
-    for name in names:
-        members = sorted(
-            (card["division"], i) for i, card in enumerate(cards) if card["recipe"]["name"] == name
-        )
-        of_recipe = [i for _, i in members]
-        result, drawings = _of_recipe(
-            recipe_named(name),
-            [cards[i] for i in of_recipe],
-            [models[i] for i in of_recipe],
-            [evaluations[i] for i in of_recipe],
-            table,
-            summary,
-        )
-        results.append(result)
-        shown.append(drawings)
+    with Progress("trainings put together", len(models)) as progress:
+        for name in names:
+            members = sorted(
+                (card["division"], i)
+                for i, card in enumerate(cards)
+                if card["recipe"]["name"] == name
+            )
+            of_recipe = [i for _, i in members]
+            result, drawings = _of_recipe(
+                recipe_named(name),
+                [cards[i] for i in of_recipe],
+                [models[i] for i in of_recipe],
+                [evaluations[i] for i in of_recipe],
+                table,
+                summary,
+            )
+            results.append(result)
+            shown.append(drawings)
+            progress.advance(len(of_recipe))
     told = {
         "data": {key: summary[key] for key in _TOLD_OF_DATA},
         "recipes": results,

@@ -23,7 +23,7 @@ from components.errors import UserError
 from components.examples import EXAMPLES, PREVIOUS, SUMMARY
 from components.files import read_json, write_aside, write_json, write_text
 from components.pages import plots
-from components.progress import logger
+from components.progress import Progress, logger
 from components.validation import SCHEMA, WARNINGS
 from components.validation.findings import ANOMALIES, COMPARISONS, drifted, in_words
 from components.validation.kept_schema import accepting, unknown
@@ -91,7 +91,12 @@ def validate(
         log = _served(served, aside / "served.parquet") if served else None
         if log:
             arguments += [Path("--served"), log]
-        run_tfdv(*arguments)
+        with Progress(
+            "splits validated",
+            len(summary["patients_by_split"]),
+            counted=lambda: len(list(aside.glob("*/Anomalies.pb"))),
+        ):
+            run_tfdv(*arguments)
         found = [*read_json(aside / ANOMALIES), *_strange_columns(summary, schema or SCHEMA)]
         write_json(aside / ANOMALIES, found)
         compared = read_json(aside / COMPARISONS)

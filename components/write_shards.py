@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 
-from components.beam_options import pipeline_options
+from components.beam_options import count_one, counted, pipeline_options
 from components.errors import UserError
 from components.files import read_json, sha256_of, write_text
 from components.images import for_tensorflow, to_png
@@ -34,16 +34,20 @@ def write_shards(
       UserError: an image is gone.
     """
     images = sum(len(shard.rows) for shard in shards)
-    with beam.Pipeline(options=pipeline_options(beam_options, images)) as pipeline:
+    options = pipeline_options(beam_options, images)
+    with (
+        counted("images written", images, options) as counter,
+        beam.Pipeline(options=options) as pipeline,
+    ):
         _ = (
             pipeline
             | "Name shards" >> beam.Create(list(shards))
             | "Spread over workers" >> beam.Reshuffle()
-            | "Write shard" >> beam.Map(_write_shard, dict(roots), str(home))
+            | "Write shard" >> beam.Map(_write_shard, dict(roots), str(home), counter)
         )
 
 
-def _write_shard(shard: Shard, roots: Mapping[str, str], output: str) -> None:
+def _write_shard(shard: Shard, roots: Mapping[str, str], output: str, counter: str | None) -> None:
     """Writes a shard and then, as the sign that it is whole, what there is to say of it."""
     home = location(output)
     stored = _stored(shard, home)
@@ -59,6 +63,7 @@ def _write_shard(shard: Shard, roots: Mapping[str, str], output: str) -> None:
                     "id": row["id"],
                 }
                 writer.write(_example(features).SerializeToString(deterministic=True))
+                count_one(counter)
         described = {
             "name": shard.name,
             "records": len(shard.rows),

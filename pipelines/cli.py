@@ -13,7 +13,7 @@ from rich.markup import escape
 from components.errors import UserError
 from components.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli, stopping
-from pipelines.console import console, parts_of, print_error, print_rows, quiet
+from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
 from pipelines.refusals import next_steps, refusals
 
 OUTPUT = Path("cxrflow-output")
@@ -407,7 +407,7 @@ def audit(
     from pipelines.local import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
-    with quiet():
+    with quiet(), live_line():
         from pipelines.auditing import audit as measure
 
         found = measure(
@@ -443,7 +443,7 @@ def lungs(
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     home = output.resolve() / "audit"
-    with quiet():
+    with quiet(), live_line():
         from components.find_lungs import PAGE
         from pipelines.auditing import LUNGS, learn_lungs
 
@@ -564,7 +564,8 @@ def sample_data(
     from components import phantoms
     from components.sources import covid_chestxray, kermany
 
-    phantoms.write(directory, patients, seed)
+    with live_line():
+        phantoms.write(directory, patients, seed)
     print_rows(
         [
             ("covid", str(directory / covid_chestxray.DIRECTORY)),

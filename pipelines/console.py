@@ -9,6 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
+
+from components.progress import shown_live
 
 # Bound to the real output, because `run` lends sys.stdout to the pipeline.
 console = Console(file=sys.stdout, soft_wrap=True)
@@ -27,6 +30,28 @@ def print_error(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(
         f"[bold red]error:[/] {escape(message)}", highlight=False
     )
+
+
+def fitted(text: str, width: int) -> Text:
+    """Returns the beginning of a text, as much as a line of `width` columns holds beside a spinner."""
+    line = Text(text)
+    line.truncate(width - 2, overflow="ellipsis")
+    return line
+
+
+@contextlib.contextmanager
+def live_line() -> Iterator[None]:
+    """Shows how far steps are that this process runs itself, in a terminal as one live line."""
+    if not console.is_terminal:
+        yield
+        return
+    with console.status("") as status:
+
+        def show(text: str) -> None:
+            status.update(fitted(text, console.width))
+
+        with shown_live(show):
+            yield
 
 
 def parts_of(text: str) -> list[str]:

@@ -7,7 +7,7 @@ import typer
 
 from components.errors import UserError
 from components.locations import absolute, location
-from pipelines.console import console, print_rows
+from pipelines.console import console, live_line, print_rows
 
 app = typer.Typer()
 schema_app = typer.Typer(no_args_is_help=True, help="Review what the kept schema does not know.")
@@ -82,8 +82,9 @@ def fetch(
     """
     from components.sources import fetch as fetching
 
-    covid = fetching.fetch_covid(directory, covid_commit or fetching.COVID_COMMIT)
-    kermany = fetching.fetch_kermany(directory)
+    with live_line():
+        covid = fetching.fetch_covid(directory, covid_commit or fetching.COVID_COMMIT)
+        kermany = fetching.fetch_kermany(directory)
     print_rows([("covid", str(covid)), ("kermany", str(kermany))])
 
 

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from components.errors import UserError
 from components.files import read_json, write_aside
-from components.progress import PREFIX
+from components.progress import LIVE, LIVE_PREFIX, PREFIX
 from pipelines import stopping
+from pipelines.console import fitted
 
 REPORT = "report.html"
 CONTINUES = "the same command continues from what was done"
@@ -69,7 +70,12 @@ def run(
     with log.open("w", encoding="utf-8") as file, console.status("starting") as status:
         listener = _Listener(file, console, status, verbose)
         try:
-            with _temporary_files(), _errors_to(file), contextlib.redirect_stdout(listener):
+            with (
+                _temporary_files(),
+                _errors_to(file),
+                _live_lines(wanted=console.is_terminal),
+                contextlib.redirect_stdout(listener),
+            ):
                 _run(pipeline, arguments, directory)
         except Exception as error:
             raise UserError(
@@ -103,6 +109,17 @@ def _temporary_files() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _live_lines(*, wanted: bool) -> Iterator[None]:
+    """Asks steps for a live line, which they would else say in the log."""
+    if wanted:
+        os.environ[LIVE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(LIVE, None)
+
+
+@contextlib.contextmanager
 def _errors_to(file: TextIO) -> Iterator[None]:
     """Sends standard error into a file, that of the libraries below Python, too."""
     before = os.dup(2)
@@ -121,7 +138,7 @@ class _Listener(io.TextIOBase):
 
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
         self._log, self._console, self._status, self._verbose = log, console, status, verbose
-        self._rest = ""
+        self._rest = self._name = ""
         self._began = time.monotonic()
         self.reason = ""
 
@@ -143,7 +160,12 @@ class _Listener(io.TextIOBase):
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
             name = begins[1].replace("-", " ")
             self._console.print(f"[dim]{minutes}:{seconds:02d}[/] [bold]{name}[/]")
+            self._name = name
             self._status.update(name)
+        elif said.startswith(LIVE_PREFIX):
+            live = said.removeprefix(LIVE_PREFIX)
+            text = f"{self._name}:{live}" if live else self._name
+            self._status.update(fitted(text, self._console.width))
         elif said.startswith(PREFIX):
             self._say(said.removeprefix(PREFIX))
         elif self._verbose:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from components.errors import UserError
 from components.files import read_json
 from components.locations import local_copy, location
+from components.progress import Progress
 from training import augment
 from training.recipes import Recipe
 from training.views import Change, to_pixels
@@ -212,8 +213,9 @@ def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
     dataset = dataset.cache("" if size <= _KEPT_IN_MEMORY else str(cache))
     # Filled here and in one go: Keras begins by taking one batch and dropping the iterator, and a
     # cache that is dropped before its end is begun anew.
-    for _ in dataset:
-        pass
+    with Progress("images decoded", len(dataset)) as progress:
+        for _ in dataset:
+            progress.advance()
     return dataset
 
 

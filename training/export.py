@@ -13,6 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from components.errors import UserError
+from components.progress import Progress
 from training import architectures, gradcam, ood
 from training.recipes import Recipe
 from training.views import to_pixels
@@ -161,20 +162,22 @@ def predictions(
 
     Args:
       exported: the model.
-      images: see `data.encoded_images`.
+      images: see `data.encoded_images`; of known number.
       classes: in the order of the model's outputs.
 
     Returns:
       a row an image, sorted by `id`: `id`, `truth`, `predicted` and a probability for each class.
     """
     parts = []
-    for content, position, identity in images.batch(_BATCH).prefetch(1):
-        probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
-        part = pd.DataFrame(probabilities, columns=list(classes))
-        part.insert(0, "id", [value.decode() for value in identity.numpy()])
-        part.insert(1, "truth", [classes[i] for i in position.numpy()])
-        part.insert(2, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
-        parts.append(part)
+    with Progress("images asked", len(images)) as progress:
+        for content, position, identity in images.batch(_BATCH).prefetch(1):
+            probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
+            part = pd.DataFrame(probabilities, columns=list(classes))
+            part.insert(0, "id", [value.decode() for value in identity.numpy()])
+            part.insert(1, "truth", [classes[i] for i in position.numpy()])
+            part.insert(2, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
+            parts.append(part)
+            progress.advance(len(part))
     return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
 
 

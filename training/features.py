@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.files import read_json, write_aside, write_json
-from components.progress import logger
+from components.progress import Progress, logger
 from training import data, kept, lungs
 from training.recipes import Recipe
 from training.views import Change, to_pixels
@@ -117,13 +117,17 @@ def _compute(
     images = images.map(
         lambda content: to_pixels(content, recipe, segmenter, change), tf.data.AUTOTUNE
     )
-    for shard in images.batch(_BATCH).prefetch(2).window(_IMAGES_PER_SHARD // _BATCH):
-        features = base.predict(shard, verbose=0).astype(np.float32)
-        written, digests[: len(features)] = digests[: len(features)], []
-        name = hashlib.sha256("".join(written).encode()).hexdigest()[:16]
-        with write_aside(home / f"{name}.npy") as aside, aside.open("wb") as file:
-            np.save(file, features)
-        write_json(home / f"{name}.json", written)
+    with Progress("features computed", len(missing)) as progress:
+        counting = keras.callbacks.LambdaCallback(
+            on_predict_batch_end=lambda batch, logs: progress.advance(_BATCH)
+        )
+        for shard in images.batch(_BATCH).prefetch(2).window(_IMAGES_PER_SHARD // _BATCH):
+            features = base.predict(shard, verbose=0, callbacks=[counting]).astype(np.float32)
+            written, digests[: len(features)] = digests[: len(features)], []
+            name = hashlib.sha256("".join(written).encode()).hexdigest()[:16]
+            with write_aside(home / f"{name}.npy") as aside, aside.open("wb") as file:
+                np.save(file, features)
+            write_json(home / f"{name}.json", written)
 
 
 def _places(home: Path) -> _Places:

@@ -1,9 +1,9 @@
 """The training loop: a recipe on TFRecords, on every GPU there is, resumable at any epoch."""
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from components import divisions
 from components.answers import HISTORY
 from components.errors import UserError
 from components.files import sha256_of, write_aside
-from components.progress import logger
+from components.progress import Progress, logger
 from training import architectures, data, export, features, kept, lungs, workers
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
@@ -26,7 +26,6 @@ from training.views import Change
 TENSORBOARD, FEATURES = "tensorboard", "features"
 _STATE = "state"
 
-_SECONDS_BETWEEN_LINES = 15.0
 _ASKED_AT_ONCE = 32
 
 
@@ -192,21 +191,25 @@ def train(
                 _EndWithoutLoss(recipe, learning_rate, policy),
                 state,
             ]
+            said: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
             if workers.leads(strategy):
+                watched = _Watched(recipe, steps, batch, first_epoch)
                 watching += [
-                    _Progress(recipe, steps, batch),
+                    watched,
                     keras.callbacks.TensorBoard(directory / TENSORBOARD, write_graph=False),
                 ]
-            trained.fit(
-                batches,
-                initial_epoch=first_epoch,
-                epochs=recipe.epochs,
-                steps_per_epoch=steps,
-                validation_data=judged,
-                shuffle=False,  # the dataset is
-                verbose=0,
-                callbacks=watching,
-            )
+                said = watched.progress
+            with said:
+                trained.fit(
+                    batches,
+                    initial_epoch=first_epoch,
+                    epochs=recipe.epochs,
+                    steps_per_epoch=steps,
+                    validation_data=judged,
+                    shuffle=False,  # the dataset is
+                    verbose=0,
+                    callbacks=watching,
+                )
     return Trained(
         model=_in_float32(model, recipe, seed),
         history=state.history(),
@@ -246,10 +249,13 @@ def answers(
         pixels = keras.Input((*recipe.input_size, 1))
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
     gathered = []
-    asked = data.without(trained.inputs(parts), without).take(most)
-    for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
-        seen, shares = answering.predict_on_batch(values)
-        gathered.append((seen.reshape(len(values), -1), shares, position))
+    every = trained.inputs(parts)
+    asked = data.without(every, without).take(most)
+    with Progress("images asked", len(every.take(most))) as progress:
+        for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
+            seen, shares = answering.predict_on_batch(values)
+            gathered.append((seen.reshape(len(values), -1), shares, position))
+            progress.advance(len(values))
     seen, shares, truth = (np.concatenate(one) for one in zip(*gathered, strict=True))
     if shares.shape[1] == 1:
         shares = np.concatenate([1 - shares, shares], axis=1)
@@ -376,52 +382,40 @@ class _EndWithoutLoss(keras.callbacks.Callback):  # type: ignore[misc]
                 )
 
 
-class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Says how far training is and how long it will still take, not oftener than is readable."""
+class _Watched(keras.callbacks.Callback):  # type: ignore[misc]
+    """Counts the steps of a training, and says how it does; the end of the last epoch in any case."""
 
-    def __init__(self, recipe: Recipe, steps: int, batch: int) -> None:
+    def __init__(self, recipe: Recipe, steps: int, batch: int, first_epoch: int) -> None:
         super().__init__()
-        self._recipe, self._steps, self._batch = recipe, steps, batch
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._began = self._said = time.monotonic()
-        self._done = 0
-        self._epoch = 0
+        self._recipe, self._batch, self._epoch = recipe, batch, first_epoch
+        self._logs: dict[str, float] = {}
+        self.progress = Progress(
+            f"steps of {recipe.name}",
+            steps * recipe.epochs,
+            done=steps * first_epoch,
+            figures=self._figures,
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._done += 1
-        whole = batch + 1 == self._steps  # which on_epoch_end says
-        if not whole and time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
-            self._say(f"{100 * (batch + 1) // self._steps} % of the epoch", logs or {})
+        self._logs = {**self._logs, **(logs or {})}
+        self.progress.advance()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._logs = {**self._logs, **(logs or {})}
         last = epoch + 1 == self._recipe.epochs
-        if last or time.monotonic() - self._said > 2.0:
-            self._say("done", logs or {})
+        self.progress.say(f"{self._recipe.name}: {self._figures()}", always=last)
 
-    def _say(self, where: str, logs: dict[str, float]) -> None:
-        self._said = time.monotonic()
-        rate = self._done / (self._said - self._began)
-        left = (self._recipe.epochs - self._epoch) * self._steps
-        left -= self._steps if where == "done" else self._done % self._steps
-        figures = "  ".join(
-            f"{name.replace('val_', 'validation ')} {value:.3f}" for name, value in logs.items()
-        )
-        minutes, seconds = divmod(round(left / rate), 60)
-        logger.info(
-            "%s: epoch %d of %d %s  %s  %.0f images/s  %d:%02d left",
-            self._recipe.name,
-            self._epoch + 1,
-            self._recipe.epochs,
-            where,
-            figures,
-            rate * self._batch,
-            minutes,
-            seconds,
-        )
+    def _figures(self) -> str:
+        figures = [f"epoch {self._epoch + 1} of {self._recipe.epochs}"]
+        figures += [
+            f"{name.replace('val_', 'validation ')} {value:.3f}"
+            for name, value in self._logs.items()
+        ]
+        rate = self.progress.rate() * self._batch
+        return ", ".join([*figures, f"{rate:.0f} images/s"] if rate > 0 else figures)
 
 
 def loss_of(recipe: Recipe) -> keras.losses.Loss:
@@ -431,7 +425,7 @@ def loss_of(recipe: Recipe) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _policy(name: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

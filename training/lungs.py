@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 from components.errors import UserError
+from components.progress import Progress
 from training.preprocess import decode_grey
 
 # What step `find_lungs` leaves: the network, and what is known of it.
@@ -93,24 +94,31 @@ def train(
     dices: list[float] = []
     best = model.get_weights()
     without_gain = 0
-    for batch, (pixels, mask) in enumerate(batches.take(_MOST_LOOKS * _STEPS_BETWEEN_LOOKS), 1):
-        loss = float(model.train_on_batch(pixels, mask))
-        if not np.isfinite(loss):
-            raise UserError(
-                f"lungs: the segmenter's loss is {loss} at step {batch}. Look whether the masks in the "
-                "dataset's annotations are of its images, or try another --seed."
-            )
-        if batch % _STEPS_BETWEEN_LOOKS:
-            continue
-        highest = max(dices, default=0.0)
-        dices.append(float(dice(tf.constant(watched[1]), find(model, watched[0]))))
-        if dices[-1] > highest:
-            best = model.get_weights()
-        without_gain = 0 if dices[-1] > highest + _LEAST_GAIN else without_gain + 1
-        if without_gain == _PATIENCE // 2:
-            model.optimizer.learning_rate = model.optimizer.learning_rate * 0.3
-        if dices[-1] >= _GOOD_ENOUGH or without_gain == _PATIENCE:
-            break
+    most = _MOST_LOOKS * _STEPS_BETWEEN_LOOKS
+
+    def so_far() -> str:
+        return f"Dice {dices[-1]:.3f} on validation masks" if dices else ""
+
+    with Progress("steps at most", most, figures=so_far) as progress:
+        for batch, (pixels, mask) in enumerate(batches.take(most), 1):
+            loss = float(model.train_on_batch(pixels, mask))
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"lungs: the segmenter's loss is {loss} at step {batch}. Look whether the masks in "
+                    "the dataset's annotations are of its images, or try another --seed."
+                )
+            progress.advance()
+            if batch % _STEPS_BETWEEN_LOOKS:
+                continue
+            highest = max(dices, default=0.0)
+            dices.append(float(dice(tf.constant(watched[1]), find(model, watched[0]))))
+            if dices[-1] > highest:
+                best = model.get_weights()
+            without_gain = 0 if dices[-1] > highest + _LEAST_GAIN else without_gain + 1
+            if without_gain == _PATIENCE // 2:
+                model.optimizer.learning_rate = model.optimizer.learning_rate * 0.3
+            if dices[-1] >= _GOOD_ENOUGH or without_gain == _PATIENCE:
+                break
     model.set_weights(best)
     return dices
 

@@ -7,7 +7,7 @@ stopped; so whoever is killed, or loses the network, runs it again.
 import hashlib
 import zipfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from components.errors import UserError
 from components.files import write_aside
-from components.progress import logger
+from components.progress import Progress, logger
 from components.sources import covid_chestxray, kermany
 
 # Of the covid-chestxray-dataset: the state of 950 rows in which its authors left it.
@@ -122,9 +122,16 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
         _fetch(client, [published], directory, kermany)
     logger.info("unpacking %s", archive)
     with write_aside(target) as aside, zipfile.ZipFile(archive) as packed:
-        for member in packed.namelist():  # besides, macOS has packed what it knows of each file
-            if member.startswith(f"{kermany.DIRECTORY}/") and not member.endswith("/.DS_Store"):
+        # Besides, macOS has packed what it knows of each file.
+        members = [
+            member
+            for member in packed.namelist()
+            if member.startswith(f"{kermany.DIRECTORY}/") and not member.endswith("/.DS_Store")
+        ]
+        with Progress("files unpacked", len(members)) as progress:
+            for member in members:
                 packed.extract(member, aside)
+                progress.advance()
         (aside / kermany.DIRECTORY).rename(aside.with_suffix(".unpacked"))
         aside.rmdir()
         aside.with_suffix(".unpacked").rename(aside)
@@ -150,8 +157,17 @@ def _fetch(
     published = list(published)
     megabytes = sum(one.size for one in published) / 1e6
     logger.info("%s: %d files, %.0f MB", source.NAME, len(published), megabytes)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = [pool.submit(download, client, one, directory / one.path) for one in published]
+    there = sum(_have(directory / one.path) for one in published) / 1e6
+    done: list[Future[None]] = []
+
+    def files() -> str:
+        return f"{sum(one.done() for one in done):,} of {len(published):,} files"
+
+    progress = Progress("MB fetched", megabytes, done=there, figures=files)
+    with progress, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for one in published:
+            target = directory / one.path
+            done.append(pool.submit(download, client, one, target, progress))
         try:
             for one, future in zip(published, done, strict=True):
                 try:
@@ -187,13 +203,14 @@ def _answer(client: httpx.Client, url: str) -> httpx.Response:
 
 
 @_patiently
-def download(client: httpx.Client, published: Published, target: Path) -> None:
+def download(client: httpx.Client, published: Published, target: Path, progress: Progress) -> None:
     """Gets a file, unless it is there; what of it has come before is gone on from.
 
     Args:
       client: asks for it.
       published: what it must be.
       target: where it shall be, whole or not at all.
+      progress: counts the megabytes that come.
 
     Raises:
       httpx.HTTPError, _Again: it cannot be had, or has other bytes.
@@ -201,21 +218,33 @@ def download(client: httpx.Client, published: Published, target: Path) -> None:
     if target.is_file() and _digest(target, published.digest) == published.digest:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    part = _part(target)
     have = part.stat().st_size if part.exists() else 0
     if have < published.size:
         headers = {"Range": f"bytes={have}-"} if have else {}
         with client.stream("GET", published.url, headers=headers) as response:
             _require(response)
-            with part.open(
-                "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
-            ) as file:
+            goes_on = response.status_code == httpx.codes.PARTIAL_CONTENT
+            if not goes_on:
+                progress.advance(-have / 1e6)
+            with part.open("ab" if goes_on else "wb") as file:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
+                    progress.advance(len(chunk) / 1e6)
     if _digest(part, published.digest) != published.digest:
+        progress.advance(-part.stat().st_size / 1e6)
         part.unlink()
         raise _Again("its bytes are not those that were published")
     part.replace(target)
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def _have(target: Path) -> int:
+    """Returns how many bytes of a file are there: of it, or of what has come of it."""
+    return sum(file.stat().st_size for file in (target, _part(target)) if file.is_file())
 
 
 def _require(response: httpx.Response) -> None:

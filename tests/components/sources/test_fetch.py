@@ -14,6 +14,7 @@ import pytest
 from tenacity import wait_none
 
 from components.errors import UserError
+from components.progress import Progress
 from components.sources import fetch
 from tests.pipelines.cli import cxrflow
 
@@ -122,6 +123,33 @@ def test_what_is_there_is_not_fetched_again_and_what_was_changed_is(
     (directory / "images/one.png").write_bytes(IMAGE[:-1])
     get(publisher, tmp_path)
     assert (directory / "images/one.png").read_bytes() == IMAGE
+
+
+def test_megabytes_are_counted_once_whatever_the_network_does(
+    publisher: Publisher,
+    covid: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Counted(Progress):
+        def __init__(self, what: str, total: float, done: float, figures: object) -> None:
+            super().__init__(what, total, done=done)
+            self.sum = done
+            started.append(done)
+            counted.append(self)
+
+        def advance(self, number: float = 1) -> None:
+            self.sum += number
+
+    started: list[float] = []
+    counted: list[Counted] = []
+    monkeypatch.setattr(fetch, "Progress", Counted)
+    publisher.faults[ONE] = ["drop", "lie"]
+    get(publisher, tmp_path)
+    get(publisher, tmp_path)
+    megabytes = (len(IMAGE) + len(covid["metadata.csv"])) / 1e6
+    assert started == [0, pytest.approx(megabytes)], "what is there is not fetched again"
+    assert [one.sum for one in counted] == [pytest.approx(megabytes)] * 2
 
 
 @pytest.mark.parametrize(("fault", "why"), [("lie", "bytes are not those"), ("403", "403")])

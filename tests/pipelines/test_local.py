@@ -1,0 +1,46 @@
+import io
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from components.progress import LIVE, LIVE_PREFIX, PREFIX
+from pipelines import local
+
+
+class Status:
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def update(self, text: object) -> None:
+        self.shown.append(str(text))
+
+
+def test_a_live_line_is_shown_beside_the_step_and_not_printed() -> None:
+    log, screen, status = io.StringIO(), io.StringIO(), Status()
+    listener = local._Listener(log, Console(file=screen, width=50), status, verbose=False)
+    listener.write("Executing task 'train-step'\n")
+    for text in (" 5 of 20 epochs [x]", " 6 of 20 epochs" + 30 * " and more", ""):
+        listener.write(f"{LIVE_PREFIX}{text}\n")
+    listener.write(f"{PREFIX}trained\n")
+    whole, cut = status.shown[1:3]
+    assert whole == "train: 5 of 20 epochs [x]"
+    assert cut.startswith("train: 6 of 20 epochs and")
+    assert len(cut) == 48, "it is one line"
+    assert status.shown[3] == "train", "once all is done the step alone is shown"
+    assert "epochs" not in screen.getvalue()
+    assert "trained" in screen.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_steps_are_asked_for_a_live_line_in_a_terminal_alone(
+    terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(local, "_run", lambda *_: asked.append(LIVE in os.environ))
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    console = Console(file=io.StringIO(), force_terminal=terminal)
+    local.run(lambda: None, {}, tmp_path, console, verbose=False)
+    assert asked == [terminal]
+    assert LIVE not in os.environ
