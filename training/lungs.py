@@ -1,7 +1,7 @@
 """Where the lungs are: a compact U-Net of the project's own.
 
 Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image Segmentation",
-arXiv:1505.04597; with a quarter of the filters, on small images.
+arXiv:1505.04597; with a quarter of the filters, one convolution a level on the way up, and small images.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _EPSILON = 1.0
 # anatomical structures in chest radiographs", Medical Image Analysis 2006: human observers have a Dice
 # coefficient of 0.97 with each other, at a finer resolution), or when it no longer gets better.
 _GOOD_ENOUGH, _LEAST_GAIN = 0.95, 0.002
-_BATCH, _STEPS_BETWEEN_LOOKS, _MOST_LOOKS, _PATIENCE = 8, 30, 24, 4
+_BATCH, _STEPS_BETWEEN_LOOKS, _MOST_LOOKS, _PATIENCE = 8, 20, 36, 6
 
 
 def build(seed: int) -> keras.Model:
@@ -38,18 +38,18 @@ def build(seed: int) -> keras.Model:
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
     skipped = []
     for filters in _FILTERS[:-1]:
-        x = _twice(x, filters)
+        x = _convolved(x, filters, 2)
         skipped.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _twice(x, _FILTERS[-1])
+    x = _convolved(x, _FILTERS[-1], 2)
     for filters, skip in zip(reversed(_FILTERS[:-1]), reversed(skipped), strict=True):
         x = layers.Concatenate()([layers.UpSampling2D(2, interpolation="bilinear")(x), skip])
-        x = _twice(x, filters)
+        x = _convolved(x, filters, 1)
     return keras.Model(pixels, layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x))
 
 
-def _twice(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-    for _ in range(2):
+def _convolved(x: keras.KerasTensor, filters: int, times: int) -> keras.KerasTensor:
+    for _ in range(times):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
         x = layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
     return x
@@ -73,7 +73,7 @@ def train(
       seed: of the order and of the changes.
 
     Returns:
-      the Dice coefficient of what is watched, after every 30 steps.
+      the Dice coefficient of what is watched, after every 20 steps.
 
     Raises:
       UserError: the loss is no longer a number.
