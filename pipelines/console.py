@@ -45,7 +45,8 @@ def live_line() -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with console.status("") as status:
+    errors = sys.stderr  # whoever is quiet has sent it elsewhere; the status would show it
+    with console.status("") as status, contextlib.redirect_stderr(errors):
 
         def show(text: str) -> None:
             status.update(fitted(text, console.width))

@@ -73,6 +73,7 @@ def run(
             with (
                 _temporary_files(),
                 _errors_to(file),
+                contextlib.redirect_stderr(file),  # which the status would show on the console
                 _live_lines(wanted=console.is_terminal),
                 contextlib.redirect_stdout(listener),
             ):

@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ def test_a_live_line_is_shown_beside_the_step_and_not_printed() -> None:
     assert status.shown[3] == "train", "once all is done the step alone is shown"
     assert "epochs" not in screen.getvalue()
     assert "trained" in screen.getvalue()
+
+
+def test_warnings_of_packages_go_to_the_log_also_in_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_run", lambda *_: sys.stderr.write("a warning\n"))
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    screen = io.StringIO()
+    done = local.run(
+        lambda: None, {}, tmp_path, Console(file=screen, force_terminal=True), verbose=False
+    )
+    assert "a warning" not in screen.getvalue()
+    assert "a warning" in done.log.read_text()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
