@@ -97,7 +97,8 @@ def ingest(
     usable = named["label"].notna() & (named["excluded"] == "")
     there = named["size"] >= 0
     excluded = [
-        named[~usable].assign(kind="metadata", reason=named["excluded"]),
+        # Given a column longer than itself, an empty frame would grow to the column's length.
+        named[~usable].assign(kind="metadata", reason=lambda rows: rows["excluded"]),
         named[usable & ~there].assign(
             kind="absent", reason="the metadata names it, it is not there"
         ),
