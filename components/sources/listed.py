@@ -6,21 +6,35 @@ r"""Any further source: a CSV that lists images, or folders by finding. A user n
 What is not covid from where adults are X-rayed is what the two published sources lack: see `docs/trust.md`.
 """
 
+import os
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import pandas as pd
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from components.errors import UserError
 from components.labels import LABELS, label_of
-from components.locations import absolute, location, sizes
-from components.sources import Row, covid_chestxray, kermany
+from components.locations import absolute, is_remote, location, sizes
+from components.sources import Row, covid_chestxray, kermany, known, merged, patient_id
+from components.sources.csv_files import read_csv
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _NEEDED, _PATIENT = ("path", "label"), "patient"
 _PATTERN = ",patient="
+_ERRORS_SHOWN = 5
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -49,6 +63,81 @@ class Listed:
     def is_csv(self) -> bool:
         """Whether a CSV lists its images."""
         return self.place.suffix.lower() == ".csv"
+
+
+_SEXES = {"male": "M", "female": "F", "o": None, "x": None, "other": None, "": None}
+
+
+class CsvRow(BaseModel):
+    """A row of a CSV of images, read in the context of its `Listed` and whether it is `to_train_on`.
+
+    Attributes:
+      path: of the image, relative to where the CSV lies; a full path below that is read, too.
+      label: one of the four, or a finding.
+      patient: see `sources.patient_id`; empty where unknown, which to train on it must not be.
+      view: projection, or empty.
+      age: in years, in 0..150, or None.
+      sex: `M`, `F` or None.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    label: str
+    patient: Annotated[str, AfterValidator(patient_id)] = Field(default="", validate_default=True)
+    view: Annotated[str, BeforeValidator(known)] = ""
+    age: Annotated[
+        float | None, BeforeValidator(lambda text: known(text).replace(",", ".") or None)
+    ] = Field(default=None, ge=0, le=150)
+    sex: Annotated[
+        Literal["M", "F"] | None,
+        BeforeValidator(lambda text: _SEXES.get(known(text).lower(), known(text).upper())),
+    ] = None
+
+    @field_validator("path")
+    @classmethod
+    def _below(cls, text: str, info: ValidationInfo) -> str:
+        assert info.context
+        directory = info.context["source"].directory
+        path = relative_path(text, directory)
+        if path is None:
+            raise ValueError(f"expected the path of an image in {directory}, or below")
+        return path
+
+    @field_validator("patient")
+    @classmethod
+    def _who(cls, patient: str, info: ValidationInfo) -> str:
+        assert info.context
+        if info.context["to_train_on"] and not patient:
+            raise ValueError("expected what identifies the patient")
+        return patient
+
+
+def relative_path(text: str, directory: Path) -> str | None:
+    """Returns a path as `locations.sizes` has it, or None where it does not lead into a directory.
+
+    Args:
+      text: relative to the directory or in full, on Windows, too.
+      directory: on this machine or in an object store.
+    """
+    text = text.replace("\\", "/")
+    if is_remote(text) or is_remote(directory):
+        paths = [text.removeprefix(f"{directory}/")]
+    elif text.startswith("/"):
+        # Either may be named through a link.
+        files = (Path(text), Path(text).parent.resolve() / Path(text).name)
+        paths = [
+            os.path.relpath(file, root)
+            for root in (directory, directory.resolve())
+            for file in files
+        ]
+    else:
+        paths = [text]
+    for path in map(posixpath.normpath, paths):
+        first = path.partition("/")[0]
+        if first not in ("", ".", "..") and not re.fullmatch(r"\w+:", first):
+            return path
+    return None
 
 
 def parse(texts: Sequence[str]) -> dict[str, Listed]:
@@ -96,7 +185,7 @@ def absolute_spec(text: str) -> str:
 
 
 def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False) -> Iterator[Row]:
-    """Yields a row for every image that is listed.
+    """Yields a row for every image that is listed, once for each file; see `sources.merged`.
 
     Args:
       source: see `Listed`.
@@ -104,45 +193,69 @@ def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False
       to_train_on: whether patients must be known, by whom images are split.
 
     Raises:
-      UserError: there is no such place, a column is missing, a folder's file names say no patient, or
-        nothing says the patients where they must be known.
+      UserError: there is no such place, a column is missing, rows cannot be used (the first ones are
+        named), file names do not say the patient, or nothing says the patients where they must be known.
     """
     if source.is_csv:
-        yield from _of_csv(source, {view.lower() for view in views}, to_train_on)
+        yield from merged(_of_csv(source, {view.lower() for view in views}, to_train_on))
     else:
         yield from _of_folders(source, to_train_on)
 
 
 def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
-    try:
-        with source.place.open(encoding="utf-8-sig") as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{source.name}: there is no {source.place}") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{source.name}: {source.place} is no CSV: {error}") from error
-    table.columns = [str(column).strip().lower() for column in table.columns]
-    missing = [name for name in _NEEDED if name not in table]
+    table = read_csv(source.name, source.place)
+    missing = [name for name in _NEEDED if name not in table.columns]
     if missing:
         raise UserError(
             f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
-            f"{', '.join(table.columns)}. It takes path, label, patient, and view, age, sex."
+            f"{', '.join(table.columns) or 'none'}. It takes path, label, patient, and view, age, sex."
         )
-    if to_train_on and _PATIENT not in table:
+    if to_train_on and _PATIENT not in table.columns:
         raise _without_patients(source)
-    for fields in table.to_dict("records"):
-        view = fields.get("view", "").strip()
-        unwanted = bool(view and views) and view.lower() not in views
+    read, errors = [], []
+    context = {"source": source, "to_train_on": to_train_on}
+    for number, fields in table.rows:
+        try:
+            read.append(CsvRow.model_validate(fields, context=context))
+        except ValidationError as error:
+            errors.append(f"line {number}, {_described(error.errors()[0])}")
+    if errors:
+        raise _all_of_them(
+            source,
+            f"{len(errors)} of {len(table.rows)} rows of {source.place} cannot be used",
+            errors,
+        )
+    for row in read:
+        unwanted = bool(row.view and views) and row.view.lower() not in views
         yield _row(
             source,
-            fields["path"].strip(),
-            fields["label"].strip(),
-            fields.get(_PATIENT, "").strip(),
-            view=view,
-            excluded=f"view {view!r} was not asked for" if unwanted else "",
-            sex=fields.get("sex", "").strip().upper(),
-            age=fields.get("age", "").strip(),
+            row.path,
+            row.label,
+            row.patient,
+            view=row.view,
+            excluded=f"view {row.view!r} was not asked for" if unwanted else "",
+            sex=row.sex,
+            age=row.age,
         )
+
+
+def _described(error: Any) -> str:
+    """Returns what pydantic says of a row: the column, what it holds and what was expected."""
+    column = error["loc"][0]
+    if error["type"] == "missing":
+        return f"column {column}: the row ends before it"
+    expected = {
+        "age": "expected a number of years from 0 to 150",
+        "sex": "expected M or F",
+    }.get(column, error["msg"].removeprefix("Value error, "))
+    held = repr(error["input"]) if error["input"] else "empty"
+    return f"column {column}: {held}, {expected}"
+
+
+def _all_of_them(source: Listed, what: str, errors: Sequence[str]) -> UserError:
+    more = len(errors) - _ERRORS_SHOWN
+    shown = "; ".join(errors[:_ERRORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return UserError(f"{source.name}: {what}: {shown}")
 
 
 def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
@@ -158,15 +271,22 @@ def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
             f"{source.name}: {source.place} has no images in folders by finding, such as No_finding/, "
             "and is no CSV"
         )
-    for path in paths:
-        folder, _, name = path.partition("/")
-        match = re.search(source.pattern, name) if source.pattern else None
-        if source.pattern and not match:
-            raise UserError(
-                f"{source.name}: the name of {path} does not say the patient: the pattern "
-                f"{source.pattern} does not fit it"
-            )
-        yield _row(source, path, folder.replace("_", " "), match[1] if match else "")
+    patients = {path: _patient_in(source.pattern, path) for path in paths}
+    unknown = [path for path, patient in patients.items() if source.pattern and not patient]
+    if unknown:
+        raise _all_of_them(
+            source,
+            f"the pattern {source.pattern} does not find the patient in {len(unknown)} of {len(paths)} "
+            "file names",
+            unknown,
+        )
+    for path, patient in patients.items():
+        yield _row(source, path, path.partition("/")[0].replace("_", " "), patient)
+
+
+def _patient_in(pattern: str, path: str) -> str:
+    match = re.search(pattern, path.rpartition("/")[2]) if pattern else None
+    return (match[1] or "") if match else ""
 
 
 def _row(
@@ -177,8 +297,8 @@ def _row(
     *,
     view: str = "",
     excluded: str = "",
-    sex: str = "",
-    age: str = "",
+    sex: str | None = None,
+    age: float | None = None,
 ) -> Row:
     label, reason = _label(finding)
     return Row(
@@ -189,8 +309,8 @@ def _row(
         excluded=excluded or reason,
         patient=f"{source.name}/{patient or path}",
         view=view,
-        sex=sex if sex in ("M", "F") else None,
-        age=float(age) if re.fullmatch(r"\d+(\.\d+)?", age) else None,
+        sex=sex,
+        age=age,
     )
 
 
