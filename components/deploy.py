@@ -8,7 +8,7 @@ from kfp import dsl
 from components import model_card
 from components.answers import AUDIT, AUDIT_PAGE, METRICS
 from components.errors import UserError
-from components.files import read_json, write_json, write_text
+from components.files import alone, read_json, write_json, write_text
 from components.progress import logger
 from components.step import serving_step
 from serving import known_answers, local, rollout, store
@@ -98,7 +98,8 @@ def deploy(
         said.append(f"published as version {store.number_of(version)} of {name}: {version}")
         logger.info("%s", said[-1])
         if server:
-            logger.info("ready at %s", local.serve(Path(version), server).url)
+            with alone(server):  # two runs would start a server each, and one of them be forgotten
+                logger.info("ready at %s", local.serve(Path(version), server).url)
         if service:
             release = Release(
                 version=store.number_of(version),

@@ -1,15 +1,19 @@
-"""Writing files so that a reader sees either all of one or nothing."""
+"""Writing files so that a reader sees either all of one or nothing, also where two runs share a directory."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from components.locations import is_remote
+from components.progress import logger
 
 
 @contextlib.contextmanager
@@ -23,14 +27,59 @@ def write_aside(path: Path) -> Iterator[Path]:
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield aside
-        if _is_real_directory(path):
-            shutil.rmtree(path)
-        aside.replace(path)
+        while True:
+            if _is_real_directory(path):
+                before = aside.with_suffix(".before.tmp")
+                with contextlib.suppress(FileNotFoundError):  # another run has moved it already
+                    path.rename(before)
+                shutil.rmtree(before, ignore_errors=True)
+            try:
+                aside.replace(path)
+                break
+            except OSError as error:
+                # Another run has put its own there meanwhile.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
     finally:
         if _is_real_directory(aside):
             shutil.rmtree(aside)
         else:
             aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keeps every other run out that does the same with `path`; waits for one that is in, and says so.
+
+    The lock is a file beside `path`. It ends with the process, however that ends, and leaves nothing over.
+    Where the file system has no locks, it says that too, and goes on.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.parent / f".{path.name}.lock"
+    while True:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("another run works on %s: waiting until it has ended", path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                logger.info("%s cannot be locked (%s): let no other run work on it", path, error)
+            # Whoever had it has removed the file: what was waited for is then no lock any more.
+            if not _is_open(lock, file):
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_open(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_real_directory(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Step `find_lungs`: trains the lung segmenter, by which the audit tells what a model looks at."""
 
+import contextlib
 import hashlib
 import shutil
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from components import pages
 from components.divisions import TEST, TRAIN
 from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
-from components.files import read_json, sha256_of, write_aside, write_json, write_text
+from components.files import alone, read_json, sha256_of, write_aside, write_json, write_text
 from components.images import for_tensorflow
 from components.progress import logger
 from components.sources import covid_chestxray
@@ -61,6 +62,20 @@ def find_lungs(
     Raises:
       UserError: there are too few masks.
     """
+    # Of two runs at once one learns, and the other finds what it has kept.
+    with alone(kept / "lungs") if kept else contextlib.nullcontext():
+        return _learnt(covid_directory, examples, records, output, epochs, seed, kept)
+
+
+def _learnt(
+    covid_directory: Path,
+    examples: Path,
+    records: Path,
+    output: Path,
+    epochs: int,
+    seed: int,
+    kept: Path | None,
+) -> dict[str, Any]:
     table = read_table(examples / EXAMPLES)
     table = table[table["source"] == covid_chestxray.NAME]
     masks = covid_chestxray.masks(covid_directory, table["path"])

@@ -9,7 +9,8 @@ An archive is a directory, or a place in an object store, that outlives runs:
 
 A span is a state of the whole dataset. It begins when images, labels, patients or anything else that is
 known of them have changed since the last; a second ingest of the same makes none. Whoever is killed
-before the span's file is there has changed nothing; of two at once one wins, and the other is told.
+before the span's file is there has changed nothing; of two at once one wins, and the other begins again
+from its span.
 """
 
 import contextlib
@@ -32,6 +33,10 @@ from components.locations import create, names, reaching
 from components.tables import read_table
 
 _NAME = re.compile(r"(\d{5,})\.json")
+
+
+class Overtaken(UserError):
+    """Another ingest has added the span of the same number meanwhile; nothing of this one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,8 @@ def commit(archive: Path, one: Span, tables: Mapping[str, pa.Table]) -> Span:
       the span, with `tables`.
 
     Raises:
-      UserError: somebody else has added a span meanwhile, or the archive cannot be written.
+      Overtaken: another ingest has added a span meanwhile.
+      UserError: the archive cannot be written.
     """
     named = {}
     with reaching(archive):
@@ -145,7 +151,7 @@ def commit(archive: Path, one: Span, tables: Mapping[str, pa.Table]) -> Span:
         try:
             create(archive / "spans" / f"{one.number:05d}.json", text.encode())
         except FileExistsError as error:
-            raise UserError(
+            raise Overtaken(
                 f"ingest: another ingest has added span {one.number} to {archive} meanwhile. Nothing "
                 "of this one is kept; run it again."
             ) from error

@@ -7,10 +7,12 @@ what is new is written. Where an image has been withdrawn or has another label, 
 without decoding the others again: they are taken from the shard that was there.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,8 @@ IMAGES_PER_SHARD = 256
 _COLUMNS = ["id", "source", "path", "label", "split", "sha256", "span"]
 # Of what `storable` makes of an image, in the shards' names: a change of it begins new ones.
 _FORMAT = 2
+# A shard is written in seconds.
+_LEFT_OVER_AFTER_SECONDS = 24 * 3600
 
 
 def write_records(
@@ -77,8 +81,7 @@ def write_records(
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
     if not is_remote(home):
-        for leftover in home.glob(".*.tmp"):  # of an attempt that was killed
-            leftover.unlink()
+        _remove_leftovers(home)
     with reaching(home):
         there = set(sizes(home))
     missing = [
@@ -113,6 +116,14 @@ def write_records(
     write_json(output / MANIFEST, manifest)
     logger.info("%d TFRecord shards, %d of them new", len(shards), len(missing))
     return manifest
+
+
+def _remove_leftovers(home: Path) -> None:
+    """Removes temporary files of attempts that were killed; younger ones may be another run's."""
+    for leftover in home.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > _LEFT_OVER_AFTER_SECONDS:
+                leftover.unlink()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 
 from components.errors import UserError
-from components.files import read_json, sha256_of, write_aside, write_json
+from components.files import alone, read_json, sha256_of, write_aside, write_json
 from components.locations import is_remote, local_copy, location, names, reaching
 
 LATEST = "latest"
@@ -184,13 +184,14 @@ def fetched(version: str) -> Path:
     manifest = local_copy(there / MANIFEST)
     key = hashlib.sha256(str(there).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{key}-version")
-    if not copy.exists():
-        with write_aside(copy) as aside:
-            for name in read_json(manifest)["files"]:
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                with reaching(there):
-                    (aside / name).write_bytes((there / name).read_bytes())
-            shutil.copyfile(manifest, aside / MANIFEST)
+    with alone(copy):  # another process may be reading what a second copy would replace
+        if not copy.exists():
+            with write_aside(copy) as aside:
+                for name in read_json(manifest)["files"]:
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    with reaching(there):
+                        (aside / name).write_bytes((there / name).read_bytes())
+                shutil.copyfile(manifest, aside / MANIFEST)
     verified(copy)
     return copy
 

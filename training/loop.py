@@ -1,5 +1,6 @@
 """The training loop: a recipe on TFRecords, on every GPU there is, resumable at any epoch."""
 
+import contextlib
 import hashlib
 import tempfile
 import time
@@ -15,7 +16,7 @@ import pandas as pd
 import tensorflow as tf
 
 from components import divisions
-from components.files import sha256_of, write_aside
+from components.files import alone, sha256_of, write_aside
 from components.progress import logger
 from training import architectures, data, export, features, lungs, workers
 from training.precision import AUTO, dtype_policy
@@ -74,7 +75,8 @@ def train(
 
     After every epoch the whole state is written below `checkpoints`, under a key made of everything
     the result depends on. Killed and begun again with the same arguments, training goes on after the
-    last whole epoch and ends with the same weights.
+    last whole epoch and ends with the same weights. Of two runs with the same key one trains, and the
+    other waits and takes what it has left.
 
     A frozen base is run once an image, not once an epoch: its head trains on the kept features,
     which lie below `checkpoints`, too (see `training.features`).
@@ -97,6 +99,37 @@ def train(
     Raises:
       UserError: the records are not whole, a class has no image, or the weights cannot be had.
     """
+    with contextlib.ExitStack() as held:
+        return _train(
+            recipe,
+            records,
+            checkpoints,
+            weights,
+            seed,
+            precision,
+            division,
+            start,
+            segmenter,
+            change,
+            strategy,
+            held,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    records: Path,
+    checkpoints: Path,
+    weights: str,
+    seed: int,
+    precision: str,
+    division: str,
+    start: Path | None,
+    segmenter: keras.Model | None,
+    change: Change | None,
+    strategy: tf.distribute.Strategy | None,
+    held: contextlib.ExitStack,
+) -> Trained:
     manifest = data.read_manifest(records)
     parts = divisions.division(division)
     counts = data.class_counts(manifest, recipe, parts.train)
@@ -123,6 +156,8 @@ def train(
         batch,
     )
     directory = checkpoints / f"{recipe.name}-{key}"
+    if workers.leads(strategy):
+        held.enter_context(alone(directory))
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, architectures.NONE if start else weights, seed)
         if start:
