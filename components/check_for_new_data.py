@@ -32,7 +32,9 @@ def check_for_new_data(
     views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
     sources: Mapping[str, listed.Listed] | None = None,
 ) -> str:
-    """Returns `NEW` where the sources are not as in the last span, or it was never decided on.
+    """Returns `NEW` where the sources are not as in the last span, or what came of it is not settled.
+
+    That is, nothing was decided on it yet, or a candidate passed the gate and was not deployed.
 
     Args:
       covid_directory, kermany_directory, views, sources: as for `ingest`.
@@ -50,8 +52,12 @@ def check_for_new_data(
     if digest_of_names(named) != last.settings["named"]:
         logger.info("the sources have changed since span %d", last.number)
         return NEW
-    if not spans.outcome(archive, last.number):
+    past = spans.outcome(archive, last.number)
+    if not past:
         logger.info("span %d is there, and nothing has come of it yet", last.number)
+        return NEW
+    if past["state"] == spans.PASSED:
+        logger.info("%s", _not_deployed(last.number))
         return NEW
     logger.info("nothing has changed since span %d: there is nothing to do", last.number)
     return NOTHING
@@ -78,6 +84,8 @@ def choose_to_train(
     since = []
     for earlier in range(number, 0, -1):
         past = spans.outcome(archive, earlier)
+        if past and past["state"] == spans.PASSED:
+            return TRAIN, _not_deployed(earlier)
         if past and past["trained"]:
             break
         since.append(spans.span(archive, earlier))
@@ -101,8 +109,12 @@ def choose_to_train(
         "nothing has drifted: models are not trained anew."
     )
     if since:
-        spans.record_outcome(archive, number, {"trained": False, "reason": reason})
+        spans.record_outcome(archive, number, spans.WAITS, reason)
     return WAIT, reason
+
+
+def _not_deployed(number: int) -> str:
+    return f"A candidate of span {number} passed the gate and was not deployed: it is tried again."
 
 
 @data_step

@@ -1,14 +1,19 @@
 """Step `deploy`: has the winner checked, publishes it, and has it served: here, or by KServe."""
 
+import hashlib
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kfp import dsl
 
-from components import model_card
+from components import model_card, spans
 from components.answers import AUDIT, AUDIT_PAGE, METRICS
 from components.errors import UserError
 from components.files import alone, read_json, write_json, write_text
+from components.locations import location
 from components.progress import logger
 from components.step import serving_step
 from serving import known_answers, local, rollout, store
@@ -49,7 +54,9 @@ def deploy(
       service: of KServe, to be made or changed; or None for none.
       policy: how the version is rolled out there.
       run: the pipeline's; kept beside the model.
-      archive: of the data that it was made with; see `components.spans`. Kept beside the model.
+      archive: of the data that it was made with; see `components.spans`. Kept beside the model, and told
+        what has come of its span: what ends in an error is tried again by the next scheduled run, unless it
+        was rolled back.
       report: gets what was done and why, as Markdown, also where it ends in an error.
 
     Returns:
@@ -61,14 +68,14 @@ def deploy(
     """
     if service and "://" not in models:
         raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
-    decided = read_json(decision)
+    decided, card = read_json(decision), read_json(model / export.CARD)
     said = [decided["reason"]]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             lineage = Path(scratch, LINEAGE)
             write_json(lineage, {"run": run, "archive": archive})
             cards = model_card.written(
-                read_json(model / export.CARD),
+                card,
                 read_json(evaluation / METRICS),
                 read_json(audit / AUDIT),
                 decided,
@@ -90,6 +97,7 @@ def deploy(
                 },
                 Path(scratch, "version"),
                 name,
+                _identity(model, card, decided),
             )
             answers = known_answers.read(candidate)
             said.append(local.check(candidate))
@@ -107,9 +115,14 @@ def deploy(
                 decided=decided["decided"],
                 reason=decided["reason"],
                 run=run,
-                fingerprint=read_json(model / export.CARD)["fingerprint"],
+                fingerprint=card["fingerprint"],
             )
-            rollout.roll_out(service, release, policy or Policy(), answers, said)
+            try:
+                rollout.roll_out(service, release, policy or Policy(), answers, said)
+            except rollout.RolledBack as error:
+                _record(archive, card, spans.ROLLED_BACK, str(error))
+                raise
+        _record(archive, card, spans.DEPLOYED, said[-1])
     except UserError as error:
         said.append(f"ended: {error}")
         raise
@@ -117,6 +130,26 @@ def deploy(
         if report:
             write_text(report, "".join(f"- {line}\n" for line in said))
     return version
+
+
+def _identity(model: Path, card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
+    """Returns digits that follow from what a model is and why it passed, whichever run it is of.
+
+    Not from how long training took, when the decision was made, nor from the champion at that time, which a
+    run that is repeated has put there itself.
+    """
+    (winner,) = (one for one in decided["candidates"] if one["recipe"] == decided["winner"])
+    verdicts = [(one["class"], one["passed"]) for one in winner["checks"]]
+    verdicts += [(one["name"], one["verdict"]) for one in winner["rules"]]
+    made = {key: value for key, value in card.items() if key != "seconds"}
+    weights = export.digest_of_weights(model / export.SAVED_MODEL)
+    text = json.dumps([weights, made, decided["gate"], verdicts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record(archive: str, card: Mapping[str, Any], state: str, reason: str) -> None:
+    if archive and card["span"]:
+        spans.record_outcome(location(archive), card["span"], state, reason)
 
 
 @serving_step

@@ -209,8 +209,9 @@ def gate_step(
     )
     span = read_json(Path(examples.path) / SUMMARY)["span"]
     if archive and span:
-        outcome = {"trained": True, "reason": decided["reason"]}
-        spans.record_outcome(location(archive), span["number"], outcome)
+        # That the winner is deployed is for the step that does it to say.
+        state = spans.PASSED if decided["winner"] else spans.REFUSED
+        spans.record_outcome(location(archive), span["number"], state, decided["reason"])
     for made, found in (
         (winner, models),
         (winners_evaluation, evaluations),

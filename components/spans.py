@@ -3,7 +3,7 @@
 An archive is a directory, or a place in an object store, that outlives runs:
 
     <archive>/spans/00001.json       one file a span, written last, once, and never changed
-    <archive>/spans/00001.outcome.json  what has come of it: a training, or not
+    <archive>/spans/00001.outcome.json  what has come of it, see `record_outcome`
     <archive>/tables/<digest>.parquet  the tables that it names, by their content
     <archive>/records/               the TFRecord shards of all spans; see `components.write_records`
 
@@ -33,6 +33,16 @@ from components.locations import create, names, reaching
 from components.tables import read_table
 
 _NAME = re.compile(r"(\d{5,})\.json")
+
+# What comes of a span. Nothing is trained on it; models are trained, and the gate refuses all; one passes and
+# is not deployed yet, which the schedule tries again; it is deployed; or it was, and was taken back since.
+WAITS, REFUSED, PASSED, DEPLOYED, ROLLED_BACK = (
+    "waits",
+    "refused",
+    "passed",
+    "deployed",
+    "rolled back",
+)
 
 
 class Overtaken(UserError):
@@ -94,21 +104,46 @@ def span(archive: Path, number: int) -> Span:
 
 
 def outcome(archive: Path, number: int) -> dict[str, Any] | None:
-    """Returns what has come of a span: `trained`, and `reason`; or None where that is open yet."""
+    """Returns what has come of a span, or None where that is open yet.
+
+    Returns:
+      `state`, one of those above (empty in archives of before there were states); `trained`, whether models
+      were trained on it; `reason`, a sentence.
+    """
     file = archive / "spans" / f"{number:05d}.outcome.json"
     with reaching(archive):
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            return {"state": "", **json.loads(file.read_text(encoding="utf-8"))}
         except FileNotFoundError:
             return None
 
 
-def record_outcome(archive: Path, number: int, what: Mapping[str, Any]) -> None:
-    """Writes what has come of a span; that models were trained on it is not forgotten again."""
+def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
+    """Writes what has come of a span; that models were trained on it is not forgotten again.
+
+    Args:
+      state: one of those above.
+      reason: a sentence.
+    """
     past = outcome(archive, number)
-    if not (past and past["trained"] and not what["trained"]):
+    trained = state != WAITS
+    if trained or not (past and past["trained"]):
+        what = {"state": state, "trained": trained, "reason": reason}
         with reaching(archive):
             write_json(archive / "spans" / f"{number:05d}.outcome.json", what)
+
+
+def require_seed(archive: Path, one: Span, seed: int) -> None:
+    """Looks whether a seed is that of an archive.
+
+    Raises:
+      UserError: the archive was begun with another.
+    """
+    if one.settings["seed"] != seed:
+        raise UserError(
+            f"ingest: {archive} was begun with --seed {one.settings['seed']}, and its splits stay. "
+            f"Continue with that seed, or begin another archive with --seed {seed}."
+        )
 
 
 def table(archive: Path, one: Span, name: str) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from components.sources.covid_chestxray import FRONTAL_VIEWS
 from components.train import train_step
 from components.validate import validate_step
 from components.write_records import write_records_step
-from pipelines.targets import LOCAL, Target, job_template, let_into_object_store, place
+from pipelines.targets import LOCAL, Target, job_template, place
 from serving import NAME as MODEL_NAME
 from training.recipes import CANDIDATES
 
@@ -244,8 +244,16 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 reported,
                 deployed,
             ],
-            reading=[checked, validated, chosen, champion, evaluated, audited, decided],
+            reading=[
+                checked,
+                validated,
+                chosen,
+                champion,
+                evaluated,
+                audited,
+                decided,
+                deployed,
+            ],
         )
-        let_into_object_store(target, deployed)
 
     return pipeline

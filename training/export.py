@@ -1,5 +1,6 @@
 """The exported model: a SavedModel from the bytes of image files to probabilities of named classes."""
 
+import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -7,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from components.errors import UserError
-from components.files import sha256_of
 from training import architectures, gradcam, ood
 from training.recipes import Recipe
 from training.views import to_pixels
@@ -202,8 +203,21 @@ def restore(model: keras.Model, directory: Path) -> None:
 
 
 def digest_of_weights(directory: Path) -> str:
-    """Returns 64 hexadecimal digits that follow from the weights of the SavedModel in a directory."""
-    return sha256_of(directory / "variables" / "variables.data-00000-of-00001")
+    """Returns 64 hexadecimal digits that follow from the weights of the SavedModel in a directory.
+
+    Two exports of one network have the same, though their files differ: Keras writes the variables in
+    another order each time.
+    """
+    reader = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
+    arrays = [
+        np.asarray(reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    ]
+    values = sorted(
+        (str(one.dtype), one.shape, hashlib.sha256(one.tobytes()).hexdigest()) for one in arrays
+    )
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
