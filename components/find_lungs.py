@@ -28,7 +28,6 @@ from training.recipes import RECIPES
 PAGE = "lungs.html"
 
 EPOCHS = 30
-_FEWEST = 4
 _SHOWN = 12
 _SHOWN_SIDE = 224
 
@@ -81,11 +80,13 @@ def _learnt(
     masks = covid_chestxray.masks(covid_directory, table["path"])
     table = table[table["path"].isin(masks)]
     counts = table["split"].value_counts()
-    if counts.get(TRAIN, 0) < _FEWEST or not counts.get(TEST, 0):
+    to_train, to_test = covid_chestxray.FEWEST_MASKS
+    if counts.get(TRAIN, 0) < to_train or counts.get(TEST, 0) < to_test:
         raise UserError(
             f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of "
             f"{counts.get(TRAIN, 0)} training and {counts.get(TEST, 0)} test images; at least "
-            f"{_FEWEST} and 1 are needed. They come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+            f"{to_train} and {to_test} are needed. They come with the dataset: "
+            f"{covid_chestxray.WHERE_TO_GET_IT}."
         )
     digest = hashlib.sha256(
         repr(

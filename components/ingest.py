@@ -121,11 +121,8 @@ def _ingested(
 ) -> dict[str, Any]:
     directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
     before = spans.newest(archive) if archive else None
-    if before and before.settings["seed"] != seed:
-        raise UserError(
-            f"ingest: {archive} was begun with --seed {before.settings['seed']}, and its splits stay. "
-            f"Go on with that, or begin another archive with --seed {seed}."
-        )
+    if archive and before:
+        spans.require_seed(archive, before, seed)
     named, files = named_images(directories, views, sources)
     directories |= {name: source.directory for name, source in sources.items()}
     names = digest_of_names(named)

@@ -29,6 +29,8 @@ FRONTAL_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
 # made by a model (Selvan et al., Lung Segmentation from Chest X-rays using Variational Data Imputation,
 # arXiv:2005.10052) and checked by the dataset's authors.
 MASKS = "annotations/lungVAE-masks"
+# To learn the lungs from, and to test that on.
+FEWEST_MASKS = (4, 1)
 
 _REQUIRED = ("patientid", "finding", "view", "modality", "filename")
 
