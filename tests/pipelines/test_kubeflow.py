@@ -126,7 +126,7 @@ def test_a_run_is_made_once_whatever_becomes_of_the_answer(
         (403, "answers 403: fault 403 .*that account may not"),
         (409, "answers 409: fault 409 .*nothing was made"),
         (503, "answers 503: fault 503 .*nothing was made"),
-        ("drop", "does not answer .*Is --host right"),
+        ("drop", r"does not answer at http://localhost:\d+ .*Is --host right"),
         ("hang", "does not answer .*timed out"),
     ],
 )
