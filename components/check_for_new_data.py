@@ -47,17 +47,17 @@ def check_for_new_data(
     if not archive or not last:
         logger.info("nothing has been ingested yet: all is new")
         return NEW
-    directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
-    named, _ = named_images(directories, views, sources)
-    if digest_of_names(named) != last.settings["named"]:
-        logger.info("the sources have changed since span %d", last.number)
-        return NEW
     past = spans.outcome(archive, last.number)
     if not past:
         logger.info("span %d is there, and nothing has come of it yet", last.number)
         return NEW
     if past["state"] == spans.PASSED:
         logger.info("%s", _not_deployed(last.number))
+        return NEW
+    directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
+    named, _ = named_images(directories, views, sources)
+    if digest_of_names(named) != spans.names_digest(archive, last):
+        logger.info("the sources have changed since span %d", last.number)
         return NEW
     logger.info("nothing has changed since span %d: there is nothing to do", last.number)
     return NOTHING

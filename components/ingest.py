@@ -206,6 +206,7 @@ def _ingested(
             remembered = _remembered(seen, opened_ones, examples)
             settings = {"seed": seed, "views": list(views), "named": names}
             one = _span(archive, before, examples, tables, remembered, settings, summary)
+            spans.record_names(archive, one, names)
             summary["span"] = {
                 "archive": str(archive),
                 "opened": len(new),

@@ -4,6 +4,7 @@ An archive is a directory, or a place in an object store, that outlives runs:
 
     <archive>/spans/00001.json       one file a span, written last, once, and never changed
     <archive>/spans/00001.outcome.json  what has come of it, see `record_outcome`
+    <archive>/spans/00001.names.json    what the sources said when it was last found unchanged
     <archive>/tables/<digest>.parquet  the tables that it names, by their content
     <archive>/records/               the TFRecord shards of all spans; see `components.write_records`
 
@@ -131,6 +132,26 @@ def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
         what = {"state": state, "trained": trained, "reason": reason}
         with reaching(archive):
             write_json(archive / "spans" / f"{number:05d}.outcome.json", what)
+
+
+def names_digest(archive: Path, one: Span) -> str:
+    """Returns the digest of what the sources said of their images when a span was last ingested.
+
+    It changes without a new span where a value changes that no table holds, such as the age on a CT.
+    """
+    file = archive / "spans" / f"{one.number:05d}.names.json"
+    with reaching(archive):
+        try:
+            return str(json.loads(file.read_text(encoding="utf-8"))["named"])
+        except FileNotFoundError:
+            return str(one.settings["named"])
+
+
+def record_names(archive: Path, one: Span, digest: str) -> None:
+    """Writes what `names_digest` returns, unless it does already."""
+    if digest != names_digest(archive, one):
+        with reaching(archive):
+            write_json(archive / "spans" / f"{one.number:05d}.names.json", {"named": digest})
 
 
 def require_seed(archive: Path, one: Span, seed: int) -> None:

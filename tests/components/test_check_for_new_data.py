@@ -104,3 +104,23 @@ def test_an_outcome_of_before_there_were_states_is_settled(
     old = {"trained": True, "reason": "It passes."}
     write_json(archive / "spans" / "00001.outcome.json", old)
     assert check_for_new_data(*sources, archive) == NOTHING
+
+
+def test_a_value_that_is_not_used_makes_no_span_and_is_new_once(
+    sources: tuple[Path, Path], tmp_path: Path
+) -> None:
+    covid, archive = sources[0], tmp_path / "archive"
+    rows = [covid_row(number) for number in range(12)]
+    ct, gone = covid_row(12, modality="CT"), covid_row(13)  # the file of neither is there
+    write_metadata(covid, [*rows, ct, gone])
+    ingest(*sources, tmp_path / "first", archive=archive)
+    spans.record_outcome(archive, 1, spans.REFUSED, "None passes.")
+    assert check_for_new_data(*sources, archive) == NOTHING
+    for changed in ([{**ct, "age": "61"}, gone], [ct, {**gone, "age": "61"}]):
+        write_metadata(covid, [*rows, *changed])
+        assert check_for_new_data(*sources, archive) == NEW
+        summary = ingest(*sources, tmp_path / "again", archive=archive)
+        assert summary["span"]["number"] == 1
+        assert check_for_new_data(*sources, archive) == NOTHING
+    write_metadata(covid, [covid_row(0, age="61"), *rows[1:], ct, gone])
+    assert ingest(*sources, tmp_path / "again", archive=archive)["span"]["number"] == 2

@@ -15,6 +15,7 @@ from pipelines import cli
 from tests.pipelines.cli import cxrflow
 from training.recipes import CANDIDATES, RECIPES
 
+
 def commands(of: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield path, of
     for name, one in getattr(of, "commands", {}).items():
