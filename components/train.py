@@ -2,9 +2,11 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 from kfp import dsl
@@ -26,6 +28,8 @@ from training.recipes import Recipe
 
 # Of the training split: covariances need no more, and memory must not grow with the dataset.
 _ENOUGH = 4096
+# Of each class, however rare: a class without an image has no mean.
+_ENOUGH_OF_A_CLASS = 64
 
 
 def train(
@@ -89,7 +93,7 @@ def train(
     if not workers.leads(strategy):
         return {}
     parts = divisions.division(division)
-    temperature, known = _what_it_knows(trained, recipe, parts)
+    temperature, known = _what_it_knows(trained, recipe, parts, manifest)
     card = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
@@ -174,7 +178,10 @@ def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _what_it_knows(
-    trained: loop.Trained, recipe: Recipe, parts: divisions.Division
+    trained: loop.Trained,
+    recipe: Recipe,
+    parts: divisions.Division,
+    manifest: Mapping[str, Any],
 ) -> tuple[float, ood.Known | None]:
     """Returns the temperature of the exported softmax, and what tells images from unknown ones.
 
@@ -183,8 +190,14 @@ def _what_it_knows(
     """
     if parts.validation == parts.test:
         return 1.0, None
-    learnt, _, truth = loop.answers(trained, recipe, parts.train, most=_ENOUGH)
-    judged, probabilities, theirs = loop.answers(trained, recipe, parts.validation, most=_ENOUGH)
+
+    def sample(of: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts = list(data.class_counts(manifest, recipe, of).values())
+        of_each = data.share_of_each(counts, _ENOUGH, _ENOUGH_OF_A_CLASS)
+        return loop.answers(trained, recipe, of, of_each=of_each)
+
+    learnt, _, truth = sample(parts.train)
+    judged, probabilities, theirs = sample(parts.validation)
     temperature = calibration.fitted_temperature(probabilities, theirs)
     return round(temperature, 4), ood.fitted(learnt, truth, judged)
 

@@ -249,14 +249,14 @@ def answers(
     recipe: Recipe,
     parts: Sequence[str],
     *,
-    most: int = -1,
+    of_each: Sequence[int] | None = None,
     without: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Asks a trained network about parts of the records that it was trained with.
 
     Args:
       parts: splits or folds.
-      most: so many images; -1: all of them.
+      of_each: so many images of each class, by its position; see `data.first_of_each`. None: all.
       without: ids of images that are left out.
 
     Returns:
@@ -271,7 +271,9 @@ def answers(
         pixels = keras.Input((*recipe.input_size, 1))
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
     gathered = []
-    asked = data.without(trained.inputs(parts), without).take(most)
+    asked = data.without(trained.inputs(parts), without)
+    if of_each is not None:
+        asked = data.first_of_each(asked, of_each)
     for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
         seen, shares = answering.predict_on_batch(values)
         gathered.append((seen.reshape(len(values), -1), shares, position))
