@@ -29,7 +29,7 @@ def pipeline_options(arguments: Sequence[str], images: int) -> PipelineOptions:
         options = ["--direct_running_mode=in_memory"]
     elif not options:
         options = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
-    if not any(option.startswith("--runner") for option in options):
+    if not any(option.partition("=")[0] == "--runner" for option in options):
         # The DirectRunner's own, at once: by default it first downloads another one, Prism.
         options.append(f"--runner={_HERE}")
     return PipelineOptions(options)

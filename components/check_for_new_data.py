@@ -21,7 +21,9 @@ def check_for_new_data(
     views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
     sources: Mapping[str, listed.Listed] | None = None,
 ) -> str:
-    """Returns `NEW` where the sources are not as in the last span, or it was never decided on.
+    """Returns `NEW` where the sources are not as in the last span, or what came of it is not settled.
+
+    That is, nothing was decided on it yet, or a candidate passed the gate and was not deployed.
 
     Args:
       covid_directory, kermany_directory, views, sources: as for `ingest`.
@@ -34,13 +36,17 @@ def check_for_new_data(
     if not archive or not last:
         logger.info("nothing has been ingested yet: all is new")
         return NEW
+    past = spans.outcome(archive, last.number)
+    if not past:
+        logger.info("span %d is there, and nothing has come of it yet", last.number)
+        return NEW
+    if past["state"] == spans.PASSED:
+        logger.info("%s", spans.not_deployed(last.number))
+        return NEW
     directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
     named, _ = named_images(directories, views, sources)
-    if digest_of_names(named) != last.settings["named"]:
+    if digest_of_names(named) != spans.names_digest(archive, last):
         logger.info("the sources have changed since span %d", last.number)
-        return NEW
-    if not spans.outcome(archive, last.number):
-        logger.info("span %d is there, and nothing has come of it yet", last.number)
         return NEW
     logger.info("nothing has changed since span %d: there is nothing to do", last.number)
     return NOTHING

@@ -51,6 +51,8 @@ def _choice(
     since = []
     for earlier in range(number, 0, -1):
         past = spans.outcome(archive, earlier)
+        if past and past["state"] == spans.PASSED:
+            return TRAIN, spans.not_deployed(earlier)
         if past and past["trained"]:
             break
         since.append(spans.span(archive, earlier))
@@ -74,5 +76,5 @@ def _choice(
         "nothing has drifted: models are not trained anew."
     )
     if since:
-        spans.record_outcome(archive, number, {"trained": False, "reason": reason})
+        spans.record_outcome(archive, number, spans.WAITS, reason)
     return WAIT, reason

@@ -1,13 +1,17 @@
 """Step `deploy`: has the winner checked, publishes it, and has it served: here, or by KServe."""
 
+import hashlib
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from components import model_card
+from components import model_card, spans
 from components.answers import AUDIT, AUDIT_PAGE, CARD, METRICS, SAVED_MODEL
 from components.errors import UserError
-from components.files import read_json, write_json, write_text
+from components.files import alone, read_json, write_json, write_text
+from components.locations import location
 from components.progress import Progress, logger
 from serving import known_answers, local, store
 from serving.policy import Policy
@@ -48,7 +52,9 @@ def deploy(
       service: of KServe, to be made or changed; or None for none.
       policy: how the version is rolled out there.
       run: the pipeline's; kept beside the model.
-      archive: of the data that it was made with; see `components.spans`. Kept beside the model.
+      archive: of the data that it was made with; see `components.spans`. Kept beside the model, and told
+        what has come of its span: what ends in an error is tried again by the next scheduled run, unless it
+        was rolled back.
       report: gets what was done and why, as Markdown, also where it ends in an error.
 
     Returns:
@@ -60,14 +66,14 @@ def deploy(
     """
     if service and "://" not in models:
         raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
-    decided = read_json(decision)
+    decided, card = read_json(decision), read_json(model / CARD)
     said = [decided["reason"]]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             lineage = Path(scratch, LINEAGE)
             write_json(lineage, {"run": run, "archive": archive})
             cards = model_card.written(
-                read_json(model / CARD),
+                card,
                 read_json(evaluation / METRICS),
                 read_json(audit / AUDIT),
                 decided,
@@ -89,6 +95,7 @@ def deploy(
                 },
                 Path(scratch, "version"),
                 name,
+                _identity(card, decided),
             )
             answers = known_answers.read(candidate)
             with Progress("checking the answers of a server of its own"):
@@ -98,7 +105,8 @@ def deploy(
         said.append(f"published as version {store.number_of(version)} of {name}: {version}")
         logger.info("%s", said[-1])
         if server:
-            with Progress("waiting for the server"):
+            # Two runs would start a server each, and one of them be forgotten.
+            with alone(server), Progress("waiting for the server"):
                 served = local.serve(Path(version), server)
             logger.info("ready at %s", served.url)
         if service:
@@ -110,9 +118,14 @@ def deploy(
                 decided=decided["decided"],
                 reason=decided["reason"],
                 run=run,
-                fingerprint=read_json(model / CARD)["fingerprint"],
+                fingerprint=card["fingerprint"],
             )
-            rollout.roll_out(service, release, policy or Policy(), answers, said)
+            try:
+                rollout.roll_out(service, release, policy or Policy(), answers, said)
+            except rollout.RolledBack as error:
+                _record(archive, card, spans.ROLLED_BACK, str(error))
+                raise
+        _record(archive, card, spans.DEPLOYED, said[-1])
     except UserError as error:
         said.append(f"ended: {error}")
         raise
@@ -120,3 +133,22 @@ def deploy(
         if report:
             write_text(report, "".join(f"- {line}\n" for line in said))
     return version
+
+
+def _identity(card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
+    """Returns digits that follow from what a model is and why it passed, whichever run it is of.
+
+    Not from how long training took, when the decision was made, nor from the champion at that time, which a
+    run that is repeated has put there itself. The card has a digest of the weights.
+    """
+    (winner,) = (one for one in decided["candidates"] if one["recipe"] == decided["winner"])
+    verdicts = [(one["class"], one["passed"]) for one in winner["checks"]]
+    verdicts += [(one["name"], one["verdict"]) for one in winner["rules"]]
+    made = {key: value for key, value in card.items() if key != "seconds"}
+    text = json.dumps([made, decided["gate"], verdicts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record(archive: str, card: Mapping[str, Any], state: str, reason: str) -> None:
+    if archive and card["span"]:
+        spans.record_outcome(location(archive), card["span"], state, reason)

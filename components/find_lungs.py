@@ -1,5 +1,6 @@
 """Step `find_lungs`: trains the lung segmenter, by which the audit tells what a model looks at."""
 
+import contextlib
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from components import pages
 from components.divisions import TEST, TRAIN, VALIDATION
 from components.errors import UserError
 from components.examples import EXAMPLES, SUMMARY
-from components.files import read_json, sha256_of, write_aside, write_json, write_text
+from components.files import alone, read_json, sha256_of, write_aside, write_json, write_text
 from components.images import for_tensorflow
 from components.progress import Progress, logger
 from components.sources import covid_chestxray
@@ -24,7 +25,6 @@ from training.recipes import RECIPES
 
 PAGE = "lungs.html"
 
-_FEWEST = 4
 # Masks are compared at this side, whatever the network's own is.
 _JUDGED_SIDE = 128
 _SHOWN = 12
@@ -59,16 +59,31 @@ def find_lungs(
     Raises:
       UserError: there are too few masks.
     """
+    # Of two runs at once one learns, and the other finds what it has kept.
+    with alone(kept / "lungs") if kept else contextlib.nullcontext():
+        return _learnt(covid_directory, examples, records, output, seed, kept)
+
+
+def _learnt(
+    covid_directory: Path,
+    examples: Path,
+    records: Path,
+    output: Path,
+    seed: int,
+    kept: Path | None,
+) -> dict[str, Any]:
     table = read_table(examples / EXAMPLES)
     table = table[table["source"] == covid_chestxray.NAME]
     masks = covid_chestxray.masks(covid_directory, table["path"])
     table = table[table["path"].isin(masks)]
     counts = {split: int((table["split"] == split).sum()) for split in (TRAIN, VALIDATION, TEST)}
-    if counts[TRAIN] < _FEWEST or not counts[VALIDATION] or not counts[TEST]:
+    fewest = covid_chestxray.FEWEST_MASKS
+    if any(count < least for count, least in zip(counts.values(), fewest, strict=True)):
         raise UserError(
             f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of {counts[TRAIN]} training, "
-            f"{counts[VALIDATION]} validation and {counts[TEST]} test images; at least {_FEWEST}, 1 and 1 "
-            f"are needed. They come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+            f"{counts[VALIDATION]} validation and {counts[TEST]} test images; at least "
+            f"{fewest[0]}, {fewest[1]} and {fewest[2]} are needed. They come with the dataset: "
+            f"{covid_chestxray.WHERE_TO_GET_IT}."
         )
     table = table.sort_values("path")
     digests = [sha256_of(masks[path]) for path in table["path"]]

@@ -173,8 +173,9 @@ def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) ->
     """
     span = read_json(examples / SUMMARY)["span"]
     if archive and span:
-        outcome = {"trained": True, "reason": decision["reason"]}
-        spans.record_outcome(archive, span["number"], outcome)
+        # That the winner is deployed is for the step that does it to say.
+        state = spans.PASSED if decision["winner"] else spans.REFUSED
+        spans.record_outcome(archive, span["number"], state, decision["reason"])
 
 
 def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:

@@ -58,7 +58,8 @@ def ingest(
       subset: the recipe whose paper's number of images of each class is drawn; None: all are used.
       beam_options: see `components.beam_options`.
       archive: gets a span, unless nothing has changed since the last; only for the three splits, and
-        without `subset`. None: everything is read.
+        without `subset`. Where another run adds a span meanwhile, this one begins again from it. None:
+        everything is read.
       sources: further ones, by their names.
 
     Returns:
@@ -69,23 +70,55 @@ def ingest(
       same exactly when the images, labels, patients and splits are.
 
     Raises:
-      UserError: a source's directory is missing or empty, a label has no image or too few patients;
-        the archive was begun with another seed, or another ingest has added a span meanwhile.
+      UserError: a source's directory is missing or empty, a label has no image or too few patients; or
+        the archive was begun with another seed.
     """
+    while True:
+        try:
+            return _ingested(
+                covid_directory,
+                kermany_directory,
+                output,
+                views,
+                seed,
+                folds,
+                split_by,
+                subset,
+                beam_options,
+                archive,
+                sources or {},
+            )
+        except spans.Overtaken:
+            logger.info(
+                "another run has added a span to %s meanwhile: beginning again from it", archive
+            )
+
+
+def _ingested(
+    covid_directory: Path,
+    kermany_directory: Path,
+    output: Path,
+    views: Sequence[str],
+    seed: int,
+    folds: int,
+    split_by: str,
+    subset: Recipe | None,
+    beam_options: Sequence[str],
+    archive: Path | None,
+    sources: Mapping[str, listed.Listed],
+) -> dict[str, Any]:
     directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
     before = spans.newest(archive) if archive else None
-    if before and before.settings["seed"] != seed:
-        raise UserError(
-            f"ingest: {archive} was begun with --seed {before.settings['seed']}, and its splits stay. "
-            f"Go on with that, or begin another archive with --seed {seed}."
-        )
+    if archive and before:
+        spans.require_seed(archive, before, seed)
     named, files = named_images(directories, views, sources)
-    directories |= {name: source.directory for name, source in (sources or {}).items()}
+    directories |= {name: source.directory for name, source in sources.items()}
     names = digest_of_names(named)
     usable = named["label"].notna() & (named["excluded"] == "")
     there = named["size"] >= 0
     excluded = [
-        named[~usable].assign(kind="metadata", reason=named["excluded"]),
+        # Given a column longer than itself, an empty frame would grow to the column's length.
+        named[~usable].assign(kind="metadata", reason=lambda rows: rows["excluded"]),
         named[usable & ~there].assign(
             kind="absent", reason="the metadata names it, it is not there"
         ),
@@ -152,7 +185,7 @@ def ingest(
         summary["absent"] = sorted(absent)
         summary["phantoms"] = any(phantoms.MARKER in paths for paths in files.values())
         summary["unnamed"] = covid_chestxray.unnamed_files(files[covid_chestxray.NAME], of_covid)
-        summary["further_sources"] = sorted(sources or {})
+        summary["further_sources"] = sorted(sources)
         summary["columns"] = covid_chestxray.columns(covid_directory)
         leak = summary["leakage"]
         assert leak["ours"] == 0 or split_by == splits.RANDOM, f"the split leaks: {leak}"
@@ -165,6 +198,7 @@ def ingest(
             remembered = _remembered(seen, opened_ones, examples)
             settings = {"seed": seed, "views": list(views), "named": names}
             one = _span(archive, before, examples, tables, remembered, settings, summary)
+            spans.record_names(archive, one, names)
             summary["span"] = {
                 "archive": str(archive),
                 "opened": len(new),

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -45,16 +46,19 @@ def sizes(directory: Path) -> dict[str, int]:
     From an object store in a few requests, however many they are. None where there is no directory.
     """
     if not is_remote(directory):
-        return {
-            path.relative_to(directory).as_posix(): path.stat().st_size
-            for folder, _, names in os.walk(directory, followlinks=True)
-            for path in (Path(folder, name) for name in names)
-            if path.is_file()
-        }
+        found = {}
+        for folder, _, names in os.walk(directory, followlinks=True):
+            below = os.path.relpath(folder, directory)
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                    info = Path(folder, name).stat()
+                    if stat.S_ISREG(info.st_mode):
+                        found[name if below == "." else f"{below}/{name}"] = info.st_size
+        return found
     place = cast("UPath", directory)
-    found = place.fs.find(place.path, detail=True)
+    listed = place.fs.find(place.path, detail=True)
     root = place.path.rstrip("/") + "/"
-    return {path.removeprefix(root): int(info["size"]) for path, info in found.items()}
+    return {path.removeprefix(root): int(info["size"]) for path, info in listed.items()}
 
 
 def names(directory: Path) -> list[str]:

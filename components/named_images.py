@@ -1,5 +1,6 @@
 """What the sources say of their images, before one of them has been opened."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,10 @@ def named_images(
         with reaching(source.directory):
             rows += listed.read(source, views, to_train_on=True)
             files[name] = sizes(source.directory)
-    named = pd.DataFrame([{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows])
+    named = pd.DataFrame(
+        [{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows],
+        columns=["id", *(field.name for field in dataclasses.fields(Row))],
+    )
     for column in ("origin", "view"):
         named[column] = named[column].replace("", None)
     named["size"] = [files[row.source].get(row.path, -1) for row in rows]

@@ -167,7 +167,7 @@ def parse(text: str) -> dict[str, float]:
     Raises:
       UserError: the text cannot be read so, names neither class nor rule, or no recall.
     """
-    given = parse_numbers("gate", text)
+    given = parse_numbers("gate", text, GATE)
     classes = {name for recipe in RECIPES.values() for name in recipe.classes}
     rules = {rule.name: rule.bound for rule in RULES}
     for name, number in given.items():
@@ -179,7 +179,7 @@ def parse(text: str) -> dict[str, float]:
             )
         if name not in rules and not 0 <= number <= 1:
             raise UserError(f"gate: {name}={number:g} in {text!r} is no recall between 0 and 1")
-    return {DEFAULT: parse_numbers("gate", GATE)[DEFAULT], **rules, **given}
+    return {DEFAULT: parse_numbers("gate", GATE, GATE)[DEFAULT], **rules, **given}
 
 
 def judged(audit: Mapping[str, Any], gate: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -6,12 +6,13 @@ from components.errors import UserError
 DEFAULT = "default"
 
 
-def parse_numbers(what: str, text: str) -> dict[str, float]:
+def parse_numbers(what: str, text: str, example: str) -> dict[str, float]:
     """Reads `name=number` with commas between, e.g. `covid=0.9,default=0.7`.
 
     Args:
       what: the setting's name, for the error.
       text: may be empty.
+      example: of the setting, for the error.
 
     Raises:
       UserError: the text cannot be read so, or names something twice.
@@ -26,7 +27,7 @@ def parse_numbers(what: str, text: str) -> dict[str, float]:
         if not name or value != value or name in numbers:
             raise UserError(
                 f"{what}: {part!r} in {text!r} is not NAME=NUMBER, or names something again; an "
-                "example is covid=0.9,default=0.7"
+                f"example is {example}"
             )
         numbers[name] = value
     return numbers

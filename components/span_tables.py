@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import spans
-from components.errors import UserError
 from components.locations import create, reaching
 from components.tables import read_table
 
@@ -41,7 +40,8 @@ def commit(archive: Path, one: spans.Span, tables: Mapping[str, pa.Table]) -> sp
       the span, with `tables`.
 
     Raises:
-      UserError: somebody else has added a span meanwhile, or the archive cannot be written.
+      spans.Overtaken: another ingest has added a span meanwhile.
+      UserError: the archive cannot be written.
     """
     named = {}
     with reaching(archive):
@@ -57,7 +57,7 @@ def commit(archive: Path, one: spans.Span, tables: Mapping[str, pa.Table]) -> sp
         try:
             create(archive / "spans" / f"{one.number:05d}.json", text.encode())
         except FileExistsError as error:
-            raise UserError(
+            raise spans.Overtaken(
                 f"ingest: another ingest has added span {one.number} to {archive} meanwhile. Nothing "
                 "of this one is kept; run it again."
             ) from error

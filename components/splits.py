@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from components.divisions import TEST, TRAIN, VALIDATION, fold_name
 from components.errors import UserError
+from components.sources import patient_id
 
 # Of 256 bits; in a wide gap between pairs of one picture and any others: see docs/data.md.
 NEAR_DUPLICATE_BITS = 32
@@ -71,7 +72,8 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     """
     size = len(examples)
     links = [near_duplicates(examples["perceptual_hash"])]
-    ties = [examples["patient"], examples["sha256"]]
+    # Archives hold ids of before they were read the same however they are written.
+    ties = [examples["patient"].map(_same_patient), examples["sha256"]]
     if by == ORIGIN:  # what has none known is of a place of its own
         alone = pd.Series(np.arange(size).astype(str), examples.index)
         ties.append((examples["source"] + "/" + examples["origin"]).fillna(alone))
@@ -81,6 +83,11 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     left, right = np.concatenate(links).T
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def _same_patient(patient: str) -> str:
+    source, _, identity = patient.partition("/")
+    return f"{source}/{patient_id(identity)}"
 
 
 def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIENT) -> pd.Series:

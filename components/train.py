@@ -2,9 +2,11 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -24,6 +26,8 @@ from training.recipes import Recipe
 
 # Of the training split: covariances need no more, and memory must not grow with the dataset.
 _ENOUGH = 4096
+# Of each class, however rare: a class without an image has no mean.
+_ENOUGH_OF_A_CLASS = 64
 
 
 def train(
@@ -60,7 +64,8 @@ def train(
       what `model.json` says: the recipe, the division, where training started, the data's
       fingerprint, whether it is of phantoms, sources besides the two published ones, counts, the
       network's layers, the softmax's temperature, what is known of the lung segmenter where one is part of
-      it, seed, precision, replicas, releases of the packages, and the time it took.
+      it, seed, precision, replicas, releases of the packages, the time it took, and a digest of the weights
+      (see `export.digest_of_weights`), so that later steps need not read them.
 
     Raises:
       UserError: see `training.loop.train`; the base has seen images that are tested on, or none are
@@ -87,8 +92,8 @@ def train(
     if not workers.leads(strategy):
         return {}
     parts = divisions.division(division)
-    temperature, known = _what_it_knows(trained, recipe, parts)
-    card = {
+    temperature, known = _what_it_knows(trained, recipe, parts, manifest)
+    card: dict[str, Any] = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
         "weights": weights if recipe.pretrained else architectures.NONE,
@@ -133,6 +138,7 @@ def train(
             segmenter=segmenter,
             known=known,
         )
+        card["weights_digest"] = export.digest_of_weights(aside / SAVED_MODEL)
         write_json(aside / CARD, card)
         trained.history.to_csv(aside / HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
@@ -159,7 +165,10 @@ def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _what_it_knows(
-    trained: loop.Trained, recipe: Recipe, parts: divisions.Division
+    trained: loop.Trained,
+    recipe: Recipe,
+    parts: divisions.Division,
+    manifest: Mapping[str, Any],
 ) -> tuple[float, ood.Known | None]:
     """Returns the temperature of the exported softmax, and what tells images from unknown ones.
 
@@ -168,8 +177,14 @@ def _what_it_knows(
     """
     if parts.validation == parts.test:
         return 1.0, None
-    learnt, _, truth = loop.answers(trained, recipe, parts.train, most=_ENOUGH)
-    judged, probabilities, theirs = loop.answers(trained, recipe, parts.validation, most=_ENOUGH)
+
+    def sample(of: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts = list(data.class_counts(manifest, recipe, of).values())
+        of_each = data.share_of_each(counts, _ENOUGH, _ENOUGH_OF_A_CLASS)
+        return loop.answers(trained, recipe, of, of_each=of_each)
+
+    learnt, _, truth = sample(parts.train)
+    judged, probabilities, theirs = sample(parts.validation)
     temperature = calibration.fitted_temperature(probabilities, theirs)
     return round(temperature, 4), ood.fitted(learnt, truth, judged)
 

@@ -18,7 +18,7 @@ from kubernetes import client
 
 from components.answers import CARD
 from components.errors import UserError
-from components.files import read_json, sha256_of, write_aside, write_json
+from components.files import alone, read_json, sha256_of, write_aside, write_json
 from components.kubernetes_api import Conflict, KubernetesApi
 from components.progress import logger
 from training import HOSTS
@@ -45,7 +45,8 @@ def train_job(
     """Trains a recipe on several machines and waits for it.
 
     Begun again with the same arguments and inputs it goes on waiting for the job that is there; one that
-    failed is made anew and goes on from its checkpoint. When it has ended well the job is deleted.
+    failed is made anew and goes on from its checkpoint. When it has ended well the job is deleted. Of two
+    runs that ask for the same one waits until the other has ended, and finds its checkpoint.
 
     Args:
       template: the TrainJob without its name and command: `spec.trainer` has `image`, `numNodes` and
@@ -76,6 +77,22 @@ def train_job(
     path = f"/apis/{template['apiVersion']}/namespaces/{namespace}/trainjobs"
     kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
 
+    # Another run may ask for the same: it would take the job's directory from under it.
+    with alone(home):
+        return _waited_for(kubernetes, path, job, asked, inputs, home, output, poll_seconds)
+
+
+def _waited_for(
+    kubernetes: KubernetesApi,
+    path: str,
+    job: Manifest,
+    asked: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    home: Path,
+    output: Path,
+    poll_seconds: float,
+) -> dict[str, Any]:
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     if _state(kubernetes.call("GET", f"{path}/{name}")) == "Failed":
         kubernetes.call("DELETE", f"{path}/{name}")
         while kubernetes.call("GET", f"{path}/{name}"):
@@ -87,7 +104,7 @@ def train_job(
             _create(kubernetes, path, job)
             logger.info(
                 "%s: on %d nodes, as TrainJob %s/%s",
-                recipe.name, job["spec"]["trainer"]["numNodes"], namespace, name,
+                asked["recipe"], job["spec"]["trainer"]["numNodes"], namespace, name,
             )  # fmt: skip
         elif _state(found) == "Failed":
             raise UserError(

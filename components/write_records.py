@@ -7,6 +7,8 @@ what is new is written. Where an image has been withdrawn or has another label, 
 without decoding the others again: they are taken from the shard that was there.
 """
 
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,8 @@ from components.shards import Shard, described_in, shards_of
 MANIFEST = "manifest.json"
 
 _COLUMNS = ["id", "source", "path", "label", "split", "sha256", "span"]
+# A shard is written in seconds.
+_LEFT_OVER_AFTER_SECONDS = 24 * 3600
 
 
 def write_records(
@@ -63,8 +67,7 @@ def write_records(
     output.mkdir(parents=True, exist_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
     if not is_remote(home):
-        for leftover in home.glob(".*.tmp"):  # of an attempt that was killed
-            leftover.unlink()
+        _remove_leftovers(home)
     with reaching(home):
         there = set(sizes(home))
     missing = [
@@ -93,6 +96,14 @@ def write_records(
     write_json(output / MANIFEST, manifest)
     logger.info("%d TFRecord shards, %d of them new", len(shards), len(missing))
     return manifest
+
+
+def _remove_leftovers(home: Path) -> None:
+    """Removes temporary files of attempts that were killed; younger ones may be another run's."""
+    for leftover in home.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > _LEFT_OVER_AFTER_SECONDS:
+                leftover.unlink()
 
 
 def _describe(

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.answers import CARD
 from components.audit import audit as measure
-from components.files import read_json
+from components.files import alone, read_json
 from components.find_lungs import find_lungs
 from components.ingest import ingest
 from components.locations import location
@@ -48,17 +48,18 @@ def audit(
     rules = parse(gate)
     there = store.fetched(model)
     seen = listed.parse(external)
-    learn_lungs(sources, further, output, views, read_json(there / CARD)["seed"])
-    return measure(
-        there,
-        output / _RECORDS,
-        output / _EXAMPLES,
-        output / LUNGS,
-        output / "audit",
-        external=seen,
-        gate=rules,
-        kept=output / _KEPT,
-    )
+    with alone(output):
+        _learn_lungs(sources, further, output, views, read_json(there / CARD)["seed"])
+        return measure(
+            there,
+            output / _RECORDS,
+            output / _EXAMPLES,
+            output / LUNGS,
+            output / "audit",
+            external=seen,
+            gate=rules,
+            kept=output / _KEPT,
+        )
 
 
 def learn_lungs(
@@ -81,6 +82,17 @@ def learn_lungs(
     Raises:
       UserError: see the steps.
     """
+    with alone(output):
+        return _learn_lungs(sources, further, output, views, seed)
+
+
+def _learn_lungs(
+    sources: Mapping[str, str],
+    further: Sequence[str],
+    output: Path,
+    views: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
     covid, others = location(sources["covid"]), location(sources["kermany"])
     named = listed.parse(further)
     directories = {

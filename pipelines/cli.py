@@ -28,6 +28,14 @@ app = typer.Typer(
 app.add_typer(cluster_cli.app)
 app.add_typer(data_cli.app)
 _debug = False
+_command = ""
+
+# What an environment without it lacks is in these extras of the package; other commands need all of them.
+_EXTRAS = {
+    **dict.fromkeys(("data", "sample-data"), "data"),
+    **dict.fromkeys(("deploy", "predict", "promote", "rollback", "serve", "stop"), "serving"),
+}
+_ALL_EXTRAS = "data,training,serving,pipelines"
 
 Output = Annotated[Path, typer.Option(help="Where everything is written.", file_okay=False)]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -92,6 +100,12 @@ def main() -> None:
             app(prog_name="cxrflow")
     except UserError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        extras = _EXTRAS.get(_command, _ALL_EXTRAS)
+        _fail(
+            f"`cxrflow {_command}` needs the package {error.name}, which is not installed: "
+            f"pip install 'cxrflow[{extras}]'"
+        )
     except Exception as error:
         _fail(f"{type(error).__name__}: {error} (`cxrflow --debug …` shows where)")
 
@@ -111,14 +125,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option(help="Show all that steps print, and tracebacks.")] = False,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    global _debug
-    _debug = debug
+    global _debug, _command
+    _debug, _command = debug, context.invoked_subcommand or ""
 
 
 @app.command()
@@ -152,9 +167,14 @@ def run(
     ] = None,
     serve: Annotated[bool, typer.Option(help="Start a model server of the winner.")] = True,
     archive: Annotated[
-        str, typer.Option(help="States of the data: a directory, gs:// or s3://. [output/archive]")
+        str,
+        typer.Option(
+            help="States of the data: a directory, gs:// or s3://.", show_default="OUTPUT/archive"
+        ),
     ] = "",
-    store: Annotated[str, typer.Option(help="Model store: likewise. [output/store]")] = "",
+    store: Annotated[
+        str, typer.Option(help="Model store: likewise.", show_default="OUTPUT/store")
+    ] = "",
     if_new: Annotated[
         bool, typer.Option("--if-new", help="Train only where enough is new; see --new-covid.")
     ] = False,
@@ -165,20 +185,37 @@ def run(
     ] = "",
 ) -> None:
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
-    from components import rules
-    from pipelines import local
+    from pipelines import checks, local
     from serving import NAME
     from serving import local as servers
     from serving.store import newest
-    from training.recipes import quick_name, recipe_named, with_epochs
+    from training.recipes import quick_name, recipe_named
 
-    names = parts_of(recipes)
-    for name in names:
-        with_epochs(recipe_named(name), epochs)
-    if quick:
-        names = [quick_name(name) for name in names]
-    rules.parse(gate)
     home = output.resolve()
+    places = {
+        "archive": absolute(archive or home / "archive"),
+        "schema": absolute(schema) if schema else "",
+    }
+    models = absolute(store or home / "store")
+    names = parts_of(recipes)
+    if quick:
+        # By the name that was typed, so that an error says that.
+        names = [quick_name(recipe_named(name).name) for name in names]
+    checks.check(
+        absolute(covid),
+        absolute(kermany),
+        views=parts_of(views),
+        sources=_specs(source),
+        external=_specs(external),
+        recipes=names,
+        epochs=epochs,
+        weights=_absolute(weights),
+        gate=gate,
+        needs_lungs=True,
+        seed=seed,
+        models=models,
+        **places,
+    )
     done = local.run(
         _training,
         {
@@ -194,13 +231,12 @@ def run(
             "precision": precision,
             "seed": seed,
             "beam_options": beam_option or [],
-            "archive": absolute(archive or home / "archive"),
             "if_new": if_new,
             "new_covid": new_covid,
-            "schema": absolute(schema) if schema else "",
             "served": absolute(served) if served else "",
-            "checkpoints": _checkpoints(absolute(archive or home / "archive"), home),
-            "store": absolute(store or home / "store"),
+            "checkpoints": _checkpoints(places["archive"], home),
+            "store": models,
+            **places,
             "server": str(home / "server") if serve else "",
         },
         home,
@@ -212,7 +248,7 @@ def run(
         console.print("Nothing is new: nothing was done.")
     rows = [("" if number else "report", str(page)) for number, page in enumerate(pages)]
     rows += [("artifacts", str(done.directory)), ("log", str(done.log))]
-    model = newest(absolute(store or home / "store"), NAME)
+    model = newest(models, NAME)
     if model:
         rows.append(("model", model))
     server = servers.running(home / "server")
@@ -281,17 +317,25 @@ def reproduce(
 
     from components.divisions import folds_of
     from components.files import write_aside
-    from pipelines import local
+    from pipelines import checks, local
     from training.recipes import RECIPES, recipe_named, with_epochs
 
     recipes = [with_epochs(recipe_named(name), epochs) for name in parts_of(recipe)]
     protocols = {one.protocol for one in recipes}
     if any(one.name not in RECIPES for one in recipes):
         raise UserError("reproduce: no paper has variants; `cxrflow run --recipes` trains those")
-    if not recipes or (len(protocols) > 1 and not folds):
+    if len(protocols) > 1 and not folds:
         raise UserError(f"reproduce: name recipes of one protocol, not of {len(protocols)}")
     if subset == "paper" and len({tuple(one.subset.items()) for one in recipes}) > 1:
         raise UserError("reproduce: the papers had other numbers of images; name one with --subset")
+    checks.check(
+        absolute(covid),
+        absolute(kermany),
+        views=parts_of(views),
+        recipes=[one.name for one in recipes],
+        epochs=epochs,
+        weights=_absolute(weights),
+    )
     protocol = f"{folds}-fold" if folds else protocols.pop()
     home = output.resolve()
     done = local.run(
@@ -359,10 +403,18 @@ def pretrain(
 
     from components.divisions import folds_of
     from components.files import write_aside
-    from pipelines import local
+    from pipelines import checks, local
     from training.recipes import recipe_named, with_epochs
+    from training.start_weights import PRETRAINING
 
     chosen = with_epochs(recipe_named(recipe), epochs)
+    if not chosen.pretrained:
+        raise UserError(f"pretrain: {chosen.name} is trained from scratch, as published")
+    if target.exists() and any(target.iterdir()) and not (target / PRETRAINING).is_file():
+        raise UserError(
+            f"pretrain: {target} would be replaced, and holds something else; name another --target"
+        )
+    checks.check(absolute(covid), absolute(kermany), views=parts_of(views), recipes=[recipe])
     home = output.resolve()
     done = local.run(
         _pretraining,
@@ -404,9 +456,20 @@ def audit(
     views: Views = FRONTAL,
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
+    from pipelines import checks
     from pipelines.local import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
+    checks.check(
+        absolute(covid),
+        absolute(kermany),
+        views=parts_of(views),
+        sources=_specs(source),
+        external=_specs(external),
+        gate=gate,
+        needs_lungs=True,
+        model=model,
+    )
     with quiet(), live_line():
         from pipelines.auditing import audit as measure
 
@@ -439,9 +502,17 @@ def lungs(
     views: Views = FRONTAL,
 ) -> None:
     """Learn where the lungs are from the dataset's masks, as every run does, and show how well."""
+    from pipelines import checks
     from pipelines.local import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
+    checks.check(
+        absolute(covid),
+        absolute(kermany),
+        views=parts_of(views),
+        sources=_specs(source),
+        needs_lungs=True,
+    )
     home = output.resolve() / "audit"
     with quiet(), live_line():
         from components.find_lungs import PAGE

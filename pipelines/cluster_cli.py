@@ -28,7 +28,9 @@ Store = Annotated[str | None, typer.Option(help="Model store: a place at gs:// o
 Gpus = Annotated[int | None, typer.Option(min=0, help="Of each training.")]
 Nodes = Annotated[
     int | None,
-    typer.Option(min=1, help="That train one candidate together, by Kubeflow Trainer. [1]"),
+    typer.Option(
+        min=1, help="That train one candidate together, by Kubeflow Trainer.", show_default="1"
+    ),
 ]
 Host = Annotated[
     str | None,
@@ -155,7 +157,8 @@ def schedule(
         int, typer.Option(min=1, help="New images of covid that are enough.")
     ] = 20,
     archive: Annotated[
-        str, typer.Option(help="States of the data, as steps see it. [/data/archive]")
+        str,
+        typer.Option(help="States of the data, as steps see it.", show_default="/data/archive"),
     ] = "",
     covid: Covid = None,
     kermany: Kermany = None,

@@ -288,9 +288,12 @@ def _is_transient(error: BaseException) -> bool:
 
 def _explained(error: kfp_server_api.ApiException | urllib3.exceptions.HTTPError) -> UserError:
     if not isinstance(error, kfp_server_api.ApiException):
+        pool = getattr(error, "pool", None)
+        where = f" at {pool.scheme}://{pool.host}:{pool.port}" if pool else ""
         return UserError(
-            f"Kubeflow Pipelines does not answer ({error}). Is --host right, and is it forwarded: "
-            "kubectl port-forward -n kubeflow svc/ml-pipeline 8888"
+            f"Kubeflow Pipelines does not answer{where} ({getattr(error, 'reason', error)}). Is --host "
+            "right? Once `kubectl port-forward -n kubeflow svc/ml-pipeline 8888` runs, it is "
+            "http://localhost:8888"
         )
     advice = {
         HTTPStatus.UNAUTHORIZED: "give a valid token: --token, or KF_PIPELINES_TOKEN",

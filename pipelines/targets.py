@@ -135,7 +135,7 @@ def place(
     for task in (*data, *training, *waiting, *reading):
         # Datasets, archive and store may lie in either.
         kubernetes.mount_pvc(task, pvc_name=_CLAIM, mount_path=_DATA)
-        let_into_object_store(target, task)
+        _let_into_object_store(target, task)
     if target.gpus:
         for task in training:
             _give_gpus(target, task)
@@ -192,7 +192,7 @@ def job_template(target: Target) -> dict[str, Any]:
     }
 
 
-def let_into_object_store(target: Target, task: dsl.PipelineTask) -> None:
+def _let_into_object_store(target: Target, task: dsl.PipelineTask) -> None:
     """Gives a task the credentials of the target's object store, where it has any."""
     if target.object_store:
         for name, value in _reached(target).items():

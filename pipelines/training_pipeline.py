@@ -22,7 +22,7 @@ from components.steps import (
     validate_step,
     write_records_step,
 )
-from pipelines.targets import LOCAL, Target, job_template, let_into_object_store, place
+from pipelines.targets import LOCAL, Target, job_template, place
 from serving import NAME as MODEL_NAME
 from training.recipes import CANDIDATES
 
@@ -242,8 +242,16 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 reported,
                 deployed,
             ],
-            reading=[checked, validated, chosen, champion, evaluated, audited, decided],
+            reading=[
+                checked,
+                validated,
+                chosen,
+                champion,
+                evaluated,
+                audited,
+                decided,
+                deployed,
+            ],
         )
-        let_into_object_store(target, deployed)
 
     return pipeline

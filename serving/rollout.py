@@ -65,6 +65,14 @@ class Release:
     fingerprint: str = ""
 
 
+class RolledBack(UserError):
+    """A version was judged while it was served, or taken back by hand: the same again is of no use."""
+
+
+# How the reason begins where a version never got ready, which may be the cluster's fault.
+_NOT_READY = "not ready after"
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What the object says of a rollout.
@@ -266,8 +274,9 @@ def roll_out(
       said: gets what was done, in sentences.
 
     Raises:
-      UserError: it was rolled back, never got ready, was superseded by a later decision, or its
-        InferenceService was deleted meanwhile.
+      RolledBack: it was rolled back.
+      UserError: it never got ready, was superseded by a later decision, or its InferenceService was
+        deleted meanwhile.
     """
     _Rollout(service, release, policy, answers, said).run()
 
@@ -350,6 +359,10 @@ def _outcome(release: Release, outcome: str, reason: str) -> dict[str, str]:
     }
 
 
+def _rolled_back(reason: str) -> type[UserError]:
+    return UserError if reason.startswith(_NOT_READY) else RolledBack
+
+
 class _Rollout:
     def __init__(
         self,
@@ -390,7 +403,7 @@ class _Rollout:
         """Takes the next step; returns whether it was the last."""
         release = self._release
         if state.outcome.get("outcome") == ROLLED_BACK and _is(state.outcome, release):
-            raise UserError(
+            raise _rolled_back(state.outcome["reason"])(
                 f"deploy: version {release.version} was rolled back: {state.outcome['reason']}"
             )
         for one in (state.stable, state.candidate):
@@ -439,7 +452,7 @@ class _Rollout:
         except Unfit as error:
             self._say(f"rolled back: {error}")
             self._write_outcome(state, state.stable, ROLLED_BACK, str(error))
-            raise UserError(
+            raise _rolled_back(str(error))(
                 f"deploy: version {self._release.version} is rolled back, version "
                 f"{state.stable.version} goes on: {error}"
             ) from error
@@ -461,7 +474,7 @@ class _Rollout:
             if time.monotonic() > until:
                 trouble = "; ".join(pod.trouble for pod in pods if pod.trouble)
                 raise Unfit(
-                    f"not ready after {self._policy.ready_seconds:g} s: "
+                    f"{_NOT_READY} {self._policy.ready_seconds:g} s: "
                     f"{trouble or f'{len(pods)} pods, none says why'}"
                 )
             self._look_again()

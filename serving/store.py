@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.files import read_json, sha256_of, write_aside, write_json
+from components.files import alone, read_json, sha256_of, write_aside, write_json
 from components.locations import is_remote, local_copy, location, names, reaching
 
 LATEST = "latest"
@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 DECISION, LINEAGE, IMAGES = "decision.json", "lineage.json", "images.parquet"
 
 
-def assemble(files: Mapping[str, Path], directory: Path, name: str) -> Path:
+def assemble(files: Mapping[str, Path], directory: Path, name: str, identity: str = "") -> Path:
     """Makes a version that is not published yet, and has no number.
 
     Args:
@@ -34,6 +34,7 @@ def assemble(files: Mapping[str, Path], directory: Path, name: str) -> Path:
         the version itself.
       directory: to be made.
       name: of the model.
+      identity: what makes it the same version as another whose files differ, e.g. in times; or nothing.
 
     Returns:
       the directory.
@@ -49,14 +50,16 @@ def assemble(files: Mapping[str, Path], directory: Path, name: str) -> Path:
         for file in sorted(directory.rglob("*"))
         if file.is_file()
     }
-    write_json(directory / MANIFEST, {"model": name, "version": "", "files": checksums})
+    manifest = {"model": name, "version": "", "identity": identity, "files": checksums}
+    write_json(directory / MANIFEST, manifest)
     return directory
 
 
 def publish(candidate: Path, store: str) -> str:
     """Publishes a version under the next number, or finds it where it is published already.
 
-    Two publishers at once get two numbers. One that is killed leaves nothing that counts.
+    It is where a version has the same files, or where the newest one has the same identity. Two
+    publishers at once get two numbers. One that is killed leaves nothing that counts.
 
     Args:
       candidate: what `assemble` made.
@@ -82,8 +85,16 @@ def number_of(version: str) -> str:
 
 def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
-    there = (home / str(number) for number in range(_newest(home), 0, -1))
-    version = next((one for one in there if _files(one) == manifest["files"]), None)
+    numbers = range(_newest(home), 0, -1)
+    there = ((home / str(number), _manifest(home / str(number))) for number in numbers)
+    version = next(
+        (
+            one
+            for one, theirs in there
+            if _same(manifest, theirs, is_newest=one.name == str(numbers.start))
+        ),
+        None,
+    )
     if not version:
         with tempfile.TemporaryDirectory(dir=home, prefix=".incoming-") as scratch:
             incoming = Path(scratch, "version")
@@ -120,11 +131,18 @@ def _newest(home: Path) -> int:
     return max((int(entry.name) for entry in home.iterdir() if entry.name.isdigit()), default=0)
 
 
-def _files(version: Path) -> Any:
+def _manifest(version: Path) -> dict[str, Any]:
     try:
-        return read_json(version / MANIFEST)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return dict(read_json(version / MANIFEST))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _same(manifest: Mapping[str, Any], theirs: Mapping[str, Any], *, is_newest: bool) -> bool:
+    # An older one is published again: it takes the place of what was decided for since.
+    identity = manifest.get("identity")
+    alike = is_newest and identity and identity == theirs.get("identity")
+    return bool(alike) or manifest["files"] == theirs.get("files")
 
 
 def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> str:
@@ -133,10 +151,17 @@ def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> 
     with reaching(url):
         objects, home = fsspec.core.url_to_fs(url)
         objects.invalidate_cache()
-        manifests = objects.glob(f"{home}/*/{MANIFEST}")
-        for path in manifests:
-            if json.loads(objects.cat_file(path))["files"] == manifest["files"]:
-                return f"{url}/{number_of(path.removesuffix(f'/{MANIFEST}'))}"
+        numbers = sorted(
+            (
+                int(number_of(path.removesuffix(f"/{MANIFEST}")))
+                for path in objects.glob(f"{home}/*/{MANIFEST}")
+            ),
+            reverse=True,
+        )
+        for number in numbers:
+            theirs = json.loads(objects.cat_file(f"{home}/{number}/{MANIFEST}"))
+            if _same(manifest, theirs, is_newest=number == numbers[0]):
+                return f"{url}/{number}"
         claimed = [number_of(path) for path in objects.glob(f"{home}/claims/*")]
         for number in itertools.count(max(map(int, claimed), default=0) + 1):
             try:
@@ -196,19 +221,20 @@ def fetched(version: str) -> Path:
     manifest = local_copy(there / MANIFEST)
     key = hashlib.sha256(str(there).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{key}-version")
-    try:
-        if copy.exists():
-            verified(copy)
-            return copy
-    except UserError:
-        pass  # what cleans temporary directories may have been there
-    with write_aside(copy) as aside:
-        for name in read_json(manifest)["files"]:
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            with reaching(there):
-                (aside / name).write_bytes((there / name).read_bytes())
-        shutil.copyfile(manifest, aside / MANIFEST)
-        verified(aside, version)
+    with alone(copy):  # another process may be reading what a second copy would replace
+        try:
+            if copy.exists():
+                verified(copy)
+                return copy
+        except UserError:
+            pass  # what cleans temporary directories may have been there
+        with write_aside(copy) as aside:
+            for name in read_json(manifest)["files"]:
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                with reaching(there):
+                    (aside / name).write_bytes((there / name).read_bytes())
+            shutil.copyfile(manifest, aside / MANIFEST)
+            verified(aside, version)
     return copy
 
 

@@ -11,11 +11,14 @@ from keras import layers
 from components.errors import UserError
 from components.files import read_json
 from training.recipes import Recipe
+from training.start_weights import BASE_WEIGHTS as BASE_WEIGHTS
+from training.start_weights import IMAGENET as IMAGENET
+from training.start_weights import NONE as NONE
+from training.start_weights import PRETRAINING as PRETRAINING
+from training.start_weights import pretrained_directory as pretrained_directory
+from training.start_weights import weights_file as weights_file
 
-IMAGENET, NONE = "imagenet", "none"
 BASE, HEAD = "base", "head"
-# What `cxrflow pretrain` leaves in its directory.
-BASE_WEIGHTS, PRETRAINING = "base.weights.h5", "pretraining.json"
 
 # The last layer of each base that still has a place for every region of the image: Grad-CAM's.
 LAST_CONVOLUTION = {
@@ -118,30 +121,6 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
             "say)."
         ) from error
     return base
-
-
-def pretrained_directory(recipe: Recipe, weights: str) -> Path | None:
-    """Returns what `pretrain` made for a recipe's base, where `weights` is that; see `build`."""
-    for directory in (Path(weights, recipe.base), Path(weights)):
-        if (directory / PRETRAINING).is_file():
-            return directory
-    return None
-
-
-def weights_file(recipe: Recipe, weights: str) -> Path:
-    """Returns the file that holds a base's weights; `weights` is a path, see `build`.
-
-    Raises:
-      UserError: there is none.
-    """
-    directory = pretrained_directory(recipe, weights)
-    file = directory / BASE_WEIGHTS if directory else Path(weights)
-    if not file.is_file():
-        raise UserError(
-            f"weights: there is no file {file}. Give the path of a weights file, a directory that "
-            f"`cxrflow pretrain` made, {IMAGENET!r} or {NONE!r}."
-        )
-    return file
 
 
 def _minus_one_to_one(colours: keras.KerasTensor) -> keras.KerasTensor:

@@ -171,6 +171,37 @@ def without(images: tf.data.Dataset, ids: Sequence[str]) -> tf.data.Dataset:
     return images.filter(lambda content, position, identity: ~left_out[identity])
 
 
+def share_of_each(counts: Sequence[int], most: int, least: int) -> list[int]:
+    """Returns how many images of each class a sample has: in proportion, but of each class some.
+
+    Args:
+      counts: of the images of each class there are.
+      most: of the sample, but for what `least` adds.
+      least: of each class, or all where there are fewer.
+    """
+    total = sum(counts)
+    return [min(count, max(least, most * count // total)) for count in counts]
+
+
+def first_of_each(images: tf.data.Dataset, shares: Sequence[int]) -> tf.data.Dataset:
+    """Returns the first images of each class of a dataset of elements (…, class, id), in their order.
+
+    Args:
+      shares: how many of each class, by its position; there must be as many.
+    """
+
+    def counted(
+        seen: tf.Tensor, element: tuple[tf.Tensor, ...]
+    ) -> tuple[tf.Tensor, tuple[tuple[tf.Tensor, ...], tf.Tensor]]:
+        wanted = seen[element[1]] < tf.constant(shares)[element[1]]
+        return seen + tf.one_hot(element[1], len(shares), dtype=tf.int32), (element, wanted)
+
+    scanned = images.scan(tf.zeros(len(shares), tf.int32), counted)
+    chosen = scanned.filter(lambda element, wanted: wanted)
+    # Counted before the map, which may run ahead of what is asked for, and would read all the rest.
+    return chosen.take(sum(shares)).map(lambda element, wanted: element)
+
+
 def pixels(
     records: Path,
     manifest: Mapping[str, Any],

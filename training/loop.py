@@ -16,7 +16,7 @@ import tensorflow as tf
 from components import divisions
 from components.answers import HISTORY
 from components.errors import UserError
-from components.files import sha256_of, write_aside
+from components.files import alone, sha256_of, write_aside
 from components.progress import Progress, logger
 from training import architectures, data, export, features, kept, lungs, workers
 from training.precision import AUTO, dtype_policy
@@ -74,7 +74,8 @@ def train(
 
     After every epoch the whole state is written below `checkpoints`, under a name made of everything
     the result depends on (see `training.kept`). A killed training that is started again with the same
-    arguments continues after its last whole epoch and ends with the same weights.
+    arguments continues after its last whole epoch and ends with the same weights. Of two runs with the
+    same name one trains, and the other waits and takes what it has left.
 
     A frozen base is run once an image, not once an epoch: its head trains on the kept features,
     which lie below `checkpoints`, too (see `training.features`).
@@ -98,6 +99,37 @@ def train(
       UserError: the records are not whole, a class has no image, the weights cannot be had, or the loss
         is no longer a number.
     """
+    with contextlib.ExitStack() as held:
+        return _train(
+            recipe,
+            records,
+            checkpoints,
+            weights,
+            seed,
+            precision,
+            division,
+            start,
+            segmenter,
+            change,
+            strategy,
+            held,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    records: Path,
+    checkpoints: Path,
+    weights: str,
+    seed: int,
+    precision: str,
+    division: str,
+    start: Path | None,
+    segmenter: keras.Model | None,
+    change: Change | None,
+    strategy: tf.distribute.Strategy | None,
+    held: contextlib.ExitStack,
+) -> Trained:
     manifest = data.read_manifest(records)
     parts = divisions.division(division)
     counts = data.class_counts(manifest, recipe, parts.train)
@@ -121,6 +153,8 @@ def train(
         policy=policy,
         batch=batch,
     )
+    if workers.leads(strategy):
+        held.enter_context(alone(directory))
     with strategy.scope(), _policy(policy):
         model = architectures.build(recipe, architectures.NONE if start else weights, seed)
         if start:
@@ -227,14 +261,14 @@ def answers(
     recipe: Recipe,
     parts: Sequence[str],
     *,
-    most: int = -1,
+    of_each: Sequence[int] | None = None,
     without: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Asks a trained network about parts of the records that it was trained with.
 
     Args:
       parts: splits or folds.
-      most: so many images; -1: all of them.
+      of_each: so many images of each class, by its position; see `data.first_of_each`. None: all.
       without: ids of images that are left out.
 
     Returns:
@@ -250,8 +284,10 @@ def answers(
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
     gathered = []
     every = trained.inputs(parts)
-    asked = data.without(every, without).take(most)
-    with Progress("images asked", len(every.take(most))) as progress:
+    asked = data.without(every, without)
+    if of_each is not None:
+        asked = data.first_of_each(asked, of_each)
+    with Progress("images asked", len(every)) as progress:
         for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
             seen, shares = answering.predict_on_batch(values)
             gathered.append((seen.reshape(len(values), -1), shares, position))

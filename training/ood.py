@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.errors import UserError
+
 # Of validation images so many are to be answered; what is farther away than the others is not.
 COVERAGE = 0.95
 
@@ -34,9 +36,17 @@ def fitted(features: np.ndarray, truth: np.ndarray, judged: np.ndarray) -> Known
       features: float [N, features], of training images.
       truth: int [N], their classes' positions, each of which occurs.
       judged: float [M, features], of images that were not trained on.
+
+    Raises:
+      UserError: features are not finite, so that no distance is.
     """
     from sklearn.covariance import LedoitWolf  # which the server, that knows `Known`, has not
 
+    if not (np.isfinite(features).all() and np.isfinite(judged).all()):
+        raise UserError(
+            "train: the network's features are not finite, so that it could not tell unknown images: "
+            "training has diverged. Train again with --precision float32, or with another --seed."
+        )
     means = np.stack([features[truth == one].mean(axis=0) for one in range(truth.max() + 1)])
     # Shrunk, because there are hardly more images than features (Ledoit, Wolf 2004).
     covariance = LedoitWolf(assume_centered=True).fit(features - means[truth]).covariance_
@@ -49,6 +59,7 @@ def fitted(features: np.ndarray, truth: np.ndarray, judged: np.ndarray) -> Known
         threshold=1.0,
     )
     threshold = float(np.quantile(scores(known, judged), COVERAGE))
+    assert np.isfinite(threshold), "a class without an image has no mean"
     return Known(whitening=known.whitening, means=known.means, threshold=max(threshold, 1e-6))
 
 

@@ -330,7 +330,8 @@ def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
     Raises:
       UserError: the text cannot be read so, or names no recipe or less than one epoch.
     """
-    numbers = parse_numbers("epochs", f"{DEFAULT}={epochs}" if epochs.isdigit() else epochs)
+    text = f"{DEFAULT}={epochs}" if epochs.isdigit() else epochs
+    numbers = parse_numbers("epochs", text, "5, or cnn-dubey=5,default=2")
     for name, number in numbers.items():
         if name != DEFAULT:
             recipe_named(name)

@@ -5,21 +5,21 @@ Predictions Are the Future", arXiv:2006.11988; the repository ieee8023/covid-che
 image's licence is in the metadata. Mostly adults.
 
 The user provides a clone of the repository: `metadata.csv` beside `images/`. The metadata has had
-many shapes since March 2020; columns are found by name, whatever their case and blanks, and only
-`patientid`, `finding`, `view`, `modality` and `filename` must be there.
+many shapes since March 2020, and people edit it in spreadsheets; columns are found by name, whatever
+their case and blanks, and only `patientid`, `finding`, `view`, `modality` and `filename` must be there.
 """
 
-import csv
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 from components.errors import UserError
 from components.labels import label_of
 from components.locations import names
-from components.sources import Row
+from components.sources import Row, merged, patient_id
+from components.sources.csv_files import read_csv
 
 NAME = "covid-chestxray"
 DIRECTORY = "covid-chestxray-dataset"
@@ -30,6 +30,8 @@ FRONTAL_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
 # made by a model (Selvan et al., Lung Segmentation from Chest X-rays using Variational Data Imputation,
 # arXiv:2005.10052) and checked by the dataset's authors.
 MASKS = "annotations/lungVAE-masks"
+# To learn the lungs from, to tell when to stop, and to test that on.
+FEWEST_MASKS = (4, 1, 1)
 
 _REQUIRED = ("patientid", "finding", "view", "modality", "filename")
 
@@ -38,16 +40,16 @@ def read(directory: Path, views: Sequence[str] = FRONTAL_VIEWS) -> Iterator[Row]
     """Yields a row for every image that the metadata names, in the metadata's order.
 
     Rows that are no X-ray, of another view, or without one of the four labels carry the reason in
-    `excluded`. A file that two rows name is yielded once when the rows agree on its label, under the
-    first row's patient, and is excluded when they do not. Files that the metadata names and that are
-    absent are yielded like any other: whoever opens them says so.
+    `excluded`. A file that two rows name is yielded once; see `sources.merged`. Files that the metadata
+    names and that are absent are yielded like any other: whoever opens them says so.
 
     Args:
       directory: holds `metadata.csv` and `images/`.
       views: the projections to keep, as the metadata writes them; letter case does not matter.
 
     Raises:
-      UserError: the directory, the metadata or a required column is missing.
+      UserError: the directory, the metadata or a required column is missing, or the metadata cannot be
+        read; see `csv_files.read_csv`.
     """
     metadata = directory / "metadata.csv"
     if not metadata.is_file():
@@ -55,35 +57,16 @@ def read(directory: Path, views: Sequence[str] = FRONTAL_VIEWS) -> Iterator[Row]
             f"{NAME}: looked for metadata.csv in {directory}, found none. Get the dataset from "
             f"{WHERE_TO_GET_IT} and name the directory that holds metadata.csv."
         )
-    rows: dict[str, Row] = {}
-    for row in _rows(metadata, {view.lower() for view in views}):
-        earlier = rows.get(row.path)
-        if earlier is None:
-            rows[row.path] = row
-        elif earlier.label != row.label:
-            rows[row.path] = _excluded(
-                earlier, f"two rows disagree: {earlier.finding!r} and {row.finding!r}"
-            )
-        elif earlier.excluded and not row.excluded:
-            rows[row.path] = row
-    yield from rows.values()
-
-
-def _rows(metadata: Path, views: set[str]) -> Iterator[Row]:
-    with metadata.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
-        columns = _columns(next(reader, []))
-        missing = [name for name in _REQUIRED if name not in columns]
-        if missing:
-            raise UserError(
-                f"{NAME}: {metadata} has no column {', '.join(missing)}; its columns are "
-                f"{', '.join(name for name in columns if name) or 'none'}. Is it the dataset's own "
-                "metadata.csv?"
-            )
-        for values in reader:
-            fields = dict(zip(columns, (value.strip() for value in values), strict=False))
-            if fields.get("filename"):
-                yield _row(fields, views)
+    wanted = {view.lower() for view in views}
+    table = read_csv(NAME, metadata)
+    missing = [name for name in _REQUIRED if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"{NAME}: {metadata} has no column {', '.join(missing)}; its columns are "
+            f"{', '.join(name for name in table.columns if name) or 'none'}. Is it the dataset's own "
+            "metadata.csv?"
+        )
+    yield from merged(_row(fields, wanted) for _, fields in table.rows if fields.get("filename"))
 
 
 def _row(fields: dict[str, str], views: set[str]) -> Row:
@@ -95,11 +78,11 @@ def _row(fields: dict[str, str], views: set[str]) -> Row:
     elif view.lower() not in views:
         excluded = f"view {view or 'unknown'!r} was not asked for"
     filename = fields["filename"]
-    patient = fields.get("patientid", "")
+    patient = patient_id(fields.get("patientid", ""))
     sex = fields.get("sex", "").upper()
     return Row(
         source=NAME,
-        path=f"{fields.get('folder') or 'images'}/{filename}",
+        path=posixpath.normpath(f"{fields.get('folder') or 'images'}/{filename}"),
         finding=finding,
         label=label,
         excluded=excluded,
@@ -113,12 +96,8 @@ def _row(fields: dict[str, str], views: set[str]) -> Row:
     )
 
 
-def _excluded(row: Row, reason: str) -> Row:
-    return replace(row, label=None, excluded=reason)
-
-
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+    return float(text.replace(",", ".")) if re.fullmatch(r"-?\d+([.,]\d+)?", text) else None
 
 
 def unnamed_files(files: Iterable[str], paths: Iterable[str]) -> list[str]:
@@ -153,9 +132,4 @@ def masks(directory: Path, paths: Iterable[str]) -> dict[str, Path]:
 
 def columns(directory: Path) -> list[str]:
     """Returns the metadata's columns as `read` finds them: in lower case, without blanks, named ones."""
-    with (directory / "metadata.csv").open(encoding="utf-8-sig", newline="") as file:
-        return [name for name in _columns(next(csv.reader(file), [])) if name]
-
-
-def _columns(header: Sequence[str]) -> list[str]:
-    return [name.strip().lower().replace(" ", "_") for name in header]
+    return [name for name in read_csv(NAME, directory / "metadata.csv").columns if name]

@@ -35,6 +35,18 @@ def read(directory: Path) -> Iterator[Row]:
     Raises:
       UserError: the directory is missing or has none of the class folders.
     """
+    for folder in class_folders(directory):
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                yield _row(file, directory)
+
+
+def class_folders(directory: Path) -> list[Path]:
+    """Returns those of the dataset's class folders that there are.
+
+    Raises:
+      UserError: there are none.
+    """
     folders = [
         directory / split / finding
         for split in ("train", "val", "test")
@@ -47,10 +59,7 @@ def read(directory: Path) -> Iterator[Row]:
             f"none of them. Get the dataset from {WHERE_TO_GET_IT} and name the directory that holds "
             "'train'."
         )
-    for folder in present:
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith("."):
-                yield _row(file, directory)
+    return present
 
 
 def _row(file: Path, directory: Path) -> Row:

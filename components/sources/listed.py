@@ -14,11 +14,13 @@ from pathlib import Path
 from components.errors import UserError
 from components.labels import LABELS, label_of
 from components.locations import absolute, location, sizes
-from components.sources import Row, covid_chestxray, kermany
+from components.sources import Row, covid_chestxray, kermany, merged
+from components.sources.csv_files import read_csv
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _NEEDED, _PATIENT = ("path", "label"), "patient"
 _PATTERN = ",patient="
+_ERRORS_SHOWN = 5
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -94,7 +96,7 @@ def absolute_spec(text: str) -> str:
 
 
 def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False) -> Iterator[Row]:
-    """Yields a row for every image that is listed.
+    """Yields a row for every image that is listed, once for each file; see `sources.merged`.
 
     Args:
       source: see `Listed`.
@@ -102,47 +104,58 @@ def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False
       to_train_on: whether patients must be known, by whom images are split.
 
     Raises:
-      UserError: there is no such place, a column is missing, a folder's file names say no patient, or
-        nothing says the patients where they must be known.
+      UserError: there is no such place, a column is missing, rows cannot be used (the first ones are
+        named), file names do not say the patient, or nothing says the patients where they must be known.
     """
     if source.is_csv:
-        yield from _of_csv(source, {view.lower() for view in views}, to_train_on)
+        yield from merged(_of_csv(source, {view.lower() for view in views}, to_train_on))
     else:
         yield from _of_folders(source, to_train_on)
 
 
 def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
-    import pandas as pd  # what most sources do not need, nor whoever only names them
+    # It brings pydantic, which no other source needs, nor whoever only names this one.
+    from components.sources.csv_rows import row_of
 
-    try:
-        with source.place.open(encoding="utf-8-sig") as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{source.name}: there is no {source.place}") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{source.name}: {source.place} is no CSV: {error}") from error
-    table.columns = [str(column).strip().lower() for column in table.columns]
-    missing = [name for name in _NEEDED if name not in table]
+    table = read_csv(source.name, source.place)
+    missing = [name for name in _NEEDED if name not in table.columns]
     if missing:
         raise UserError(
             f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
-            f"{', '.join(table.columns)}. It takes path, label, patient, and view, age, sex."
+            f"{', '.join(table.columns) or 'none'}. It takes path, label, patient, and view, age, sex."
         )
-    if to_train_on and _PATIENT not in table:
+    if to_train_on and _PATIENT not in table.columns:
         raise _without_patients(source)
-    for fields in table.to_dict("records"):
-        view = fields.get("view", "").strip()
-        unwanted = bool(view and views) and view.lower() not in views
+    read, errors = [], []
+    for number, fields in table.rows:
+        try:
+            read.append(row_of(fields, source.directory, to_train_on=to_train_on))
+        except ValueError as error:
+            errors.append(f"line {number}, {error}")
+    if errors:
+        raise _all_of_them(
+            source,
+            f"{len(errors)} of {len(table.rows)} rows of {source.place} cannot be used",
+            errors,
+        )
+    for row in read:
+        unwanted = bool(row.view and views) and row.view.lower() not in views
         yield _row(
             source,
-            fields["path"].strip(),
-            fields["label"].strip(),
-            fields.get(_PATIENT, "").strip(),
-            view=view,
-            excluded=f"view {view!r} was not asked for" if unwanted else "",
-            sex=fields.get("sex", "").strip().upper(),
-            age=fields.get("age", "").strip(),
+            row.path,
+            row.label,
+            row.patient,
+            view=row.view,
+            excluded=f"view {row.view!r} was not asked for" if unwanted else "",
+            sex=row.sex,
+            age=row.age,
         )
+
+
+def _all_of_them(source: Listed, what: str, errors: Sequence[str]) -> UserError:
+    more = len(errors) - _ERRORS_SHOWN
+    shown = "; ".join(errors[:_ERRORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return UserError(f"{source.name}: {what}: {shown}")
 
 
 def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
@@ -158,15 +171,22 @@ def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
             f"{source.name}: {source.place} has no images in folders by finding, such as No_finding/, "
             "and is no CSV"
         )
-    for path in paths:
-        folder, _, name = path.partition("/")
-        match = re.search(source.pattern, name) if source.pattern else None
-        if source.pattern and not match:
-            raise UserError(
-                f"{source.name}: the name of {path} does not say the patient: the pattern "
-                f"{source.pattern} does not fit it"
-            )
-        yield _row(source, path, folder.replace("_", " "), match[1] if match else "")
+    patients = {path: _patient_in(source.pattern, path) for path in paths}
+    unknown = [path for path, patient in patients.items() if source.pattern and not patient]
+    if unknown:
+        raise _all_of_them(
+            source,
+            f"the pattern {source.pattern} does not find the patient in {len(unknown)} of {len(paths)} "
+            "file names",
+            unknown,
+        )
+    for path, patient in patients.items():
+        yield _row(source, path, path.partition("/")[0].replace("_", " "), patient)
+
+
+def _patient_in(pattern: str, path: str) -> str:
+    match = re.search(pattern, path.rpartition("/")[2]) if pattern else None
+    return (match[1] or "") if match else ""
 
 
 def _row(
@@ -177,8 +197,8 @@ def _row(
     *,
     view: str = "",
     excluded: str = "",
-    sex: str = "",
-    age: str = "",
+    sex: str | None = None,
+    age: float | None = None,
 ) -> Row:
     label, reason = _label(finding)
     return Row(
@@ -189,8 +209,8 @@ def _row(
         excluded=excluded or reason,
         patient=f"{source.name}/{patient or path}",
         view=view,
-        sex=sex if sex in ("M", "F") else None,
-        age=float(age) if re.fullmatch(r"\d+(\.\d+)?", age) else None,
+        sex=sex,
+        age=age,
     )
 
 

@@ -145,7 +145,8 @@ def _generate_statistics(table: pa.Table, schema: schema_pb2.Schema, output: Pat
     with tempfile.TemporaryDirectory() as scratch:
         file = f"{scratch}/table.parquet"
         pq.write_table(table, file)
-        with beam.Pipeline() as pipeline:
+        # Named, because Beam's default tries to download another runner first.
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
             _ = (
                 pipeline
                 | "Name file" >> beam.Create([file])

@@ -12,6 +12,7 @@ from components.errors import UserError
 from components.example_tables import SCHEMA
 from components.examples import EXCLUDED
 from components.ingest import ingest
+from tests.datasets import covid_row, write_datasets, write_metadata
 from training.recipes import recipe_named
 
 
@@ -119,6 +120,25 @@ def test_no_patient_is_on_two_sides(table: pd.DataFrame, summary: dict) -> None:
 def test_the_counts_add_up(table: pd.DataFrame, excluded: pd.DataFrame, summary: dict) -> None:
     assert summary["used"] == len(table) == sum(row["images"] for row in summary["by_split"])
     assert sum(row["images"] for row in summary["excluded"]) == len(excluded)
+
+
+def test_where_every_image_is_used_nothing_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = ingest(*write_datasets(tmp_path), tmp_path / "out")
+    assert (summary["used"], summary["excluded"]) == (48, [])
+    assert pd.read_parquet(tmp_path / "out" / EXCLUDED).empty
+    assert "48 images of 48 patients used, 0 left out" in capsys.readouterr().out
+
+
+def test_a_refusal_counts_what_is_usable_and_what_is_not(tmp_path: Path) -> None:
+    covid, kermany = write_datasets(tmp_path)
+    write_metadata(covid, [])
+    with pytest.raises(UserError, match=r"labelled covid \(36 images are usable, 0 are not\)"):
+        ingest(covid, kermany, tmp_path / "out")
+    write_metadata(covid, [covid_row(number, finding="todo") for number in range(5)])
+    with pytest.raises(UserError, match=r"\(36 images are usable, 5 are not\)"):
+        ingest(covid, kermany, tmp_path / "out")
 
 
 def test_it_is_the_same_under_another_runner(

@@ -179,26 +179,31 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(
         assert spans.newest(again).digest == spans.newest(archive).digest  # type: ignore[union-attr]
 
 
-def test_of_two_at_once_one_adds_the_span_and_the_other_is_told(
+def test_of_two_at_once_one_adds_the_span_and_the_other_begins_again_from_it(
     covid: Path,
     kermany_directory: Path,
     archive: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assign = splits.assign
+    rows = rows_of(covid)
 
     def overtaken(*arguments: Any, **options: Any) -> Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(splits, "assign", assign)
-            ingest(covid, kermany_directory, tmp_path / "other", archive=archive)
+        monkeypatch.setattr(splits, "assign", assign)
+        write(covid, rows[:-8])
+        ingest(covid, kermany_directory, tmp_path / "other", archive=archive)
+        write(covid, rows)
         return assign(*arguments, **options)
 
     monkeypatch.setattr(splits, "assign", overtaken)
-    with pytest.raises(UserError, match="another ingest has added span 1"):
-        ingest(covid, kermany_directory, tmp_path / "one", archive=archive)
-    assert not (tmp_path / "one").exists()
-    assert spans.newest(archive).number == 1  # type: ignore[union-attr]
+    summary = ingest(covid, kermany_directory, tmp_path / "one", archive=archive)
+    assert "another run has added a span" in capsys.readouterr().out
+    assert summary["span"]["number"] == spans.newest(archive).number == 2  # type: ignore[union-attr]
+    assert 0 < summary["span"]["opened"] <= 8
+    other = table(tmp_path / "other")
+    assert (table(tmp_path / "one").loc[other.index, "split"] == other["split"]).all()
 
 
 def test_another_seed_is_refused(

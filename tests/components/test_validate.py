@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from components.errors import UserError
 from components.ingest import ingest
-from components.validate import drifted, validate
+from components.validate import _interpreter, drifted, validate
 from components.validation import SCHEMA
 from components.validation.kept_schema import accepting, known_values
 
@@ -27,6 +28,22 @@ def test_statistics_anomalies_and_page_are_written(validation: Path, examples: P
 def test_phantoms_are_as_the_schema_wants_them(validation: Path) -> None:
     found = json.loads((validation / "anomalies.json").read_text())
     assert {anomaly["severity"] for anomaly in found} <= {"warning"}
+
+
+def test_statistics_name_their_runner(examples: Path, tmp_path: Path) -> None:
+    """Beam's default runner tries to download another one first."""
+    program = (
+        "import runpy, sys\n"
+        "from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner\n"
+        "SwitchingDirectRunner.run_pipeline = None\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    schema = SCHEMA.with_name("warnings.pbtxt")
+    tfdv = SCHEMA.with_name("tfdv.py")
+    arguments = [tfdv, examples / "examples.parquet", SCHEMA, schema, tmp_path]
+    subprocess.run([_interpreter(), "-c", program, *map(str, arguments)], check=True)
+    assert (tmp_path / "train" / "FeatureStats.pb").is_file()
 
 
 def spoilt(examples: Path, directory: Path, column: str, value: object) -> tuple[Path, list[str]]:

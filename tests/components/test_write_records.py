@@ -1,8 +1,10 @@
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,21 @@ def test_killed_and_begun_again_it_writes_the_same_files(
     assert not (output / "manifest.json").exists()
     write_records(examples, directories, output)
     assert contents(output) == contents(records)
+
+
+def test_what_another_run_writes_just_now_is_left_alone(
+    examples: Path, directories: dict[str, Path], tmp_path: Path
+) -> None:
+    shards = tmp_path / "archive" / "records"
+    shards.mkdir(parents=True)
+    live, left_over = shards / ".live.tmp", shards / ".left-over.tmp"
+    for file in (live, left_over):
+        file.touch()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(left_over, (two_days_ago, two_days_ago))
+    write_records(examples, directories, tmp_path / "records", archive=tmp_path / "archive")
+    assert live.exists()
+    assert not left_over.exists()
 
 
 def test_several_workers_write_the_same_files(

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import tenacity
 
+from components.answers import CARD, SAVED_MODEL
 from components.errors import UserError
 from serving import known_answers, local, ports, store
-from training import export
 
 PROGRAM = str(Path(sys.executable).with_name("cxrflow"))
 MARK = "CXRFLOW_TESTED"
@@ -124,8 +124,8 @@ def published(
     directory = tmp_path_factory.mktemp("published")
     candidate = store.assemble(
         {
-            ".": model / export.SAVED_MODEL,
-            export.CARD: model / export.CARD,
+            ".": model / SAVED_MODEL,
+            CARD: model / CARD,
             known_answers.FILE: evaluation / known_answers.FILE,
             store.DECISION: decision,
         },

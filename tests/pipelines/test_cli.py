@@ -1,7 +1,13 @@
 import inspect
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer import rich_utils
+from typer.testing import CliRunner
 
 from components.rules import GATE
 from components.sources.covid_chestxray import FRONTAL_VIEWS
@@ -9,20 +15,64 @@ from pipelines import cli
 from tests.pipelines.cli import cxrflow
 from training.recipes import CANDIDATES, RECIPES
 
-COMMANDS = (
-    "run", "recipes", "reproduce", "pretrain", "predict", "serve", "stop", "compile", "sample-data",
-)  # fmt: skip
+
+def commands(of: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, of
+    for name, one in getattr(of, "commands", {}).items():
+        yield from commands(one, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_that_is_shown_whole(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 400)
+    done = CliRunner().invoke(cli.app, [*path, "--help"])
+    assert done.exit_code == 0, done.exception
+    assert " ".join(["Usage:", "root", *path]) in done.output
+    # What stands in brackets may be lost, because it is also how styles are written.
+    for option in COMMANDS[path].params:
+        shown = getattr(option, "show_default", None)
+        for text in (getattr(option, "help", None), shown if isinstance(shown, str) else None):
+            assert (text or "") in done.output
 
 
 def test_help_lists_every_command() -> None:
     text = cxrflow("--help")
-    assert all(command in text for command in COMMANDS)
+    assert all(path[0] in text for path in COMMANDS if path)
     assert "Not a diagnostic device" in text
+    assert "Usage: cxrflow schedule" in cxrflow("schedule", "--help")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str) -> None:
-    assert "Usage: cxrflow " + command in cxrflow(command, "--help")
+@pytest.mark.parametrize(
+    ("arguments", "module", "extras"),
+    [
+        (["predict", "x"], "httpx", "serving"),
+        (["sample-data", "x"], "PIL", "data"),
+        (["runs"], "kfp", "data,training,serving,pipelines"),
+    ],
+)
+def test_a_missing_package_is_said_with_the_extra_that_has_it(
+    arguments: list[str],
+    module: str,
+    extras: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = ("components", "pipelines", "serving", "training", module)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ours and name != cli.__name__:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(sys, "argv", ["cxrflow", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err
+    assert f"`cxrflow {arguments[0]}` needs the package {module}" in said
+    assert f"pip install 'cxrflow[{extras}]'" in said
 
 
 @pytest.mark.parametrize(
@@ -35,6 +85,7 @@ def test_every_command_has_help(command: str) -> None:
         (["--gate", "covid"], "'covid' in 'covid' is not NAME=NUMBER"),
         (["--gate", "covd=0.9"], "'covd' is no class of a recipe and no rule"),
         (["--epochs", "cnn-dubey=0"], "no number of epochs"),
+        (["--epochs", "five"], "an example is 5, or cnn-dubey=5,default=2"),
         ([], "looked for metadata.csv in"),
     ],
 )

@@ -93,8 +93,9 @@ def test_what_is_refused_is_said_and_nothing_is_made(
 
 
 def test_nobody_there_is_said(unused_ports: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match="does not answer"):
-        Kubeflow(f"http://localhost:{unused_ports[0]}", None)
+    url = f"http://localhost:{unused_ports[0]}"
+    with pytest.raises(UserError, match=f"does not answer at {url} .*Is --host right"):
+        Kubeflow(url, None)
 
 
 def test_a_token_lets_in(api: Api, url: str) -> None:

@@ -139,3 +139,25 @@ def test_an_image_has_the_weight_of_its_source() -> None:
     )
     found = data.weighted(images, {"kermany": [1.0, 2.0], "nih": [3.0, 4.0]})
     assert [float(weight) for _, _, weight in found] == [4.0, 2.0, 2.0]
+
+
+def test_a_sample_has_images_of_every_class_and_is_in_proportion_otherwise() -> None:
+    assert data.share_of_each([9000, 990, 10], 100, 5) == [90, 9, 5]
+    assert data.share_of_each([9000, 990, 3], 100, 5) == [90, 9, 3]
+    assert data.share_of_each([30, 20], 100, 5) == [30, 20]
+
+
+def test_the_first_of_each_class_are_taken_and_no_more_is_read() -> None:
+    read = []
+
+    def elements():
+        for number, position in enumerate([0] * 50 + [1] * 3 + [0] * 50 + [2] * 2 + [1] * 9):
+            read.append(number)
+            yield float(number), position, str(number)
+
+    spec = tuple(tf.TensorSpec((), kind) for kind in (tf.float32, tf.int32, tf.string))
+    dataset = tf.data.Dataset.from_generator(elements, output_signature=spec)
+    found = list(data.first_of_each(dataset, [4, 2, 1]).as_numpy_iterator())
+    assert [int(value) for value, _, _ in found] == [0, 1, 2, 3, 50, 51, 103]
+    assert [position for _, position, _ in found] == [0, 0, 0, 0, 1, 1, 2]
+    assert max(read) <= 104

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from components.errors import UserError
 from training import ood
 
 
@@ -33,6 +34,21 @@ def test_fewer_images_than_features_do() -> None:
     features = random.normal(size=(40, 128)).astype(np.float32)
     known = ood.fitted(features, np.arange(40) % 2, features)
     assert np.isfinite(ood.scores(known, features)).all()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_features_that_are_not_finite_are_refused(clusters, which: int) -> None:
+    features, truth = clusters
+    sides = [features[:400].copy(), features[400:].copy()]
+    sides[which][3, 1] = np.inf
+    with pytest.raises(UserError, match="training has diverged"):
+        ood.fitted(sides[0], truth[:400], sides[1])
+
+
+def test_a_threshold_that_is_no_number_is_refused(clusters) -> None:
+    features, truth = clusters
+    with pytest.raises(AssertionError, match="a class without an image"):
+        ood.fitted(features[:400], truth[:400] * 2, features[400:])
 
 
 def test_risk_rises_to_that_of_all_answers() -> None:

@@ -1,0 +1,136 @@
+"""What can be seen at once of what a command was given, before anything runs that takes long."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components import rules, spans
+from components.errors import UserError
+from components.locations import is_remote, location, names, reaching
+from components.settings import DEFAULT
+from components.sources import covid_chestxray, kermany, listed
+from serving import NAME, store
+from training import start_weights
+from training.recipes import Recipe, recipe_named, with_epochs
+
+
+def check(
+    covid: str,
+    kermany_directory: str,
+    *,
+    views: Sequence[str],
+    sources: Sequence[str] = (),
+    external: Sequence[str] = (),
+    recipes: Sequence[str] | None = None,
+    epochs: str = "",
+    weights: str = start_weights.NONE,
+    gate: str = "",
+    needs_lungs: bool = False,
+    model: str = "",
+    archive: str = "",
+    seed: int = 0,
+    models: str = "",
+    schema: str = "",
+) -> None:
+    """Looks at everything that a command was given, and opens no image.
+
+    Of a place in an object store a few names are looked up and tables are read; it is not listed as a whole.
+
+    Args:
+      covid, kermany_directory: the two published datasets.
+      views, sources, external, weights, seed: as the steps take them.
+      recipes: names of those to train; None where none is trained.
+      epochs: see `training.recipes.with_epochs`.
+      gate: see `rules.parse`; a recipe must be able to pass it, where any is trained.
+      needs_lungs: whether lungs will be learnt from the first dataset's masks.
+      model: a version of the model store that must be there; or nothing.
+      archive, models, schema: of the data, the model store and a schema of the user's; or nothing.
+
+    Raises:
+      UserError: something is wrong; the message says what, where, and what to do.
+    """
+    chosen = _recipes(recipes, epochs)
+    numbers = rules.parse(gate)
+    if recipes is not None:
+        _require_gate_can_be_met(chosen, numbers)
+    for one in chosen:
+        start_weights.require_usable(one, weights)
+    with reaching(schema):
+        if schema and not location(schema).is_file():
+            raise UserError(f"schema: there is no {schema}; `cxrflow schema accept` makes one")
+    if model:
+        _require_model(model)
+    _require_covid(location(covid), views, needs_lungs)
+    with reaching(kermany_directory):
+        kermany.class_folders(location(kermany_directory))
+    for texts, to_train_on in ((sources, True), (external, False)):
+        for source in listed.parse(texts).values():
+            _require_source(source, to_train_on)
+    if archive:
+        _require_archive(location(archive), seed)
+    if models:
+        with reaching(models):
+            names(location(models) / NAME)
+
+
+def _recipes(texts: Sequence[str] | None, epochs: str) -> list[Recipe]:
+    if texts is not None and not texts:
+        raise UserError("recipes: none is named; `cxrflow recipes` lists all")
+    chosen = [with_epochs(recipe_named(text), epochs) for text in texts or ()]
+    for one in chosen:
+        if chosen.count(one) > 1:
+            raise UserError(f"recipes: {one.name} is named more than once")
+    return chosen
+
+
+def _require_gate_can_be_met(recipes: Sequence[Recipe], gate: Mapping[str, float]) -> None:
+    asked = {name.removesuffix(rules.LOW) for name in gate if name not in rules.RULE_NAMES}
+    asked.discard(DEFAULT)
+    if not any(asked <= set(one.classes) for one in recipes):
+        told = "; ".join(f"{one.name} tells {', '.join(one.classes)}" for one in recipes)
+        raise UserError(
+            f"gate: it names {', '.join(sorted(asked))}, and no recipe tells all of them: {told}. Name fewer "
+            "classes in --gate, or other --recipes."
+        )
+
+
+def _require_model(model: str) -> None:
+    if not is_remote(model):
+        store.version_in(Path(model))
+        return
+    with reaching(model):
+        if not (location(model) / store.MANIFEST).is_file():
+            raise UserError(f"{model} holds no published model: it has no {store.MANIFEST}")
+
+
+def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> None:
+    with reaching(directory):
+        rows = list(covid_chestxray.read(directory, views))
+        usable = [row.path for row in rows if row.label and not row.excluded]
+        masks = covid_chestxray.masks(directory, usable) if needs_lungs else {}
+    if not usable:
+        why = f", e.g. because {rows[0].excluded}" if rows else ""
+        raise UserError(
+            f"{covid_chestxray.NAME}: of {len(rows)} images that {directory}/metadata.csv names none can be "
+            f"used{why}. Is --views right?"
+        )
+    if needs_lungs and len(masks) < sum(covid_chestxray.FEWEST_MASKS):
+        raise UserError(
+            f"{covid_chestxray.NAME}: {directory / covid_chestxray.MASKS} has masks of {len(masks)} images "
+            f"that can be used; the lungs are learnt from at least {sum(covid_chestxray.FEWEST_MASKS)}. They "
+            f"come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+        )
+
+
+def _require_source(source: listed.Listed, to_train_on: bool) -> None:
+    with reaching(source.directory):
+        if source.is_csv or not is_remote(source.place):
+            for _ in listed.read(source, to_train_on=to_train_on):
+                pass
+        elif not source.place.is_dir():
+            raise UserError(f"{source.name}: there is no {source.place}")
+
+
+def _require_archive(archive: Path, seed: int) -> None:
+    last = spans.newest(archive)
+    if last:
+        spans.require_seed(archive, last, seed)
