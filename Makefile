@@ -102,7 +102,7 @@ trainer: .tools/trainer-schemas
 	@mv $@.tmp $@
 
 test: lint browser kustomize dcmtk flink storage trainer ## run every check and every test
-	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
 # The small network, quickly, on drawings: it shows the way. Its heat maps are too coarse for `in-lungs`.
 # How far every candidate keeps from this gate: `make bench ONLY=demo`.

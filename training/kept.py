@@ -38,7 +38,7 @@ def training(recipe: Recipe, content: list[Any], **others: Any) -> str:
 
     Args:
       recipe: of which the numbers count.
-      content: of the records; see `training.data.content`.
+      content: of the records that are trained on, and of those that validate; see `training.data.content`.
       others: whatever else the result depends on, values that JSON has.
     """
     numbers = {

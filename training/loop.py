@@ -145,7 +145,8 @@ def _train(
 
     directory = checkpoints / kept.training(
         recipe,
-        data.content(manifest, [*parts.train, *parts.validation]),
+        # Apart: the folds of a cross-validation have the same parts, and other roles.
+        [data.content(manifest, parts.train), data.content(manifest, parts.validation)],
         start=_start(recipe, weights, start),
         segmenter=segmenter and lungs.digest(segmenter),
         change=change and change.name,

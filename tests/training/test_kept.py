@@ -9,7 +9,7 @@ from training import kept
 from training.recipes import recipe_named
 
 RECIPE = recipe_named("coronet-4class")
-CONTENT = [["train-00001-00000-abc.tfrecord", "0" * 64]]
+CONTENT = [[["train-00001-00000-abc.tfrecord", "0" * 64]], []]
 
 
 def named(recipe=RECIPE, content=CONTENT, **others) -> str:
@@ -76,7 +76,8 @@ def test_every_field_of_a_recipe_is_a_title_or_a_number():
 
 def test_content_start_and_code_name_a_training(monkeypatch):
     others = [
-        named(content=[["train-00001-00000-abc.tfrecord", "1" * 64]]),
+        named(content=[[["train-00001-00000-abc.tfrecord", "1" * 64]], []]),
+        named(content=[[], CONTENT[0]]),
         named(start="f" * 64),
         named(seed=1),
     ]

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.divisions import divisions
 from components.errors import UserError
-from training import data, loop, lungs
+from components.ingest import ingest
+from components.write_records import write_records
+from training import architectures, data, kept, loop, lungs
 from training.recipes import recipe_named
 from training.views import Change
 
@@ -128,18 +132,70 @@ def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -
     np.testing.assert_allclose(curve("two"), curve("one"), rtol=1e-4)
 
 
-def test_another_seed_dataset_division_segmenter_or_change_starts_anew(tiny_cnn) -> None:
-    keys = {
-        loop._key(
-            tiny_cnn, fingerprint, division, "none", None, segmenter, change, seed, "float32", 8
-        )
-        for fingerprint in ("a", "b")
-        for division in ("70/10/20", "80/20")
-        for segmenter in (None, lungs.build(0), lungs.build(1))
-        for change in (None, Change("frame", lambda pixels: pixels))
-        for seed in (0, 1)
-    }
-    assert len(keys) == 48
+@pytest.fixture
+def names(records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Returns the name under which a training would be kept."""
+
+    class Named(Exception):
+        pass
+
+    def stop(*arguments, **options):
+        raise Named(whole(*arguments, **options))
+
+    whole = kept.training
+    monkeypatch.setattr(kept, "training", stop)
+
+    def name(records: Path = records, checkpoints: Path = tmp_path, **options) -> str:
+        with pytest.raises(Named) as named:
+            loop.train(options.pop("recipe", tiny_cnn), records, checkpoints, **options)
+        return str(named.value)
+
+    return name
+
+
+def test_another_seed_division_segmenter_change_or_precision_starts_anew(names, tiny_cnn) -> None:
+    seeing = dataclasses.replace(tiny_cnn, view="lungs")
+    different = [
+        names(),
+        names(seed=1),
+        names(precision="mixed_bfloat16"),
+        names(change=Change("frame", lambda pixels: pixels)),
+        names(division="80/20"),
+        *(names(recipe=seeing, segmenter=lungs.build(seed)) for seed in (0, 1)),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_each_fold_is_a_training_of_its_own(
+    names, covid_directory: Path, kermany_directory: Path, directories, tmp_path: Path
+) -> None:
+    ingest(covid_directory, kermany_directory, tmp_path / "examples", folds=3)
+    write_records(tmp_path / "examples", directories, tmp_path / "folded")
+    folds = divisions("3-fold")
+    assert len({names(tmp_path / "folded", division=one) for one in folds}) == len(folds) == 3
+
+
+def test_where_records_and_checkpoints_lie_does_not_matter(
+    names, records: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(records, tmp_path / "elsewhere")
+    assert names(tmp_path / "elsewhere", tmp_path / "others", precision="float32") == names(
+        precision="float32"
+    )
+
+
+def test_a_base_is_named_by_its_weights(names, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipe_named("soares-vgg16"), input_size=(32, 32))
+    for name, seed in (("one", 0), ("other", 1)):
+        base = architectures.build(recipe, "none", seed).get_layer(architectures.BASE)
+        base.save_weights(tmp_path / f"{name}.weights.h5")
+    shutil.copy(tmp_path / "one.weights.h5", tmp_path / "same.weights.h5")
+    one, other, same = (
+        names(recipe=recipe, weights=str(tmp_path / f"{name}.weights.h5"))
+        for name in ("one", "other", "same")
+    )
+    assert one != other
+    assert one == same
 
 
 def test_it_reads_what_its_division_trains_on_and_no_more(
