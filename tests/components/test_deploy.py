@@ -1,6 +1,7 @@
+"""What deploying leaves behind; that a server gives the known answers is tested with the servers."""
+
 import contextlib
-import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,100 +9,112 @@ import pytest
 
 from components import deploy as module
 from components import spans
-from components.answers import CARD, SAVED_MODEL
-from components.deploy import deploy
+from components.answers import AUDIT, AUDIT_PAGE, CARD, METRICS, SAVED_MODEL
 from components.errors import UserError
-from components.files import read_json, write_json
-from components.train import train
-from serving import rollout
-from serving.inference_service import InferenceService
-from training import export
+from components.files import write_json, write_text
+from serving import known_answers, rollout
+
+Deploy = Callable[..., str]
 
 
 @pytest.fixture
-def checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of the version is not started: it is taken to answer."""
+def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploy:
+    """Returns a deployment of a model that a run makes, exported anew each time."""
     monkeypatch.setattr(module.local, "check", lambda version: "it answers")
+    monkeypatch.setattr(module.model_card, "written", lambda *_: {})
+    runs = 0
+
+    def run(weights: str = "one", gate: float = 0.7, kept: str = "kept", **more: Any) -> str:
+        nonlocal runs
+        runs += 1
+        home = tmp_path / f"run-{runs}"
+        # As Keras does, in other bytes each time.
+        write_text(home / "model" / SAVED_MODEL / "variables", f"{weights} in export {runs}")
+        card = {"span": 3, "fingerprint": "f", "weights_digest": weights, "seconds": runs}
+        write_json(home / "model" / CARD, card)
+        write_json(home / "evaluation" / METRICS, {})
+        write_json(home / "evaluation" / known_answers.FILE, [])
+        write_json(home / "audit" / AUDIT, {})
+        (home / "audit" / AUDIT_PAGE).touch()
+        row = {
+            "recipe": "cnn",
+            "checks": [{"class": "covid", "passed": True}],
+            "rules": [{"name": "leaks", "verdict": kept}],
+            # Of a run that is repeated, with the version that the first has published.
+            "duel": {"version": str(runs)},
+        }
+        decision = {"winner": "cnn", "candidates": [row], "gate": {"default": gate}}
+        write_json(
+            home / "decision", {**decision, "decided": f"2026-01-0{runs}", "reason": "It passes."}
+        )
+        parts = (home / "model", home / "evaluation", home / "audit", home / "decision")
+        return module.deploy(
+            *parts, more.pop("store", str(tmp_path / "store")), "cxr", run=str(runs), **more
+        )
+
+    return run
 
 
-def changed(file: Path, target: Path, **changes: Any) -> Path:
-    write_json(target, {**json.loads(file.read_text()), **changes})
-    return target
+def test_a_run_that_is_repeated_finds_what_it_has_published(deploy: Deploy) -> None:
+    first = deploy()
+    assert deploy() == first
+    assert Path(deploy(gate=0.6)).name == "2"
+    assert Path(deploy(gate=0.6, kept="off")).name == "3"
+    assert Path(deploy(weights="other")).name == "4"
+    assert Path(deploy(weights="other")).name == "4"
+    # An older version is published again: it takes the place of what came after it.
+    assert Path(deploy()).name == "5"
 
 
-@pytest.mark.usefixtures("checked")
-def test_a_run_that_is_repeated_finds_what_it_has_published(
-    model: Path,
-    evaluation: Path,
-    audit: Path,
-    decision: Path,
-    records: Path,
-    tiny_cnn,
-    tmp_path: Path,
-) -> None:
-    store = str(tmp_path / "store")
-    first = deploy(model, evaluation, audit, decision, store, "cxr", run="one")
-    # As a run that is repeated makes it: exported anew, decided later and beside a champion, which it is.
-    again = tmp_path / "again"
-    train(tiny_cnn, records, again, model.parent / "checkpoints", precision="float32")
-    changed(again / CARD, again / CARD, seconds=9999.0)
-    (row,) = read_json(decision)["candidates"]
-    later = changed(
-        decision,
-        tmp_path / "later.json",
-        decided="2099-01-01T00:00:00+00:00",
-        candidates=[{**row, "duel": {"version": "1"}}],
-    )
-    assert deploy(again, evaluation, audit, later, store, "cxr", run="two") == first
-    stricter = changed(later, tmp_path / "stricter.json", gate={"default": 0.5})
-    other = deploy(again, evaluation, audit, stricter, store, "cxr", run="three")
-    assert Path(other).name == "2"
-    # An older version is published again, for it takes the place of what came after it.
-    assert Path(deploy(model, evaluation, audit, later, store, "cxr", run="four")).name == "3"
-    # Weights alone make another version.
-    changed(again / CARD, again / CARD, weights_digest="0" * 64)
-    assert Path(deploy(again, evaluation, audit, later, store, "cxr", run="five")).name == "4"
+def test_an_object_store_has_it_once_too(deploy: Deploy, bucket: str) -> None:
+    store = f"{bucket}/repeated"
+    assert deploy(store=store) == deploy(store=store) == f"{store}/cxr/1"
+    assert deploy(store=store, gate=0.6) == f"{store}/cxr/2"
+    assert deploy(store=store) == f"{store}/cxr/3"
 
 
-def test_a_card_tells_the_weights(model: Path) -> None:
-    digest = export.digest_of_weights(model / SAVED_MODEL)
-    assert read_json(model / CARD)["weights_digest"] == digest
-
-
-@pytest.mark.usefixtures("checked")
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, spans.DEPLOYED),
+        (UserError("the cluster is away"), spans.PASSED),
+        (rollout.RolledBack("it does worse"), spans.ROLLED_BACK),
+    ],
+)
 def test_what_has_come_of_the_span_is_told(
-    model: Path,
-    evaluation: Path,
-    audit: Path,
-    decision: Path,
+    deploy: Deploy,
+    bucket: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    error: UserError | None,
+    state: str,
 ) -> None:
-    archive = tmp_path / "archive"
-    of_span = shutil.copytree(model, tmp_path / "model")
-    changed(model / CARD, of_span / CARD, span=3)
-    service = InferenceService("cxrflow", "cxrflow")
-    ended: dict[str, type[UserError]] = {}
-
     def rolled_out(*_: object) -> None:
-        for reason, kind in ended.items():
-            raise kind(reason)
+        if error:
+            raise error
 
     monkeypatch.setattr(rollout, "roll_out", rolled_out)
-    monkeypatch.setattr(module.store, "publish", lambda candidate, store: f"{store}/cxr/1")
+    archive = tmp_path / "archive"
+    spans.record_outcome(archive, 3, spans.PASSED, "It passes.")
+    with pytest.raises(type(error)) if error else contextlib.nullcontext():
+        deploy(
+            store=f"{bucket}/{state.replace(' ', '-')}",
+            archive=str(archive),
+            service=object(),  # not asked: `roll_out` is played
+        )
+    assert (spans.outcome(archive, 3) or {})["state"] == state
 
-    def state_after(**errors: type[UserError]) -> str:
-        ended.clear()
-        ended.update(errors)
-        spans.record_outcome(archive, 3, spans.PASSED, "It passes.")
-        with contextlib.suppress(UserError):
-            deploy(
-                of_span, evaluation, audit, decision, "s3://store", "cxr",
-                service=service, archive=str(archive),
-            )  # fmt: skip
-            assert not errors
-        return str((spans.outcome(archive, 3) or {})["state"])
 
-    assert state_after(away=UserError) == spans.PASSED
-    assert state_after(worse=rollout.RolledBack) == spans.ROLLED_BACK
-    assert state_after() == spans.DEPLOYED
+def test_a_check_that_fails_leaves_the_span_to_be_tried_again(
+    deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(version: Path) -> str:
+        raise known_answers.Unfit("it answers otherwise")
+
+    monkeypatch.setattr(module.local, "check", fails)
+    archive = tmp_path / "archive"
+    spans.record_outcome(archive, 3, spans.PASSED, "It passes.")
+    with pytest.raises(UserError, match="otherwise"):
+        deploy(archive=str(archive))
+    assert (spans.outcome(archive, 3) or {})["state"] == spans.PASSED
+    assert not (tmp_path / "store").exists()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from components.answers import CARD, SAVED_MODEL
 from components.errors import UserError
-from training import data, export
+from training import architectures, data, export
 from training.preprocess import to_input
 
 
@@ -125,3 +125,18 @@ def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:
     assert card["seed"] == 0
     assert card["transfer_learning"] is False
     assert {"cxrflow", "tensorflow", "keras", "numpy", "python"} == set(card["versions"])
+    assert card["weights_digest"] == export.digest_of_weights(model / SAVED_MODEL)
+
+
+def test_weights_are_told_by_their_values(tiny_cnn, tmp_path: Path) -> None:
+    network = architectures.build(tiny_cnn, architectures.NONE, 0)
+
+    def digest(name: str) -> str:
+        export.export(network, tiny_cnn, tmp_path / name)
+        return export.digest_of_weights(tmp_path / name)
+
+    one = digest("one")
+    assert digest("again") == one
+    bias = network.trainable_variables[-1]
+    bias.assign(bias + 1e-3)
+    assert digest("other") != one
