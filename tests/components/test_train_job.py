@@ -131,7 +131,7 @@ class Trainer:
         return {"conditions": []}
 
     def epochs_done(self) -> int:
-        (history,) = [*self.directory.glob("checkpoints/cnn-dubey-*/history.csv")] or [None]
+        (history,) = [*self.directory.glob("checkpoints/dubey-*/history.csv")] or [None]
         return len(pd.read_csv(history)) if history else 0
 
 
