@@ -28,7 +28,7 @@ NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in R
 # Arguments of `cxrflow run`, a day each.
 FIRST = ("--recipes", "cnn-dubey", "--epochs", "1", "--gate", f"covid=0,default=0,{NO_RULES}")
 GOES_ON = ("--recipes", "cnn-dubey", "--epochs", "6", "--gate", f"default=0.5,{NO_RULES}")
-HARDLY_TRAINED = ("--recipes", "coronet-4class", "--epochs", "1", *FIRST[-2:])
+HARDLY_TRAINED = ("--recipes", "coronet-4class+quick", "--epochs", "1", *FIRST[-2:])
 DAYS = (FIRST, GOES_ON, HARDLY_TRAINED, HARDLY_TRAINED)
 
 console = Console(soft_wrap=True)

@@ -34,7 +34,7 @@ def test_a_dataset_that_grows_is_met_as_a_schedule_meets_it(
     assert "published as version 1 of cxrflow" in march
     assert "version 1, cnn-dubey, is served: asked about" in april
     assert "published as version 2 of cxrflow" in april
-    assert "coronet-4class is refused" in june
+    assert "coronet-4class+quick is refused" in june
     assert "of version 2, which is served, on the same" in june
     assert "published" not in june
     assert "there is nothing to do" in unchanged
