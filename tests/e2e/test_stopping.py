@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import re
 import shutil
@@ -237,7 +238,7 @@ def test_a_growing_dataset_ends_with_the_run_that_it_has_come_to(
     assert growth == "interrupted"
 
 
-def test_trainings_end_and_continue(
+def test_trainings_in_folds_end_and_continue_and_are_summed(
     start, covid_directory: Path, kermany_directory: Path, tmp_path: Path
 ) -> None:
     command = (
@@ -254,7 +255,15 @@ def test_trainings_end_and_continue(
     started.ends(signal.SIGTERM)
     said = start(*command).ends_well()
     assert "is trained already, by epoch 1 of 1" in said
-    assert (tmp_path / "output" / "cnn-dubey.html").is_file()
+    steps = [line.split(" ", 1)[1] for line in said.splitlines() if line[:1].isdigit()]
+    assert steps[:2] == ["ingest", "write records"]
+    assert steps.count("train") == steps.count("evaluate") == 2
+    assert steps[-1] == "reproduce"
+    assert str(tmp_path / "output" / "cnn-dubey.html") in said
+    assert "Drawn images" in (tmp_path / "output" / "cnn-dubey.html").read_text()
+    (dubey,) = json.loads((tmp_path / "output" / "cnn-dubey.json").read_text())["recipes"]
+    assert [fold["division"] for fold in dubey["folds"]] == ["fold-01-of-02", "fold-02-of-02"]
+    assert sum(map(sum, dubey["metrics"]["confusion"])) == dubey["images"]
 
 
 @both_signals
