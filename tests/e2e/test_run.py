@@ -131,10 +131,21 @@ def test_on_real_x_rays(real_data: Path, tmp_path: Path) -> None:
     assert "test images accuracy" in said
 
 
-def test_a_dataset_that_is_not_there_ends_the_run_and_leaves_the_log(tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_there_is_said_before_anything_runs(tmp_path: Path) -> None:
     sources = ("--covid", str(tmp_path), "--kermany", str(tmp_path))
     error = cxrflow("run", *sources, "--output", str(tmp_path / "out"), fails=True)
     assert "github.com/ieee8023/covid-chestxray-dataset" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_that_fails_ends_the_run_and_leaves_the_log(
+    covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    covid = tmp_path / "covid"
+    shutil.copytree(covid_directory, covid, ignore=shutil.ignore_patterns("images"))
+    sources = ("--covid", str(covid), "--kermany", str(kermany_directory))
+    error = cxrflow("run", *sources, *QUICK, "--output", str(tmp_path / "out"), fails=True)
+    assert "no usable image is labelled covid" in error
     log = latest_run(tmp_path / "out") / "run.log"
     assert str(log) in error
     assert "UserError" in log.read_text()
