@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-# These run pipelines or servers, in processes of their own; the others are run in that of the test.
-_OF_THEIR_OWN = {"run", "reproduce", "pretrain", "audit", "lungs", "serve"}
+# These run pipelines or servers, in processes of their own, or talk to a cluster, whose client reads
+# KUBECONFIG when it is imported; the others are run in the process of the test.
+_OF_THEIR_OWN = {
+    "run", "reproduce", "pretrain", "audit", "lungs", "serve", "deploy", "promote", "rollback",
+}  # fmt: skip
 
 
 def cxrflow(*arguments: str, fails: bool = False, cwd: Path | None = None) -> str:
