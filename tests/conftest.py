@@ -135,7 +135,8 @@ def validation(shared, examples: Path) -> Path:
     return shared("validation", lambda directory: validate(examples, directory))
 
 
-@pytest.fixture(scope="session")
+# Of a module: its event loop would be in the way of tests that have one of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     from playwright.sync_api import sync_playwright
 

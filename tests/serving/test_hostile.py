@@ -313,7 +313,7 @@ sys.stdin.read()
 
 
 def test_probes_metrics_and_page_are_answered_while_32_predict(url: str, tmp_path: Path) -> None:
-    """Within 50 ms, the median of what it takes: a machine that others use has slow moments."""
+    """In the median in half of the time that a prediction takes there: they do not wait in its queue."""
     body = tmp_path / "body"
     body.write_text(json.dumps(v1(encoded(Image.effect_noise((1000, 1000), 60), "JPEG"))))
     predict = f"{url}/v1/models/cxrflow:predict"
@@ -332,10 +332,13 @@ def test_probes_metrics_and_page_are_answered_while_32_predict(url: str, tmp_pat
                     began = time.monotonic()
                     client.get(f"{url}/{path}").raise_for_status()
                     taken.append(time.monotonic() - began)
+            began = time.monotonic()
+            client.post(predict, content=body.read_bytes()).raise_for_status()
+            predicting = time.monotonic() - began
         assert asking.poll() is None
         asking.kill()
     for path, taken in seconds.items():
-        assert sorted(taken)[len(taken) // 2] < 0.05, f"/{path}: {taken}"
+        assert 2 * sorted(taken)[len(taken) // 2] < predicting, f"/{path}: {taken}"
 
 
 def test_memory_returns_to_its_level(server: Server) -> None:
