@@ -282,7 +282,7 @@ def evaluate_step(
     classification: dsl.Output[dsl.ClassificationMetrics],
     page: dsl.Output[dsl.HTML],
 ) -> None:
-    """Judges one candidate on the test split, through its exported signature. See `evaluate`."""
+    """Judges one candidate on the images held out, through its exported signature. See `evaluate`."""
     import shutil
     from pathlib import Path
 
