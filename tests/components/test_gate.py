@@ -26,23 +26,81 @@ def candidate(recipe: str, macro_f1: float = 0.8, **recalls: float | None) -> di
 GATE = {"covid": 0.9, "default": 0.7}
 
 
-def test_the_highest_recall_of_covid_wins() -> None:
+def behind(decision: dict) -> list[str]:
+    return [row["behind"] for row in decision["candidates"]]
+
+
+def test_of_those_that_pass_the_highest_recall_of_covid_on_validation_wins() -> None:
+def validated(one: dict, covid: float, macro_f1: float = 0.8) -> dict:
+    """A candidate with figures of the validation split."""
+    recall = {"value": covid, "low": covid, "high": covid}
+    return {**one, "validation": {"images": 40, "covid_recall": recall, "macro_f1": macro_f1}}
+
+
     decision = decide(
-        [candidate("a", covid=0.92, normal=0.99), candidate("b", covid=0.95, normal=0.71)], GATE
+        [
+            validated(candidate("a", 0.9, covid=0.99), 0.92, 0.9),
+            validated(candidate("b", 0.7, covid=0.91), 0.95, 0.7),
+            validated(candidate("refused", covid=0.5), 1.0),
+        ],
+        GATE,
     )
     assert decision["winner"] == "b"
-    assert "highest recall of covid of the 2" in decision["reason"]
+    assert "highest recall of covid of the 2 that do, on the validation split" in decision["reason"]
+    assert behind(decision) == [
+        "its recall of covid on the validation split is lower than that of b", "", "",
+    ]  # fmt: skip
+    assert decision["candidates"][0]["validation"]["covid_recall"]["value"] == 0.92
 
 
-def test_then_the_highest_macro_f1() -> None:
-    alike = [candidate("a", 0.7, covid=0.95), candidate("b", 0.9, covid=0.95)]
-    assert decide(alike, GATE)["winner"] == "b"
-    assert decide(alike[::-1], GATE)["winner"] == "b"
+def test_then_the_highest_macro_f1_on_validation() -> None:
+    alike = [
+        validated(candidate("a", 0.9, covid=0.99), 0.95, 0.7),
+        validated(candidate("b", 0.7, covid=0.91), 0.95, 0.9),
+    ]
+    for order in (alike, alike[::-1]):
+        decision = decide(order, GATE)
+        assert decision["winner"] == "b"
+        assert sorted(behind(decision)) == [
+            "",
+            "its recall of covid on the validation split is that of b, its macro F1 there is lower",
+        ]
 
 
 def test_then_the_first() -> None:
-    alike = [candidate("a", covid=0.95), candidate("b", covid=0.95)]
-    assert decide(alike, GATE)["winner"] == "a"
+    alike = [validated(candidate(name, covid=0.95), 0.9) for name in ("a", "b")]
+    decision = decide(alike, GATE)
+    assert decision["winner"] == "a"
+    assert behind(decision) == [
+        "",
+        "its recall of covid and its macro F1 on the validation split are those of a, which comes first",
+    ]
+
+
+@pytest.mark.parametrize("validation", [{}, {"validation": None}])
+def test_where_one_lacks_figures_of_validation_all_are_compared_on_the_test_split(
+    validation: dict,
+) -> None:
+    decision = decide(
+        [
+            validated(candidate("a", covid=0.92), 0.99),
+            {**candidate("b", covid=0.95), **validation},
+        ],
+        GATE,
+    )
+    assert decision["winner"] == "b"
+    assert "of the 2 that do, on the test split" in decision["reason"]
+    assert "not all of them have figures of the validation split" in decision["reason"]
+    assert "on the test split is lower" in behind(decision)[0]
+
+
+def test_figures_that_a_refused_candidate_lacks_are_not_missed() -> None:
+    passing = [
+        validated(candidate("a", covid=0.95), 0.9),
+        validated(candidate("b", covid=0.92), 0.99),
+    ]
+    decision = decide([*passing, candidate("refused", covid=0.1)], GATE)
+    assert decision["winner"] == "b"
 
 
 def test_every_class_must_reach_its_threshold() -> None:
