@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components import spans
+from components import decisions, spans
 from components.answers import AUDIT, CHAMPION, METRICS, PREDICTIONS
 from components.divisions import TEST, VALIDATION
 from components.examples import SUMMARY
@@ -167,24 +167,44 @@ def gate(
     output: Path,
     champion: Path | None = None,
     audits: Sequence[Path] = (),
+    *,
+    examples: Path | None = None,
+    archive: Path | None = None,
+    run: str = "",
 ) -> dict[str, Any]:
     """Reads what `evaluate` wrote for each candidate, decides, and writes the decision.
+
+    With an archive, that the test split has decided is counted there; see `components.decisions`.
 
     Args:
       evaluations: the outputs of `evaluate`.
       thresholds: see `rules.parse`.
       champion: the output of `champion`, or None.
       audits: the outputs of `audit`, in the order of `evaluations`.
-      output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC.
+      output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC; and
+        `test_split`: its `digest`, and `decided_before`, how many decisions of other runs were made on it
+        before (None without an archive); None without `examples`.
+      examples: the output of `ingest`.
+      archive: see `components.spans`.
+      run: the pipeline run's id. A run that is repeated is counted once.
+
+    Raises:
+      UserError: the archive cannot be read or written.
     """
     candidates = [read_json(evaluation / METRICS) for evaluation in evaluations]
     duels = [_duel(evaluation, champion) for evaluation in evaluations] if champion else []
-    # Of two decisions the later one is deployed.
     found = [read_json(audit / AUDIT) for audit in audits]
-    decision = {
-        **decide(candidates, thresholds, duels, found),
-        "decided": datetime.now(UTC).isoformat(),
-    }
+    # Of two decisions the later one is deployed.
+    decided = datetime.now(UTC).isoformat()
+    decision = {**decide(candidates, thresholds, duels, found), "decided": decided}
+    decision["test_split"] = None
+    if examples:
+        digest = decisions.digest_of_test_split(examples)
+        before = None
+        if archive:
+            recipes = [candidate["recipe"] for candidate in candidates]
+            before = decisions.add(archive, digest, run=run, decided=decided, recipes=recipes)
+        decision["test_split"] = {"digest": digest, "decided_before": before}
     write_json(output, decision)
     for row in decision["candidates"]:
         verdict = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"
