@@ -1,4 +1,4 @@
-"""Step `evaluate`: how a candidate does on the test split, asked as its users will ask it."""
+"""Step `evaluate`: how a candidate does on images held out, asked as its users will ask it."""
 
 import base64
 import io
@@ -36,6 +36,10 @@ _THUMBNAIL = 224
 def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     """Judges an exported model on what its division tests on, through its signature.
 
+    Its figures are those of the test split. Those of the validation split, by which the gate chooses among
+    candidates that pass, stand beside them. The softmax temperature was fitted there, which changes no
+    answer: it keeps the order of the classes.
+
     Args:
       model: the output of `train`.
       records: the TFRecords.
@@ -46,22 +50,29 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
 
     Returns:
       what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `division`,
-      `starting_point`, `quick` (see `Recipe`) and `fingerprint` (of the test images' dataset).
+      `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset), and
+      `validation`: on the validation split the number of `images`, `covid_recall` (a rate, see
+      `training.metrics.rate`) and `macro_f1`; None where the division has no validation part of its own.
 
     Raises:
-      UserError: the records are not whole, or the test split lacks a class.
+      UserError: the records are not whole, or a split lacks a class.
     """
     card = read_json(model / CARD)
     recipe = recipe_named(card["recipe"]["name"])
     manifest = data.read_manifest(records)
-    tested = division(card["division"]).test
-    images = data.encoded_images(records, manifest, recipe, tested)
+    parts = division(card["division"])
+    images = data.encoded_images(records, manifest, recipe, parts.test)
     exported = export.load(model / SAVED_MODEL)
     predictions = export.predictions(exported, images, recipe.classes)
-    probabilities = predictions[list(recipe.classes)].to_numpy()
-    truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
+    validation = None
+    if parts.validation != parts.test:
+        held_out = data.encoded_images(records, manifest, recipe, parts.validation)
+        validation = _in_short(
+            _figures(export.predictions(exported, held_out, recipe.classes), recipe)
+        )
     figures = {
-        **metrics.evaluate(truth, probabilities, recipe.classes),
+        **_figures(predictions, recipe),
+        "validation": validation,
         "recipe": recipe.name,
         "division": card["division"],
         "starting_point": card["starting_point"],
@@ -120,6 +131,22 @@ def show(evaluation: Path, scalars: Any, curves: Any) -> None:
     predictions = read_table(evaluation / PREDICTIONS)
     x, y, thresholds = metrics.roc_curves(predictions, tuple(figures["classes"]))[COVID]
     curves.log_roc_curve(x, y, thresholds)
+
+
+def _figures(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
+    probabilities = predictions[list(recipe.classes)].to_numpy()
+    truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
+    return metrics.evaluate(truth, probabilities, recipe.classes)
+
+
+def _in_short(figures: dict[str, Any]) -> dict[str, Any]:
+    """Returns what candidates are chosen by."""
+    covid = figures["per_class"].get(COVID)
+    return {
+        "images": figures["images"],
+        "covid_recall": covid["recall"] if covid else metrics.rate(0, 0),
+        "macro_f1": figures["macro_f1"],
+    }
 
 
 def _gallery(

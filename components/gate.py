@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components import spans
+from components import decisions, spans
 from components.answers import AUDIT, CHAMPION, METRICS, PREDICTIONS
+from components.divisions import TEST, VALIDATION
 from components.examples import SUMMARY
 from components.files import read_json, write_json
 from components.labels import COVID
@@ -28,7 +29,9 @@ def decide(
     asks for it) reaches the threshold in every one of its classes, if it tells every class that the gate
     names, if its audit keeps every rule, and if it is no worse than the champion, on the same test images,
     in its recall of covid and in its accuracy. Of those that pass, the winner is the one with the highest
-    recall of covid, then with the highest macro-F1, then the first.
+    recall of covid on the validation split, then with the highest macro F1 there, then the first: chosen by
+    the test split, its figures there would be those of the luckiest. Where a candidate that passes has no
+    figures of the validation split, the test split's are used for all, and the reason says so.
 
     Args:
       candidates: the metrics of `evaluate`.
@@ -39,7 +42,8 @@ def decide(
 
     Returns:
       `winner`, a recipe's name or None; `reason`, a sentence; `gate`, None where a rule is off; and
-      `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `macro_f1`, `starting_point`,
+      `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `behind` (why it passes and does
+      not win, or nothing), `macro_f1`, `validation` (see `evaluate`, or None), `starting_point`,
       `duel` (or None), `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`,
       `threshold_low` (of the interval's lower end, or None), `passed`; and `rules`, see `rules.judged`.
     """
@@ -55,11 +59,18 @@ def decide(
         winner = None
         reason = f"None of {len(rows)} candidates passes the gate: nothing is deployed."
     else:
-        best = max(passed, key=lambda pair: (_recall(pair[1], COVID), pair[0]["macro_f1"]))[0]
-        winner = best["recipe"]
+        validated = all(candidate.get("validation") for _, candidate in passed)
+        split = VALIDATION if validated else TEST
+        figures = [_chosen_by(candidate, split) for _, candidate in passed]
+        best = figures.index(max(figures))
+        winner = passed[best][0]["recipe"]
+        for i, (row, _) in enumerate(passed):
+            if i != best:
+                row["behind"] = _behind(figures[i], figures[best], split, winner)
         reason = (
-            f"{winner} passes the gate and has the highest recall of {COVID} of the "
-            f"{len(passed)} that do (then the highest macro-F1)."
+            f"{winner} passes the gate and has the highest recall of {COVID} of the {len(passed)} that do, "
+            f"on the {split} split (of equals: the highest macro F1 there, then the first)"
+            f"{'' if validated else ': not all of them have figures of the validation split'}."
             if len(passed) > 1
             else f"{winner} alone passes the gate."
         )
@@ -118,17 +129,36 @@ def _judged(
         "duel": duel,
         "passed": not reasons,
         "reasons": reasons,
+        "behind": "",
         "macro_f1": candidate["macro_f1"],
+        "validation": candidate.get("validation"),
         "starting_point": candidate["starting_point"],
         "checks": checks,
         "rules": trust,
     }
 
 
-def _recall(candidate: Mapping[str, Any], name: str) -> float:
-    if name not in candidate["classes"]:
-        return 0.0
-    return float(candidate["per_class"][name]["recall"]["value"])
+def _chosen_by(candidate: Mapping[str, Any], split: str) -> tuple[float, float]:
+    """Returns the recall of covid, 0 for one that does not tell it, and the macro F1 on a split."""
+    if split == VALIDATION:
+        figures = candidate["validation"]
+        return figures["covid_recall"]["value"] or 0.0, figures["macro_f1"]
+    told = COVID in candidate["classes"]
+    recall = candidate["per_class"][COVID]["recall"]["value"] if told else 0.0
+    return recall, candidate["macro_f1"]
+
+
+def _behind(
+    figures: tuple[float, float], best: tuple[float, float], split: str, winner: str
+) -> str:
+    there = f"on the {split} split"
+    if figures[0] < best[0]:
+        return f"its recall of {COVID} {there} is lower than that of {winner}"
+    if figures[1] < best[1]:
+        return f"its recall of {COVID} {there} is that of {winner}, its macro F1 there is lower"
+    return (
+        f"its recall of {COVID} and its macro F1 {there} are those of {winner}, which comes first"
+    )
 
 
 def gate(
@@ -137,24 +167,44 @@ def gate(
     output: Path,
     champion: Path | None = None,
     audits: Sequence[Path] = (),
+    *,
+    examples: Path | None = None,
+    archive: Path | None = None,
+    run: str = "",
 ) -> dict[str, Any]:
     """Reads what `evaluate` wrote for each candidate, decides, and writes the decision.
+
+    With an archive, that the test split has decided is counted there; see `components.decisions`.
 
     Args:
       evaluations: the outputs of `evaluate`.
       thresholds: see `rules.parse`.
       champion: the output of `champion`, or None.
       audits: the outputs of `audit`, in the order of `evaluations`.
-      output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC.
+      output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC; and
+        `test_split`: its `digest`, and `decided_before`, how many decisions of other runs were made on it
+        before (None without an archive); None without `examples`.
+      examples: the output of `ingest`.
+      archive: see `components.spans`.
+      run: the pipeline run's id. A run that is repeated is counted once.
+
+    Raises:
+      UserError: the archive cannot be read or written.
     """
     candidates = [read_json(evaluation / METRICS) for evaluation in evaluations]
     duels = [_duel(evaluation, champion) for evaluation in evaluations] if champion else []
-    # Of two decisions the later one is deployed.
     found = [read_json(audit / AUDIT) for audit in audits]
-    decision = {
-        **decide(candidates, thresholds, duels, found),
-        "decided": datetime.now(UTC).isoformat(),
-    }
+    # Of two decisions the later one is deployed.
+    decided = datetime.now(UTC).isoformat()
+    decision = {**decide(candidates, thresholds, duels, found), "decided": decided}
+    decision["test_split"] = None
+    if examples:
+        digest = decisions.digest_of_test_split(examples)
+        before = None
+        if archive:
+            recipes = [candidate["recipe"] for candidate in candidates]
+            before = decisions.add(archive, digest, run=run, decided=decided, recipes=recipes)
+        decision["test_split"] = {"digest": digest, "decided_before": before}
     write_json(output, decision)
     for row in decision["candidates"]:
         verdict = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"

@@ -7,6 +7,7 @@ An archive is a directory, or a place in an object store, that outlives runs:
     <archive>/spans/00001.names.json    what the sources said when it was last found unchanged
     <archive>/tables/<digest>.parquet  the tables that it names, by their content
     <archive>/records/               the TFRecord shards of all spans; see `components.write_records`
+    <archive>/decisions/             what test splits have decided; see `components.decisions`
 
 A span is a state of the whole dataset. It begins when images, labels, patients or anything else that is
 known of them have changed since the last; a second ingest of the same makes none. Whoever is killed

@@ -282,7 +282,7 @@ def evaluate_step(
     classification: dsl.Output[dsl.ClassificationMetrics],
     page: dsl.Output[dsl.HTML],
 ) -> None:
-    """Judges one candidate on the test split, through its exported signature. See `evaluate`."""
+    """Judges one candidate on the images held out, through its exported signature. See `evaluate`."""
     import shutil
     from pathlib import Path
 
@@ -341,6 +341,7 @@ def gate_step(
     winners_audit: dsl.Output[dsl.Artifact],
     champion: dsl.Input[dsl.Artifact],
     examples: dsl.Input[dsl.Dataset],
+    run: str,
     archive: str,
 ) -> str:
     """Lets a candidate pass only if the recall of every class does, and its audit. See `decide`."""
@@ -351,14 +352,18 @@ def gate_step(
     from components.locations import location
     from components.rules import parse
 
+    kept = location(archive) if archive else None
     decided = gate(
         [Path(evaluation.path) for evaluation in evaluations],
         parse(thresholds),
         Path(decision.path),
         Path(champion.path),
         [Path(audit.path) for audit in audits],
+        examples=Path(examples.path),
+        archive=kept,
+        run=run,
     )
-    record(decided, Path(examples.path), location(archive) if archive else None)
+    record(decided, Path(examples.path), kept)
     for made, found in (
         (winner, models),
         (winners_evaluation, evaluations),

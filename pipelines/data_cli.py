@@ -144,5 +144,13 @@ def lineage(
             ("decided", found["decided"]),
             ("because", found["reason"]),
             ("recall", ", ".join(recalls)),
+            ("test split", _decided_before(found["decided_before"])),
         ]
     )
+
+
+def _decided_before(count: int | None) -> str:
+    if count is None:
+        return "not counted: there was no archive, or an earlier release decided"
+    times = {0: "nothing", 1: "once"}.get(count, f"{count} times")
+    return f"has decided {times} before this version was chosen"

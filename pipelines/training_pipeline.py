@@ -198,8 +198,11 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     thresholds=gate,
                     champion=champion.outputs["champion"],
                     examples=ingested.outputs["examples"],
+                    run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                     archive=archive,
                 ).set_display_name("Gate on recall, trust and the champion")
+                # What the archive has counted is not in the key of the cache.
+                decided.set_caching_options(False)
 
                 reported = report_step(
                     examples=ingested.outputs["examples"],

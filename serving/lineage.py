@@ -20,7 +20,8 @@ def lineage(version: str) -> dict[str, Any]:
       `version`, `run`, `code` and `packages` (releases), `recipe`, `seed`, `precision`,
       `starting_point`, `parent` (the version that was gone on from, or None), `data` (`archive`,
       `span`, `fingerprint`, and the number of `images` it was made with), and of the gate `decided`,
-      `reason` and `checks`.
+      `reason`, `checks` and `decided_before` (how often its test split had decided before, or None; see
+      `components.decisions`).
 
     Raises:
       UserError: there is no such version, or it is of a release that kept no lineage.
@@ -49,6 +50,8 @@ def lineage(version: str) -> dict[str, Any]:
         "decided": decision["decided"],
         "reason": decision["reason"],
         "checks": row["checks"],
+        # Versions of earlier releases do not say it.
+        "decided_before": (decision.get("test_split") or {}).get("decided_before"),
     }
 
 

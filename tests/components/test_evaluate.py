@@ -1,10 +1,14 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import recall_score
+from sklearn.metrics import f1_score, recall_score
 
+from components.evaluate import evaluate
+from components.files import read_json, write_json
+from training import data, export
 from training.metrics import roc_curves
 
 
@@ -34,3 +38,25 @@ def test_roc_curves_are_finite_for_kfp(evaluation: Path) -> None:
     for x, y, thresholds in roc_curves(predictions, ("normal", "covid")).values():
         assert np.isfinite([x, y, thresholds]).all()
         assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+
+
+def test_the_figures_of_validation_are_those_of_the_exported_model_there(
+    evaluation: Path, model: Path, records: Path, tiny_cnn
+) -> None:
+    images = data.encoded_images(records, data.read_manifest(records), tiny_cnn, ["validation"])
+    asked = export.predictions(export.load(model / "saved_model"), images, tiny_cnn.classes)
+    answers = asked["truth"], asked["predicted"]
+    figures = read_json(evaluation / "metrics.json")["validation"]
+    assert figures["images"] == len(asked) > 0
+    assert np.isclose(figures["macro_f1"], f1_score(*answers, average="macro", zero_division=0))
+    recall = figures["covid_recall"]
+    assert np.isclose(recall["value"], recall_score(*answers, labels=["covid"], average="macro"))
+    assert recall["low"] < recall["high"]
+
+
+def test_a_division_without_a_validation_part_has_no_figures_of_it(
+    model: Path, records: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    write_json(copy / "model.json", {**read_json(copy / "model.json"), "division": "80/20"})
+    assert evaluate(copy, records, tmp_path / "evaluation")["validation"] is None

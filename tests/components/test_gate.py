@@ -1,12 +1,16 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import UserError
+from components.files import write_json
 from components.gate import decide, gate
+from components.locations import location
 from components.rules import AGE_PROBE, RULE_NAMES, RULES, parse
 
 
@@ -23,26 +27,84 @@ def candidate(recipe: str, macro_f1: float = 0.8, **recalls: float | None) -> di
     }
 
 
+def validated(one: dict, covid: float, macro_f1: float = 0.8) -> dict:
+    """A candidate with figures of the validation split."""
+    recall = {"value": covid, "low": covid, "high": covid}
+    return {**one, "validation": {"images": 40, "covid_recall": recall, "macro_f1": macro_f1}}
+
+
 GATE = {"covid": 0.9, "default": 0.7}
 
 
-def test_the_highest_recall_of_covid_wins() -> None:
+def behind(decision: dict) -> list[str]:
+    return [row["behind"] for row in decision["candidates"]]
+
+
+def test_of_those_that_pass_the_highest_recall_of_covid_on_validation_wins() -> None:
     decision = decide(
-        [candidate("a", covid=0.92, normal=0.99), candidate("b", covid=0.95, normal=0.71)], GATE
+        [
+            validated(candidate("a", 0.9, covid=0.99), 0.92, 0.9),
+            validated(candidate("b", 0.7, covid=0.91), 0.95, 0.7),
+            validated(candidate("refused", covid=0.5), 1.0),
+        ],
+        GATE,
     )
     assert decision["winner"] == "b"
-    assert "highest recall of covid of the 2" in decision["reason"]
+    assert "highest recall of covid of the 2 that do, on the validation split" in decision["reason"]
+    assert behind(decision) == [
+        "its recall of covid on the validation split is lower than that of b", "", "",
+    ]  # fmt: skip
+    assert decision["candidates"][0]["validation"]["covid_recall"]["value"] == 0.92
 
 
-def test_then_the_highest_macro_f1() -> None:
-    alike = [candidate("a", 0.7, covid=0.95), candidate("b", 0.9, covid=0.95)]
-    assert decide(alike, GATE)["winner"] == "b"
-    assert decide(alike[::-1], GATE)["winner"] == "b"
+def test_then_the_highest_macro_f1_on_validation() -> None:
+    alike = [
+        validated(candidate("a", 0.9, covid=0.99), 0.95, 0.7),
+        validated(candidate("b", 0.7, covid=0.91), 0.95, 0.9),
+    ]
+    for order in (alike, alike[::-1]):
+        decision = decide(order, GATE)
+        assert decision["winner"] == "b"
+        assert sorted(behind(decision)) == [
+            "",
+            "its recall of covid on the validation split is that of b, its macro F1 there is lower",
+        ]
 
 
 def test_then_the_first() -> None:
-    alike = [candidate("a", covid=0.95), candidate("b", covid=0.95)]
-    assert decide(alike, GATE)["winner"] == "a"
+    alike = [validated(candidate(name, covid=0.95), 0.9) for name in ("a", "b")]
+    decision = decide(alike, GATE)
+    assert decision["winner"] == "a"
+    assert behind(decision) == [
+        "",
+        "its recall of covid and its macro F1 on the validation split are those of a, which comes first",
+    ]
+
+
+@pytest.mark.parametrize("validation", [{}, {"validation": None}])
+def test_where_one_lacks_figures_of_validation_all_are_compared_on_the_test_split(
+    validation: dict,
+) -> None:
+    decision = decide(
+        [
+            validated(candidate("a", covid=0.92), 0.99),
+            {**candidate("b", covid=0.95), **validation},
+        ],
+        GATE,
+    )
+    assert decision["winner"] == "b"
+    assert "of the 2 that do, on the test split" in decision["reason"]
+    assert "not all of them have figures of the validation split" in decision["reason"]
+    assert "on the test split is lower" in behind(decision)[0]
+
+
+def test_figures_that_a_refused_candidate_lacks_are_not_missed() -> None:
+    passing = [
+        validated(candidate("a", covid=0.95), 0.9),
+        validated(candidate("b", covid=0.92), 0.99),
+    ]
+    decision = decide([*passing, candidate("refused", covid=0.1)], GATE)
+    assert decision["winner"] == "b"
 
 
 def test_every_class_must_reach_its_threshold() -> None:
@@ -219,3 +281,86 @@ def test_the_lower_end_of_an_interval_can_be_asked_for() -> None:
         "recall of covid may be as low as 79.0 % (the lower end of its 95 % interval), under 85.0 %"
     ]
     assert decide([unsure], parse("covid=0.9,default-low=0.75"))["winner"] == "unsure"
+
+
+def examples_of(directory: Path, **changes: str) -> Path:
+    """The output of `ingest` of four images, two of them of the test split; changes: SHA-256s by id."""
+    directory.mkdir()
+    rows = [("c", "train"), ("b", "test"), ("d", "validation"), ("a", "test")]
+    pd.DataFrame(
+        [(name, changes.get(name, f"of {name}"), split) for name, split in rows],
+        columns=["id", "sha256", "split"],
+    ).to_parquet(directory / "examples.parquet")
+    return directory
+
+
+@pytest.fixture
+def judged_one(tmp_path: Path) -> Path:
+    write_json(tmp_path / "evaluation" / "metrics.json", candidate("a", covid=0.95))
+    return tmp_path / "evaluation"
+
+
+def test_what_a_test_split_has_decided_is_counted_once_a_run(
+    judged_one: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+
+    def decided_before(run: str, examples: Path) -> int:
+        decision = gate(
+            [judged_one], GATE, tmp_path / "decision",
+            examples=examples, archive=archive, run=run,
+        )  # fmt: skip
+        assert json.loads((tmp_path / "decision").read_text()) == decision
+        return decision["test_split"]["decided_before"]
+
+    first = examples_of(tmp_path / "first")
+    assert [decided_before(run, first) for run in ("1", "2", "2", "3")] == [0, 1, 1, 2]
+    # Half-written files of a run that was killed are none.
+    (split,) = (archive / "decisions").iterdir()
+    (split / f".{'0' * 64}.json.1.tmp").write_text("{")
+    assert decided_before("4", first) == 3
+    entries = [json.loads(file.read_text()) for file in split.glob("*.json") if file.name[0] != "."]
+    assert sorted(entry["run"] for entry in entries) == ["1", "2", "3", "4"]
+    assert all(entry["recipes"] == ["a"] and entry["decided"] for entry in entries)
+    # Other images of the other splits leave the count, those of the test split begin another.
+    assert decided_before("5", examples_of(tmp_path / "trained", c="other", d="other")) == 4
+    assert decided_before("6", examples_of(tmp_path / "tested", a="other")) == 0
+
+
+def test_two_decisions_at_once_are_both_counted(judged_one: Path, tmp_path: Path) -> None:
+    examples = examples_of(tmp_path / "examples")
+
+    def decide_in(run: int) -> None:
+        gate(
+            [judged_one], GATE, tmp_path / f"decision-{run}",
+            examples=examples, archive=tmp_path / "archive", run=str(run),
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decide_in, range(8)))
+    last = gate(
+        [judged_one], GATE, tmp_path / "decision",
+        examples=examples, archive=tmp_path / "archive", run="last",
+    )  # fmt: skip
+    assert last["test_split"]["decided_before"] == 8
+
+
+def test_decisions_are_counted_in_an_object_store_too(
+    judged_one: Path, bucket: str, tmp_path: Path
+) -> None:
+    examples = examples_of(tmp_path / "examples")
+    found = [
+        gate(
+            [judged_one], GATE, tmp_path / "decision",
+            examples=examples, archive=location(f"{bucket}/decided"), run=run,
+        )["test_split"]["decided_before"]
+        for run in ("1", "2", "2", "3")
+    ]  # fmt: skip
+    assert found == [0, 1, 1, 2]
+
+
+def test_without_an_archive_nothing_is_counted(judged_one: Path, tmp_path: Path) -> None:
+    examples = examples_of(tmp_path / "examples")
+    decision = gate([judged_one], GATE, tmp_path / "decision", examples=examples, run="1")
+    assert decision["test_split"]["decided_before"] is None
+    assert len(decision["test_split"]["digest"]) == 64

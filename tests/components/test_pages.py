@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from components.files import read_json, write_json
 from components.gate import gate
 from components.report import report
 from components.rules import parse
@@ -93,6 +94,28 @@ def test_the_report_says_what_was_decided_and_why(browser: Browser, pages: dict[
     assert "would have had a relative in training" in text
     assert "says nothing about patients" in text, "phantoms are not shown as patients"
     page.close()
+
+
+def test_the_report_says_how_candidates_that_pass_were_told_apart(
+    examples: Path, validation: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    metrics = read_json(evaluation / "metrics.json")
+    candidates = [tmp_path / name for name in ("other", "twin")]
+    for candidate in candidates:
+        write_json(candidate / "metrics.json", {**metrics, "recipe": candidate.name})
+    for run in ("one", "two", "three"):
+        decided = gate(
+            candidates, {"default": 0.0}, tmp_path / "decision",
+            examples=examples, archive=tmp_path / "archive", run=run,
+        )  # fmt: skip
+    report(examples, validation, candidates, tmp_path / "decision", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    twin = decided["candidates"][1]
+    assert "are those of other, which comes first" in twin["behind"]
+    assert twin["behind"] in page
+    assert "has a higher recall" not in page
+    assert f"<br>{100 * metrics['validation']['macro_f1']:.1f}<td>" in page
+    assert "Earlier decisions on this test split: 2." in page
 
 
 def test_names_from_the_data_are_escaped(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.api import served
@@ -29,8 +30,12 @@ from components.champion import champion
 from components.choose_to_train import choose_to_train
 from components.gate import gate, record
 champion("store", "cxrflow", home, home / "champion")
-decided = gate([home], {"default": 0.5}, home / "decision.json", home / "champion")
-record(decided, home, home / "archive")
+archive = home / "archive"
+decided = gate(
+    [home], {"default": 0.5}, home / "decision.json", home / "champion",
+    examples=home, archive=archive, run="1",
+)
+record(decided, home, archive)
 choose_to_train(home, home, None, 20, if_new=False)
 """
 
@@ -86,6 +91,8 @@ def imported(code: str, home: Path) -> tuple[str, set[str]]:
 def test_nothing_is_imported_that_is_not_used(code: str, unused: set[str], tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(candidate("a", covid=0.9)))
     (tmp_path / "summary.json").write_text(json.dumps({"span": {"number": 1}}))
+    table = pd.DataFrame({"id": ["a"], "sha256": ["0"], "split": ["test"]})
+    table.to_parquet(tmp_path / "examples.parquet")
     said, names = imported(code, tmp_path)
     assert not names & unused
     if code.endswith(OF_KUBEFLOW):  # they did what they are for

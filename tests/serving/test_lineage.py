@@ -3,7 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from components.answers import CARD
 from components.errors import UserError
+from components.files import write_json
 from serving import lineage, store
 from tests.pipelines.cli import cxrflow
 
@@ -62,3 +64,41 @@ def test_a_version_that_is_not_there_is_said_with_those_that_are(models: str) ->
     error = cxrflow("lineage", "99", "--store", models, fails=True)
     assert "there is no version 99 of cxrflow" in error
     assert "there are: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11" in error
+
+
+@pytest.mark.parametrize(
+    ("test_split", "said"),
+    [
+        ({"decided_before": 4}, "has decided 4 times before this version was chosen"),
+        ({"decided_before": 1}, "has decided once before this version was chosen"),
+        ({"decided_before": 0}, "has decided nothing before this version was chosen"),
+        ({"decided_before": None}, "not counted"),
+        (None, "not counted"),
+    ],
+)
+def test_lineage_says_how_often_the_test_split_had_decided(
+    test_split: dict | None, said: str, tmp_path: Path
+) -> None:
+    card = {
+        "versions": {"cxrflow": "1", "tensorflow": "2"}, "recipe": {"name": "a"}, "seed": 0,
+        "precision": "float32", "starting_point": "from scratch", "parent": None, "span": 1,
+        "fingerprint": "ab",
+    }  # fmt: skip
+    decision = {
+        "winner": "a", "reason": "a alone passes the gate.", "decided": "2020-06-01",
+        "candidates": [{"recipe": "a", "checks": []}], "test_split": test_split,
+    }  # fmt: skip
+    pd.DataFrame({"id": ["1.png"]}).to_parquet(tmp_path / store.IMAGES)
+    for name, content in (
+        (CARD, card),
+        (store.DECISION, decision),
+        (store.LINEAGE, {"run": "1", "archive": "archive"}),
+    ):
+        write_json(tmp_path / name, content)
+    files = (CARD, store.DECISION, store.LINEAGE, store.IMAGES)
+    made = store.assemble({name: tmp_path / name for name in files}, tmp_path / "made", "cxrflow")
+    version = store.publish(made, str(tmp_path / "store"))
+    rows = dict(
+        line.split("  ", 1) for line in cxrflow("lineage", version).splitlines() if "  " in line
+    )
+    assert rows["test split"].startswith(said)
