@@ -253,8 +253,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe
 CANDIDATES = ("coronet-4class", "cnn-dubey")
 
 
-# A side in pixels and epochs for a first look. Xception takes no smaller image than 71 pixels; the rest is
-# measured: `make bench ONLY=demo`, and docs/recipes.md.
+# A side in pixels and epochs for a first look. Xception takes no smaller image than 71 pixels. That
+# of the small network is measured (`make bench ONLY=demo`); those of deep ones are chosen for time alone.
 _QUICK_SIDE = {"dubey": 64, "resnet50": 64, "vgg16": 64, "xception": 75}
 _QUICK_EPOCHS, _QUICK_EPOCHS_OF_A_DEEP_NETWORK, _QUICK_BATCH = 20, 5, 16
 
