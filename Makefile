@@ -140,6 +140,7 @@ images: setup ## build the images of the steps and the server, and an SBOM besid
 	done
 
 # On a Debian without a container engine or a registry: its own base, and buildah in a chroot.
+# At the end the intermediate layers go, which are as large as the images.
 images-test: setup ## build the images from nothing and try each of them (Debian, as root, 30 GB)
 	@which buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
 	@podman image exists localhost/debian:trixie-slim || { \
@@ -149,7 +150,8 @@ images-test: setup ## build the images from nothing and try each of them (Debian
 	$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="buildah build --layers --isolation chroot \
 		--network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet"
 	$(RUN)pytest tests/images/test_images.py
-	@buildah rmi --prune >/dev/null # intermediate layers, as large as the images
+	@buildah rmi --prune >/dev/null 2>&1 || \
+		echo "images-test: containers of a build that was interrupted keep its layers; \`buildah rm --all\` frees them"
 
 # A cluster on this machine, with Kubeflow Pipelines, KServe and drawn radiographs.
 kind-up minikube-up: setup ## make a cluster with kind (or minikube-up) and install everything on it
