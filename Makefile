@@ -11,7 +11,7 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 # TFDV's current wheels need glibc 2.39; older hosts keep TFDV 1.16 in .venv-tfdv.
 TFDV := $(shell $(PYTHON) -c "import platform; name, release = platform.libc_ver(); \
 	print('legacy' if name == 'glibc' and tuple(map(int, release.split('.'))) < (2, 39) else 'current')")
-CODE := components pipelines serving training tests bench
+CODE := core components pipelines serving training tests bench
 RUN := .venv/bin/
 # What Python's package index does not have, where the system's does.
 APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
@@ -46,10 +46,11 @@ else
 endif
 	@touch $@
 
-lint: setup ## check style, formatting and types
+lint: setup ## check style, formatting, types, and which package may import which
 	$(RUN)ruff check $(CODE)
 	$(RUN)ruff format --check $(CODE)
 	$(RUN)mypy
+	$(RUN)lint-imports
 
 format: setup ## format the code
 	$(RUN)ruff check --fix-only $(CODE)

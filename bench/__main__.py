@@ -30,14 +30,15 @@ from bench.demo import demo
 from bench.ingesting import growth, scale
 from bench.serving import serving
 from bench.startup import startup
-from components import phantoms
-from components.example_tables import SCHEMA
-from components.facts import inspect
-from components.files import write_json
-from components.ingest import ingest
-from components.labels import NORMAL
-from components.open_images import open_images
-from components.write_records import write_records
+from components.data import phantoms
+from components.data.example_tables import SCHEMA
+from components.data.facts import inspect
+from components.data.ingest import ingest
+from components.data.open_images import open_images
+from components.data.write_records import write_records
+from core.artifacts import RECORDS
+from core.files import write_json
+from core.labels import NORMAL
 from training import architectures, data, gradcam, loop
 from training.precision import dtype_policy, processor
 from training.recipes import Recipe, recipe_named
@@ -366,7 +367,7 @@ def memory(records: Path, home: Path) -> str:
         split["shards"] *= 4
         for counts in (split["labels"], *split["sources"].values()):
             counts |= {label: 4 * count for label, count in counts.items()}
-    write_json(fourfold / data.MANIFEST, manifest)
+    write_json(fourfold / RECORDS, manifest)
     once, four = (
         float(
             subprocess.check_output(

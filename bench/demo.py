@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components import phantoms, rules
-from components.audit import audit
-from components.evaluate import evaluate
-from components.find_lungs import find_lungs
-from components.gate import decide
-from components.ingest import ingest
-from components.sources import covid_chestxray, kermany
-from components.train import train
-from components.write_records import write_records
+from components.candidates.evaluate import evaluate
+from components.candidates.train import train
+from components.data import phantoms
+from components.data.ingest import ingest
+from components.data.sources import covid_chestxray, kermany
+from components.data.write_records import write_records
+from components.trust import rules
+from components.trust.audit import audit
+from components.trust.find_lungs import find_lungs
+from components.trust.gate import decide
 from training.recipes import quick_name, recipe_named
 
 SEEDS = range(5)

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from components import splits
-from components.examples import EXAMPLES
-from components.ingest import ingest
-from components.tables import read_table
+from components.data import splits
+from components.data.ingest import ingest
+from core.artifacts import EXAMPLES
+from core.tables import read_table
 
 FARTHEST = 64
 

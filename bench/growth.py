@@ -17,9 +17,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components import phantoms
-from components.rules import RULES
-from components.sources import covid_chestxray, kermany
+from components.data import phantoms
+from components.data.sources import covid_chestxray, kermany
+from components.trust.rules import RULES
 from pipelines import stopping
 from pipelines.console import live_line
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from components.examples import EXAMPLES
-from components.ingest import ingest
-from components.sources.covid_chestxray import DIRECTORY as COVID_DIRECTORY
-from components.sources.kermany import DIRECTORY as KERMANY_DIRECTORY
-from components.tables import read_table
-from components.write_records import write_records
+from components.data.ingest import ingest
+from components.data.sources.covid_chestxray import DIRECTORY as COVID_DIRECTORY
+from components.data.sources.kermany import DIRECTORY as KERMANY_DIRECTORY
+from components.data.write_records import write_records
+from core.artifacts import EXAMPLES
+from core.tables import read_table
 
 APRIL, JUNE = "2020-04-18", "2020-06-22"
 # Images of the smallest set, of which the others have 4 and 16 times as many.
@@ -99,8 +99,8 @@ def growth(home: Path, covid: Path | None, kermany: Path | None) -> str:
 SCALE = """
 import sys, time
 from pathlib import Path
-from components.ingest import ingest
-from components.write_records import write_records
+from components.data.ingest import ingest
+from components.data.write_records import write_records
 covid, kermany, output = map(Path, sys.argv[1:4])
 options = sys.argv[4:]
 sources = {"covid-chestxray": covid, "kermany": kermany}

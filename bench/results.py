@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from components.files import write_text
+from core.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 

@@ -18,12 +18,11 @@ import psutil
 import tensorflow as tf
 from PIL import Image
 
-from components import phantoms
-from components.answers import CARD
-from components.files import write_json
-from components.labels import NORMAL
+from components.data import phantoms
+from core.artifacts import CARD, DECISION
+from core.files import write_json
+from core.labels import NORMAL
 from serving import local, store
-from serving.version import DECISION
 from training import architectures, export
 from training.recipes import Recipe, recipe_named
 

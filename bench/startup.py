@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from components import spans, steps
-from components.ingest import ingest
+from components import steps
+from components.data import spans
+from components.data.ingest import ingest
 from tests.api import served
 from tests.pipelines.kubeflow_api import Api
 

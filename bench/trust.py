@@ -18,20 +18,27 @@ import tensorflow as tf
 import typer
 from sklearn.metrics import roc_auc_score
 
-from components import splits
-from components.answers import CARD, SAVED_MODEL
-from components.audit import FRAME_ALONE, LUNG_FREE, LUNGS_ALONE, PROBE, PROBE_SHARE, WHOLE, audit
-from components.divisions import TEST
-from components.examples import EXAMPLES, SUMMARY
-from components.files import read_json, write_json, write_text
-from components.find_lungs import find_lungs
-from components.images import for_tensorflow, to_png
-from components.ingest import ingest
-from components.labels import LABELS
-from components.sources import covid_chestxray, listed
-from components.tables import read_table
-from components.train import train
-from components.write_records import write_records
+from components.candidates.train import train
+from components.data import splits
+from components.data.ingest import ingest
+from components.data.sources import covid_chestxray, listed
+from components.data.write_records import write_records
+from components.trust.audit import (
+    FRAME_ALONE,
+    LUNG_FREE,
+    LUNGS_ALONE,
+    PROBE,
+    PROBE_SHARE,
+    WHOLE,
+    audit,
+)
+from components.trust.find_lungs import find_lungs
+from core.artifacts import CARD, EXAMPLES, RECORDS, SAVED_MODEL, SUMMARY
+from core.divisions import TEST
+from core.files import read_json, write_json, write_text
+from core.images import for_tensorflow, to_png
+from core.labels import LABELS
+from core.tables import read_table
 from training import data, export, metrics
 from training.recipes import RECIPES, recipe_named
 
@@ -115,7 +122,7 @@ def main(
     for images in (RANDOM, TWO, ORIGINS, THREE):
         home = output / images.replace(" ", "-")
         examples, records = made[images] = home / "examples", home / "records"
-        if not (records / data.MANIFEST).is_file():
+        if not (records / RECORDS).is_file():
             ingest(
                 covid, kermany, examples,
                 split_by=SPLIT_BY.get(images, splits.PATIENT),

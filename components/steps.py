@@ -31,14 +31,14 @@ def check_for_new_data_step(
     sources: list[str],
 ) -> str:
     """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
-    from components.answers import NEW
+    from core.artifacts import NEW
 
     if not if_new:
         return NEW
 
-    from components.check_for_new_data import check_for_new_data
-    from components.locations import location
-    from components.sources.listed import parse
+    from components.data.check_for_new_data import check_for_new_data
+    from components.data.sources.listed import parse
+    from core.locations import location
 
     return check_for_new_data(
         location(covid_directory),
@@ -66,9 +66,9 @@ def ingest_step(
     """Reads the datasets, checks every image and splits by patient. See `ingest`."""
     from pathlib import Path
 
-    from components.ingest import ingest
-    from components.locations import location
-    from components.sources.listed import parse
+    from components.data.ingest import ingest
+    from components.data.sources.listed import parse
+    from core.locations import location
     from training.recipes import recipe_named
 
     summary = ingest(
@@ -99,8 +99,9 @@ def validate_step(
     import shutil
     from pathlib import Path
 
-    from components.locations import local_copy, location
-    from components.validate import PAGE, validate
+    from components.data.validate import validate
+    from core.artifacts import VALIDATION_PAGE
+    from core.locations import local_copy, location
 
     try:
         validate(
@@ -110,8 +111,8 @@ def validate_step(
             served=location(served) if served else None,
         )
     finally:
-        if Path(validation.path, PAGE).is_file():
-            shutil.copyfile(Path(validation.path, PAGE), page.path)
+        if Path(validation.path, VALIDATION_PAGE).is_file():
+            shutil.copyfile(Path(validation.path, VALIDATION_PAGE), page.path)
 
 
 @data_step
@@ -126,8 +127,8 @@ def choose_to_train_step(
     """Decides whether enough is new for a training. See `choose_to_train`."""
     from pathlib import Path
 
-    from components.choose_to_train import choose_to_train
-    from components.locations import location
+    from components.data.choose_to_train import choose_to_train
+    from core.locations import location
 
     choice, why = choose_to_train(
         Path(examples.path),
@@ -153,10 +154,10 @@ def write_records_step(
     """Packs each split's images into TFRecord shards. See `write_records`."""
     from pathlib import Path
 
-    from components.locations import location
-    from components.sources import covid_chestxray, kermany
-    from components.sources.listed import parse
-    from components.write_records import write_records
+    from components.data.sources import covid_chestxray, kermany
+    from components.data.sources.listed import parse
+    from components.data.write_records import write_records
+    from core.locations import location
 
     manifest = write_records(
         Path(examples.path),
@@ -188,8 +189,9 @@ def find_lungs_step(
     import shutil
     from pathlib import Path
 
-    from components.find_lungs import PAGE, find_lungs
-    from components.locations import location
+    from components.trust.find_lungs import find_lungs
+    from core.artifacts import LUNGS_PAGE
+    from core.locations import location
 
     card = find_lungs(
         location(covid_directory),
@@ -199,7 +201,7 @@ def find_lungs_step(
         seed=seed,
         kept=Path(checkpoints) if checkpoints else None,
     )
-    shutil.copyfile(Path(lungs.path, PAGE), page.path)
+    shutil.copyfile(Path(lungs.path, LUNGS_PAGE), page.path)
     lungs.metadata.update({key: card[key] for key in ("dice", "trained_on", "tested_on")})
 
 
@@ -215,11 +217,11 @@ def champion_step(
     """Asks the version that is served about the test split. See `champion`."""
     from pathlib import Path
 
-    from components.champion import champion as ask
+    from components.candidates.champion import champion as ask
 
     service = None
     if namespace:
-        from serving.inference_service import InferenceService
+        from serving.cluster.inference_service import InferenceService
 
         service = InferenceService(namespace, name)
     ask(
@@ -250,7 +252,7 @@ def train_step(
     """Trains a recipe on every GPU there is, with a `job` on several machines. See `train_trial`."""
     from pathlib import Path
 
-    from components.trial import train_trial
+    from components.candidates.trial import train_trial
 
     card = train_trial(
         trial,
@@ -286,11 +288,12 @@ def evaluate_step(
     import shutil
     from pathlib import Path
 
-    from components.evaluate import PAGE, evaluate, show
+    from components.candidates.evaluate import evaluate, show
+    from core.artifacts import EVALUATION_PAGE
 
     evaluation.metadata["recipe"] = model.metadata["recipe"]
     evaluate(Path(model.path), Path(records.path), Path(evaluation.path))
-    shutil.copyfile(Path(evaluation.path, PAGE), page.path)
+    shutil.copyfile(Path(evaluation.path, EVALUATION_PAGE), page.path)
     show(Path(evaluation.path), metrics, classification)
 
 
@@ -310,10 +313,10 @@ def audit_step(
     import shutil
     from pathlib import Path
 
-    from components.answers import AUDIT_PAGE
-    from components.audit import audit as measure
-    from components.rules import parse
-    from components.sources import listed
+    from components.data.sources import listed
+    from components.trust.audit import audit as measure
+    from components.trust.rules import parse
+    from core.artifacts import AUDIT_PAGE
 
     measure(
         Path(model.path),
@@ -347,10 +350,10 @@ def gate_step(
     """Lets a candidate pass only if the recall of every class does, and its audit. See `decide`."""
     from pathlib import Path
 
-    from components.answers import DEPLOY, KEEP
-    from components.gate import gate, record
-    from components.locations import location
-    from components.rules import parse
+    from components.trust.gate import gate, record
+    from components.trust.rules import parse
+    from core.artifacts import DEPLOY, KEEP
+    from core.locations import location
 
     kept = location(archive) if archive else None
     decided = gate(
@@ -387,7 +390,7 @@ def report_step(
     """Puts the whole run on one page. See `report`."""
     from pathlib import Path
 
-    from components.report import report
+    from components.release.report import report
 
     report(
         Path(examples.path),
@@ -417,12 +420,12 @@ def deploy_step(
     """Publishes the winner into the model store and has it served. See `deploy`."""
     from pathlib import Path
 
-    from components.deploy import deploy
-    from serving.policy import Policy, parse_steps
+    from components.release.deploy import deploy
+    from serving.cluster.policy import Policy, parse_steps
 
     service = None
     if namespace:
-        from serving.inference_service import InferenceService
+        from serving.cluster.inference_service import InferenceService
 
         service = InferenceService(namespace, name)
     return deploy(
@@ -453,7 +456,8 @@ def reproduce_step(
     import shutil
     from pathlib import Path
 
-    from components.reproduce import PAGE, reproduce
+    from components.candidates.reproduce import reproduce
+    from core.artifacts import REPRODUCTION_PAGE
 
     reproduce(
         Path(examples.path),
@@ -461,7 +465,7 @@ def reproduce_step(
         [Path(evaluation.path) for evaluation in evaluations],
         Path(reproduction.path),
     )
-    shutil.copyfile(Path(reproduction.path, PAGE), page.path)
+    shutil.copyfile(Path(reproduction.path, REPRODUCTION_PAGE), page.path)
 
 
 @data_step
@@ -474,7 +478,7 @@ def choose_step(
     """Chooses images that a recipe will not be tested on. See `choose`."""
     from pathlib import Path
 
-    from components.choose import choose
+    from components.candidates.choose import choose
     from training.recipes import recipe_named
 
     choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)
@@ -495,7 +499,7 @@ def pretrain_step(
     """Trains a base on chest X-rays. See `pretrain`."""
     from pathlib import Path
 
-    from components.pretrain import pretrain
+    from components.candidates.pretrain import pretrain
     from training.recipes import recipe_named, with_epochs
 
     told = pretrain(

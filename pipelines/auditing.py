@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.answers import CARD
-from components.audit import audit as measure
-from components.files import alone, read_json
-from components.find_lungs import find_lungs
-from components.ingest import ingest
-from components.locations import location
-from components.rules import parse
-from components.sources import covid_chestxray, kermany, listed
-from components.write_records import write_records
+from components.data.ingest import ingest
+from components.data.sources import covid_chestxray, kermany, listed
+from components.data.write_records import write_records
+from components.trust.audit import audit as measure
+from components.trust.find_lungs import find_lungs
+from components.trust.rules import parse
+from core.artifacts import CARD
+from core.files import alone, read_json
+from core.locations import location
 from serving import store
 
 LUNGS = "lungs"
@@ -33,7 +33,7 @@ def audit(
     Args:
       model: its directory or URL.
       sources: `covid` and `kermany`, directories or places.
-      further: sources that it was trained on besides; see `components.sources.listed`.
+      further: sources that it was trained on besides; see `components.data.sources.listed`.
       external: likewise, that it was not.
       output: gets a directory for each step.
       gate: see `rules.parse`.

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components import rules, spans
-from components.errors import UserError
-from components.locations import is_remote, location, names, reaching
-from components.settings import DEFAULT
-from components.sources import covid_chestxray, kermany, listed
+from components.data import spans
+from components.data.sources import covid_chestxray, kermany, listed
+from components.trust import rules
+from core.artifacts import VERSION
+from core.errors import UserError
+from core.locations import is_remote, location, names, reaching
+from core.settings import DEFAULT
 from serving import NAME, store
 from training import start_weights
 from training.recipes import Recipe, recipe_named, with_epochs
@@ -98,8 +100,8 @@ def _require_model(model: str) -> None:
         store.version_in(Path(model))
         return
     with reaching(model):
-        if not (location(model) / store.MANIFEST).is_file():
-            raise UserError(f"{model} holds no published model: it has no {store.MANIFEST}")
+        if not (location(model) / VERSION).is_file():
+            raise UserError(f"{model} holds no published model: it has no {VERSION}")
 
 
 def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> None:

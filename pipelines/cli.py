@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from components.errors import UserError
-from components.locations import absolute, is_remote
+from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING
+from core.errors import UserError
+from core.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
 from pipelines.refusals import next_steps, refusals
@@ -315,8 +316,8 @@ def reproduce(
     """Run a paper's protocol and show our figures beside the published ones."""
     import shutil
 
-    from components.divisions import folds_of
-    from components.files import write_aside
+    from core.divisions import folds_of
+    from core.files import write_aside
     from pipelines import checks, local
     from training.recipes import RECIPES, recipe_named, with_epochs
 
@@ -401,11 +402,10 @@ def pretrain(
     """
     import shutil
 
-    from components.divisions import folds_of
-    from components.files import write_aside
+    from core.divisions import folds_of
+    from core.files import write_aside
     from pipelines import checks, local
     from training.recipes import recipe_named, with_epochs
-    from training.start_weights import PRETRAINING
 
     chosen = with_epochs(recipe_named(recipe), epochs)
     if not chosen.pretrained:
@@ -489,7 +489,7 @@ def audit(
         verdict = f"[{colour}]{row['verdict']:<10}[/]"
         console.print(f"{verdict} {value:>6}  {escape(row['what'])}", highlight=False)
     console.print()
-    print_rows([("report", str(output.resolve() / "audit" / "audit" / "audit.html"))])
+    print_rows([("report", str(output.resolve() / "audit" / "audit" / AUDIT_PAGE))])
 
 
 @app.command()
@@ -515,7 +515,6 @@ def lungs(
     )
     home = output.resolve() / "audit"
     with quiet(), live_line():
-        from components.find_lungs import PAGE
         from pipelines.auditing import LUNGS, learn_lungs
 
         found = learn_lungs(
@@ -529,7 +528,7 @@ def lungs(
         f"{found['dice']:.3f} on {found['tested_on']} masks held out, {found['worst']:.3f} at worst"
     )
     console.print()
-    print_rows([("Dice", dice), ("report", str(home / LUNGS / PAGE))])
+    print_rows([("Dice", dice), ("report", str(home / LUNGS / LUNGS_PAGE))])
 
 
 @app.command()
@@ -632,8 +631,8 @@ def sample_data(
     seed: Seed = 0,
 ) -> None:
     """Draw phantom radiographs in both datasets' layouts, with their quirks, for a first run."""
-    from components import phantoms
-    from components.sources import covid_chestxray, kermany
+    from components.data import phantoms
+    from components.data.sources import covid_chestxray, kermany
 
     with live_line():
         phantoms.write(directory, patients, seed)
@@ -674,7 +673,7 @@ def _checkpoints(archive: str, home: Path) -> str:
 
 def _specs(texts: list[str] | None) -> list[str]:
     """Returns sources as every step sees them, once it is sure that they can be read."""
-    from components.sources import listed
+    from components.data.sources import listed
 
     listed.parse(texts or [])
     return [listed.absolute_spec(text) for text in texts or []]

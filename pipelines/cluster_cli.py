@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from components.errors import UserError
+from core.errors import UserError
 from pipelines.console import console, parts_of, print_rows, quiet
 
 if TYPE_CHECKING:
     from pipelines.kubeflow import Kubeflow
     from pipelines.targets import Target
-    from serving.inference_service import InferenceService
+    from serving.cluster.inference_service import InferenceService
 
 app = typer.Typer()
 
@@ -242,12 +242,13 @@ def deploy(
     canary_minutes: Annotated[float, typer.Option(min=0, help="At each share.")] = 5,
 ) -> None:
     """Check a version on this machine, publish it to an object store, and roll it out on KServe."""
-    from components.answers import CARD
-    from components.files import read_json
-    from serving import known_answers, local, rollout
+    from core.artifacts import CARD, DECISION
+    from core.files import read_json
+    from serving import local
     from serving import store as stores
-    from serving.inference_service import InferenceService
-    from serving.policy import Policy, parse_steps
+    from serving.cluster import known_answers, rollout
+    from serving.cluster.inference_service import InferenceService
+    from serving.cluster.policy import Policy, parse_steps
 
     found = stores.version_in(version)
     stores.verified(found)
@@ -263,7 +264,7 @@ def deploy(
     console.print(local.check(found))
     uri = stores.publish(found, store)
     console.print(f"published as {uri}")
-    decision = read_json(found / stores.DECISION)
+    decision = read_json(found / DECISION)
     release = rollout.Release(
         version=stores.number_of(uri),
         uri=uri,
@@ -277,7 +278,7 @@ def deploy(
 @app.command()
 def promote(namespace: Namespace = "cxrflow", name: Name = "cxrflow") -> None:
     """Give the canary all of the traffic now."""
-    from serving import rollout
+    from serving.cluster import rollout
 
     release = rollout.promote(_service(namespace, name))
     console.print(f"version {release.version} is promoted")
@@ -295,8 +296,8 @@ def rollback(
     name: Name = "cxrflow",
 ) -> None:
     """Go back to an earlier version, or take the canary back."""
-    from serving import rollout
-    from serving.policy import Policy
+    from serving.cluster import rollout
+    from serving.cluster.policy import Policy
 
     service = _service(namespace, name)
     if version is None:
@@ -346,9 +347,9 @@ def _arguments(
 ) -> dict[str, Any]:
     """Returns the pipeline's parameters that were given, checked as far as can be from here."""
     with quiet():
-        from components import rules
-        from components.sources import listed
-        from serving.policy import parse_steps
+        from components.data.sources import listed
+        from components.trust import rules
+        from serving.cluster.policy import parse_steps
         from training.recipes import CANDIDATES, recipe_named, with_epochs
 
     names = parts_of(recipes) if recipes else list(CANDIDATES)
@@ -385,6 +386,6 @@ def _kubeflow(host: str | None, token: str | None) -> "Kubeflow":
 
 
 def _service(namespace: str, name: str) -> "InferenceService":
-    from serving.inference_service import InferenceService
+    from serving.cluster.inference_service import InferenceService
 
     return InferenceService(namespace, name)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from components.progress import shown_live
+from core.progress import shown_live
 
 # Bound to the real output, because `run` lends sys.stdout to the pipeline.
 console = Console(file=sys.stdout, soft_wrap=True)

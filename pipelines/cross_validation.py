@@ -4,7 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components.sources import covid_chestxray, kermany
+from components.data.sources import covid_chestxray, kermany
 from components.steps import (
     evaluate_step,
     ingest_step,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from components.errors import UserError
-from components.locations import absolute, location
+from core.errors import UserError
+from core.locations import absolute, location
 from pipelines.console import console, live_line, print_rows
 
 app = typer.Typer()
@@ -29,8 +29,8 @@ def diff(
     archive: Archive = str(OUTPUT / "archive"), schema: SchemaFile = Path("schema.pbtxt")
 ) -> None:
     """Show the values and columns of the last span that the schema does not know."""
-    from components import span_tables, spans
-    from components.validation.kept_schema import listed_features, unknown
+    from components.data import span_tables, spans
+    from components.data.validation.kept_schema import listed_features, unknown
 
     place = location(absolute(archive))
     last = spans.newest(place)
@@ -61,8 +61,8 @@ def accept(
     schema: SchemaFile = Path("schema.pbtxt"),
 ) -> None:
     """Let a feature have more values; give the file to `cxrflow run --schema`."""
-    from components.files import write_text
-    from components.validation.kept_schema import accepting
+    from components.data.validation.kept_schema import accepting
+    from core.files import write_text
 
     write_text(schema, accepting(_schema_text(schema), feature, values))
     console.print(f"{schema}: {feature} may be {', '.join(values)}")
@@ -80,7 +80,7 @@ def fetch(
     Kermany's images are under CC BY 4.0. Of the covid-chestxray-dataset each image has a licence of its
     own, which its metadata names; some allow no commercial use.
     """
-    from components.sources import fetch as fetching
+    from components.data.sources import fetch as fetching
 
     with live_line():
         covid = fetching.fetch_covid(directory, covid_commit or fetching.COVID_COMMIT)
@@ -90,7 +90,7 @@ def fetch(
 
 def _schema_text(schema: Path) -> str:
     """Returns the site's own schema, or where there is none yet that of the package."""
-    from components.validation import SCHEMA
+    from components.data.validation import SCHEMA
 
     return (schema if schema.exists() else SCHEMA).read_text(encoding="utf-8")
 

@@ -20,9 +20,9 @@ import urllib3
 from google.protobuf import json_format
 from kfp import Client, compiler
 
-from components.errors import UserError
-from components.files import write_aside
-from components.kubernetes_api import TRANSIENT
+from core.errors import UserError
+from core.files import write_aside
+from core.kubernetes_api import TRANSIENT
 from pipelines.targets import SERVICE_ACCOUNT, Target
 from pipelines.training_pipeline import training_pipeline
 

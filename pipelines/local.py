@@ -15,13 +15,13 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from components.errors import UserError
-from components.files import read_json, write_aside
-from components.progress import LIVE, LIVE_PREFIX, PREFIX
+from core.artifacts import AUDIT, LUNGS_PAGE, METRICS, REPORT, VALIDATION_PAGE
+from core.errors import UserError
+from core.files import read_json, write_aside
+from core.progress import LIVE, LIVE_PREFIX, PREFIX
 from pipelines import stopping
 from pipelines.console import fitted
 
-REPORT = "report.html"
 CONTINUES = "the same command continues from what was done"
 
 # What kfp.local says, without its colours.
@@ -191,7 +191,7 @@ def _new_directory(runs: Path) -> Path:
 
 
 def decision(directory: Path) -> dict[str, Any] | None:
-    """Returns what the main job's gate decided (see `components.gate.decide`); None where it was not asked.
+    """Returns what the main job's gate decided (see `components.trust.gate.decide`); None where it was not asked.
 
     Args:
       directory: of the run.
@@ -213,13 +213,13 @@ def collect_pages(directory: Path, target: Path) -> list[Path]:
     """
     pages = dict(zip([REPORT], directory.glob("**/report-step/page"), strict=False))
     for page in sorted(directory.glob("**/evaluate-step/page")):
-        recipe = read_json(page.parent / "evaluation" / "metrics.json")["recipe"]
+        recipe = read_json(page.parent / "evaluation" / METRICS)["recipe"]
         pages[f"evaluation-{recipe}.html"] = page
     for page in sorted(directory.glob("**/audit-step/page")):
-        recipe = read_json(page.parent / "audit" / "audit.json")["recipe"]
+        recipe = read_json(page.parent / "audit" / AUDIT)["recipe"]
         pages[f"audit-{recipe}.html"] = page
-    pages |= zip(["lungs.html"], directory.glob("**/find-lungs-step/page"), strict=False)
-    pages |= zip(["validation.html"], directory.glob("**/validate-step/page"), strict=False)
+    pages |= zip([LUNGS_PAGE], directory.glob("**/find-lungs-step/page"), strict=False)
+    pages |= zip([VALIDATION_PAGE], directory.glob("**/validate-step/page"), strict=False)
     if not pages:
         return []
     with write_aside(target) as aside:

@@ -10,7 +10,7 @@ NAME = "cxrflow-pretraining"
 
 
 def pretraining_pipeline() -> Any:
-    """Returns the pipeline; see `components.pretrain`."""
+    """Returns the pipeline; see `components.candidates.pretrain`."""
 
     @dsl.pipeline(  # type: ignore[untyped-decorator]
         name=NAME,

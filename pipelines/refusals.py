@@ -12,7 +12,7 @@ def refusals(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns each candidate that was refused, with what refused it in one line.
 
     Args:
-      decision: see `components.gate.decide`.
+      decision: see `components.trust.gate.decide`.
     """
     return [
         (row["recipe"], "; ".join(_broken(row)))
@@ -38,7 +38,7 @@ def next_steps(decision: Mapping[str, Any], gate: str) -> list[tuple[str, str]]:
     """Returns what can be tried after a run that refused every candidate, each with the option to type.
 
     Args:
-      decision: see `components.gate.decide`.
+      decision: see `components.trust.gate.decide`.
       gate: as it was typed.
     """
     nearest = min(decision["candidates"], key=lambda row: len(row["reasons"]))

@@ -38,7 +38,7 @@ class Target:
       data: the directory with both datasets and all that outlives a run.
       resources: of steps, by what they do; see `place`.
       gpus: of a training step, which shares its batches out to all of them.
-      nodes: that train one candidate together, each with so many GPUs; see `components.train_job`.
+      nodes: that train one candidate together, each with so many GPUs; see `components.candidates.train_job`.
       accelerator: the GPU's kind, a label of its nodes.
       registry: what stands before the images' names.
       object_store: the endpoint of an S3 whose credentials are in the secret of Kubeflow Pipelines;
@@ -157,7 +157,7 @@ def _place(target: Target, task: Any, kind: str) -> None:
 def job_template(target: Target) -> dict[str, Any]:
     """Returns what TrainJobs are made from; nothing where a candidate is trained on one node.
 
-    See `components.train_job`.
+    See `components.candidates.train_job`.
     """
     if target.nodes < 2:
         return {}

@@ -4,9 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components.answers import DEPLOY, NEW, TRAIN
-from components.rules import GATE
-from components.sources import covid_chestxray, kermany
+from components.data.sources import covid_chestxray, kermany
 from components.steps import (
     audit_step,
     champion_step,
@@ -22,6 +20,8 @@ from components.steps import (
     validate_step,
     write_records_step,
 )
+from components.trust.rules import GATE
+from core.artifacts import DEPLOY, NEW, TRAIN
 from pipelines.targets import LOCAL, Target, job_template, place
 from serving import NAME as MODEL_NAME
 from training.recipes import CANDIDATES

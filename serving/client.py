@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from components.errors import UserError
+from core.errors import UserError
 from serving import NAME
 
 _SECONDS = 60

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.locations import create
+from core.locations import create
 from serving import metrics
 
 logger = logging.getLogger("cxrflow.serving")

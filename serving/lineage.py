@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from components.answers import CARD
-from components.errors import UserError
-from components.files import read_json
-from components.locations import is_remote, location, reaching
-from components.tables import read_table
-from serving.store import DECISION, IMAGES, LINEAGE, MANIFEST, fetched, number_of
+from core.artifacts import CARD, DECISION, LINEAGE, MADE_WITH, VERSION
+from core.errors import UserError
+from core.files import read_json
+from core.locations import is_remote, location, reaching
+from core.tables import read_table
+from serving.store import fetched, number_of
 
 
 def lineage(version: str) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def lineage(version: str) -> dict[str, Any]:
       `starting_point`, `parent` (the version that was gone on from, or None), `data` (`archive`,
       `span`, `fingerprint`, and the number of `images` it was made with), and of the gate `decided`,
       `reason`, `checks` and `decided_before` (how often its test split had decided before, or None; see
-      `components.decisions`).
+      `components.trust.decisions`).
 
     Raises:
       UserError: there is no such version, or it is of a release that kept no lineage.
@@ -45,7 +45,7 @@ def lineage(version: str) -> dict[str, Any]:
             "archive": kept["archive"],
             "span": card["span"],
             "fingerprint": card["fingerprint"],
-            "images": len(read_table(there / IMAGES)),
+            "images": len(read_table(there / MADE_WITH)),
         },
         "decided": decision["decided"],
         "reason": decision["reason"],
@@ -76,7 +76,7 @@ def versions(store: str, name: str) -> list[str]:
         if not home.is_dir():
             raise UserError(f"{home} holds no published model; name a model store with --store")
         numbers = sorted(int(entry.name) for entry in home.iterdir() if entry.name.isdigit())
-        whole = [number for number in numbers if (home / str(number) / MANIFEST).is_file()]
+        whole = [number for number in numbers if (home / str(number) / VERSION).is_file()]
     return [f"{home}/{number}" if is_remote(home) else str(home / str(number)) for number in whole]
 
 
@@ -92,7 +92,7 @@ def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
     """
     rows = []
     for version in versions(store, name):
-        file = location(version) / IMAGES
+        file = location(version) / MADE_WITH
         with reaching(file):
             table = read_table(file.read_bytes())
         # A whole name: 1.png is not 11.png.

@@ -18,10 +18,11 @@ import httpx
 import psutil
 import tenacity
 
-from components.errors import UserError
-from components.files import read_json, write_json
-from serving import GRPC_PORT, NAME, PORT, known_answers, ports
-from serving.known_answers import Unfit
+from core.errors import UserError
+from core.files import read_json, write_json
+from serving import GRPC_PORT, NAME, PORT, ports
+from serving.cluster import known_answers
+from serving.cluster.known_answers import Unfit
 
 _SECONDS_TO_START = 180
 _SECONDS_TO_STOP = 30
@@ -84,7 +85,7 @@ def serve(version: Path, home: Path) -> Server:
 
 
 def check(version: Path) -> str:
-    """Has a version served by a process of its own, and asks it what is known (`serving.known_answers`).
+    """Has a version served by a process of its own, and asks it what is known (`serving.cluster.known_answers`).
 
     Args:
       version: of the model store, or not published yet.

@@ -19,15 +19,15 @@ from grpc_interceptor.exceptions import GrpcException
 from kserve import InferRequest, InferResponse, Model
 from PIL import Image
 
-from components.errors import UserError
-from components.images import BadImage, statistics, to_png
-from components.pages import heat_maps
+from core.errors import UserError
+from core.images import BadImage, statistics, to_png
 from serving import metrics, protocol, radiograph, store
 from serving.dataplane import NoSuchVersion
 from serving.feature_log import FeatureLog
 from serving.limits import Limits
 from serving.protocol import Answer
 from serving.version import Explanation, Version, may_pass
+from training import heat_maps
 
 logger = logging.getLogger("cxrflow.serving")
 

@@ -4,7 +4,7 @@ import errno
 import ipaddress
 import socket
 
-from components.errors import UserError
+from core.errors import UserError
 
 LOOPBACK = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from components.images import FORMATS, BadImage, grey, is_plain, opened, to_png
+from core.images import FORMATS, BadImage, grey, is_plain, opened, to_png
 from serving import dicom
 
 # Beyond 99 in 100 frontal radiographs of both datasets, which a test counts.
@@ -26,7 +26,7 @@ class Radiograph:
     Attributes:
       content: the bytes of an upright JPEG or PNG.
       doubts: sentences; none where it looks like a frontal chest radiograph.
-      width, height, mode: as `components.facts.Facts` has them.
+      width, height, mode: as `components.data.facts.Facts` has them.
     """
 
     content: bytes
@@ -47,7 +47,7 @@ def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
       max_pixels: that it may have.
 
     Raises:
-      BadImage: `kind` is `not base64`, or as `components.images.opened` and `serving.dicom.to_png`
+      BadImage: `kind` is `not base64`, or as `core.images.opened` and `serving.dicom.to_png`
         have it.
     """
     if isinstance(encoded, str):
@@ -107,7 +107,7 @@ def shown(content: bytes) -> Image.Image:
     """Returns the picture in grey, upright, its longer side at most 512 pixels.
 
     Raises:
-      BadImage: see `components.images.opened`.
+      BadImage: see `core.images.opened`.
     """
     with opened(content) as image:
         if image.format == "JPEG":

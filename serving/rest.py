@@ -22,8 +22,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from components.answers import AUDIT_PAGE
-from components.model_card import HTML
+from core.artifacts import AUDIT_PAGE, MODEL_CARD_PAGE
 from serving.dataplane import DataPlane
 from serving.model import Busy, ChestXrayModel
 from serving.protocol import JSON_LENGTH, V1Request, V2Request, images_of_v1, v2_request
@@ -125,7 +124,7 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
 
     @app.get("/model/card", include_in_schema=False)
     async def card() -> Response:
-        return _document(model.document(HTML))
+        return _document(model.document(MODEL_CARD_PAGE))
 
     @app.get("/model/audit", include_in_schema=False)
     async def audit() -> Response:

@@ -24,8 +24,8 @@ from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 
-from components.errors import UserError
-from components.locations import location
+from core.errors import UserError
+from core.locations import location
 from serving import GRPC_PORT, NAME, PORT, ports
 from serving.dataplane import DataPlane
 from serving.feature_log import FeatureLog

@@ -15,15 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.files import alone, read_json, sha256_of, write_aside, write_json
-from components.locations import is_remote, local_copy, location, names, reaching
+from core.artifacts import VERSION
+from core.errors import UserError
+from core.files import alone, read_json, sha256_of, write_aside, write_json
+from core.locations import is_remote, local_copy, location, names, reaching
 
 LATEST = "latest"
-MANIFEST = "manifest.json"
 # In a version: why it was let pass, the run and the data that led to it, and the images it was made with
 # (`id`, `sha256`, `part`).
-DECISION, LINEAGE, IMAGES = "decision.json", "lineage.json", "images.parquet"
 
 
 def assemble(files: Mapping[str, Path], directory: Path, name: str, identity: str = "") -> Path:
@@ -51,7 +50,7 @@ def assemble(files: Mapping[str, Path], directory: Path, name: str, identity: st
         if file.is_file()
     }
     manifest = {"model": name, "version": "", "identity": identity, "files": checksums}
-    write_json(directory / MANIFEST, manifest)
+    write_json(directory / VERSION, manifest)
     return directory
 
 
@@ -72,7 +71,7 @@ def publish(candidate: Path, store: str) -> str:
     Raises:
       UserError: the object store is not there, or does not let in.
     """
-    manifest = read_json(candidate / MANIFEST)
+    manifest = read_json(candidate / VERSION)
     if "://" in store:
         return _publish_to_objects(candidate, manifest, f"{store.rstrip('/')}/{manifest['model']}")
     return str(_publish_to_directory(candidate, manifest, Path(store, manifest["model"])))
@@ -101,7 +100,7 @@ def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path)
             shutil.copytree(candidate, incoming)
             for number in itertools.count(_newest(home) + 1):
                 version = home / str(number)
-                write_json(incoming / MANIFEST, {**manifest, "version": version.name})
+                write_json(incoming / VERSION, {**manifest, "version": version.name})
                 try:
                     # Fails where there is one.
                     incoming.rename(version)
@@ -133,7 +132,7 @@ def _newest(home: Path) -> int:
 
 def _manifest(version: Path) -> dict[str, Any]:
     try:
-        return dict(read_json(version / MANIFEST))
+        return dict(read_json(version / VERSION))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -153,13 +152,13 @@ def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> 
         objects.invalidate_cache()
         numbers = sorted(
             (
-                int(number_of(path.removesuffix(f"/{MANIFEST}")))
-                for path in objects.glob(f"{home}/*/{MANIFEST}")
+                int(number_of(path.removesuffix(f"/{VERSION}")))
+                for path in objects.glob(f"{home}/*/{VERSION}")
             ),
             reverse=True,
         )
         for number in numbers:
-            theirs = json.loads(objects.cat_file(f"{home}/{number}/{MANIFEST}"))
+            theirs = json.loads(objects.cat_file(f"{home}/{number}/{VERSION}"))
             if _same(manifest, theirs, is_newest=number == numbers[0]):
                 return f"{url}/{number}"
         claimed = [number_of(path) for path in objects.glob(f"{home}/claims/*")]
@@ -173,7 +172,7 @@ def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> 
         for name in manifest["files"]:
             objects.put_file(str(candidate / name), f"{home}/{number}/{name}")
         last = json.dumps({**manifest, "version": str(number)}, indent=2, sort_keys=True)
-        objects.pipe_file(f"{home}/{number}/{MANIFEST}", last.encode())
+        objects.pipe_file(f"{home}/{number}/{VERSION}", last.encode())
     return f"{url}/{number}"
 
 
@@ -184,10 +183,10 @@ def version_in(directory: Path) -> Path:
       UserError: `directory` is neither.
     """
     for candidate in (directory, directory / LATEST):
-        if (candidate / MANIFEST).is_file():
+        if (candidate / VERSION).is_file():
             return candidate.resolve()
     raise UserError(
-        f"{directory} holds no published model: looked for {MANIFEST} in it and in {LATEST}/. Name a "
+        f"{directory} holds no published model: looked for {VERSION} in it and in {LATEST}/. Name a "
         "version of the model store, as `cxrflow run` prints it, or the directory of all versions."
     )
 
@@ -201,10 +200,10 @@ def newest(store: str, name: str) -> str | None:
     home = location(store) / name
     if not is_remote(home):
         latest = home / LATEST
-        return str(latest.resolve()) if (latest / MANIFEST).is_file() else None
+        return str(latest.resolve()) if (latest / VERSION).is_file() else None
     with reaching(home):
         numbers = sorted((int(one) for one in names(home) if one.isdigit()), reverse=True)
-        whole = (one for one in numbers if (home / str(one) / MANIFEST).is_file())
+        whole = (one for one in numbers if (home / str(one) / VERSION).is_file())
         number = next(whole, None)
     return f"{home}/{number}" if number else None
 
@@ -218,7 +217,7 @@ def fetched(version: str) -> Path:
     if not is_remote(version):
         return version_in(Path(version))
     there = location(version)
-    manifest = local_copy(there / MANIFEST)
+    manifest = local_copy(there / VERSION)
     key = hashlib.sha256(str(there).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{key}-version")
     with alone(copy):  # another process may be reading what a second copy would replace
@@ -233,7 +232,7 @@ def fetched(version: str) -> Path:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 with reaching(there):
                     (aside / name).write_bytes((there / name).read_bytes())
-            shutil.copyfile(manifest, aside / MANIFEST)
+            shutil.copyfile(manifest, aside / VERSION)
             verified(aside, version)
     return copy
 
@@ -250,10 +249,10 @@ def verified(version: Path, called: str = "") -> dict[str, Any]:
     """
     called = called or str(version)
     try:
-        manifest: dict[str, Any] = read_json(version / MANIFEST)
+        manifest: dict[str, Any] = read_json(version / VERSION)
         checksums = manifest["files"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{called}: {MANIFEST} is damaged; publish the model again") from error
+        raise UserError(f"{called}: {VERSION} is damaged; publish the model again") from error
     for name, checksum in checksums:
         file = version / name
         if not file.is_file() or sha256_of(file) != checksum:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.answers import CARD
-from components.errors import UserError
-from components.files import read_json
+from core.artifacts import CARD, DECISION
+from core.errors import UserError
+from core.files import read_json
 from serving import metrics, store
 from serving.batches import Batches
-from serving.store import DECISION
 from training import export
 
 # More images at once gain nothing on CPUs and would keep the first waiting.

@@ -47,7 +47,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Pa
 
 @pytest.fixture(scope="session")
 def phantom_sources(shared) -> Path:
-    from components import phantoms
+    from components.data import phantoms
 
     return shared("phantoms", lambda directory: phantoms.write(directory, patients=14))
 
@@ -64,7 +64,7 @@ def kermany_directory(phantom_sources: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def examples(shared, covid_directory: Path, kermany_directory: Path) -> Path:
-    from components.ingest import ingest
+    from components.data.ingest import ingest
 
     return shared(
         "examples", lambda directory: ingest(covid_directory, kermany_directory, directory)
@@ -78,7 +78,7 @@ def directories(covid_directory: Path, kermany_directory: Path) -> dict[str, Pat
 
 @pytest.fixture(scope="session")
 def records(shared, examples: Path, directories: dict[str, Path]) -> Path:
-    from components.write_records import write_records
+    from components.data.write_records import write_records
 
     return shared("records", lambda directory: write_records(examples, directories, directory))
 
@@ -93,7 +93,7 @@ def tiny_cnn():
 
 @pytest.fixture(scope="session")
 def model(shared, tiny_cnn, records: Path) -> Path:
-    from components.train import train
+    from components.candidates.train import train
 
     def make(directory: Path) -> None:
         train(
@@ -105,14 +105,14 @@ def model(shared, tiny_cnn, records: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluation(shared, model: Path, records: Path) -> Path:
-    from components.evaluate import evaluate
+    from components.candidates.evaluate import evaluate
 
     return shared("evaluation", lambda directory: evaluate(model, records, directory))
 
 
 @pytest.fixture(scope="session")
 def lungs(shared, covid_directory: Path, examples: Path, records: Path) -> Path:
-    from components.find_lungs import find_lungs
+    from components.trust.find_lungs import find_lungs
 
     def make(directory: Path) -> None:
         kept = directory / "kept"
@@ -123,14 +123,14 @@ def lungs(shared, covid_directory: Path, examples: Path, records: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def audit(shared, model: Path, records: Path, examples: Path, lungs: Path) -> Path:
-    from components.audit import audit
+    from components.trust.audit import audit
 
     return shared("audit", lambda directory: audit(model, records, examples, lungs, directory))
 
 
 @pytest.fixture(scope="session")
 def validation(shared, examples: Path) -> Path:
-    from components.validate import validate
+    from components.data.validate import validate
 
     return shared("validation", lambda directory: validate(examples, directory))
 
@@ -179,7 +179,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def decision(shared, evaluation: Path) -> Path:
     """The gate's, without thresholds: the tiny model has learnt little."""
-    from components import gate
+    from components.trust import gate
 
     def make(directory: Path) -> None:
         gate.gate([evaluation], {"default": 0.0}, directory / "decision")
@@ -201,7 +201,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def published(shared, model: Path, evaluation: Path, audit: Path, decision: Path) -> Path:
     """A model store with one version of `cxrflow`, to be read."""
-    from components.deploy import deploy
+    from components.release.deploy import deploy
 
     def make(directory: Path) -> None:
         deploy(model, evaluation, audit, decision, str(directory), "cxrflow")
@@ -272,8 +272,8 @@ def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
     """A `tests.serving.cluster.Cluster` that the kubeconfig names; version 2 is served, 3 a canary."""
     import yaml
 
-    from serving.rollout import SERVED, State, manifest_of
-    from tests.serving.cluster import TEMPLATE, Cluster, release, running
+    from serving.cluster.rollout import SERVED, State, manifest_of
+    from tests.serving.cluster.played import TEMPLATE, Cluster, release, running
 
     cluster = Cluster(template=yaml.safe_load(TEMPLATE.read_text()), token="secret")
     with running(cluster) as url:

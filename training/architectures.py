@@ -8,13 +8,12 @@ from typing import Any
 import keras
 from keras import layers
 
-from components.errors import UserError
-from components.files import read_json
+from core.artifacts import PRETRAINING
+from core.errors import UserError
+from core.files import read_json
 from training.recipes import Recipe
-from training.start_weights import BASE_WEIGHTS as BASE_WEIGHTS
 from training.start_weights import IMAGENET as IMAGENET
 from training.start_weights import NONE as NONE
-from training.start_weights import PRETRAINING as PRETRAINING
 from training.start_weights import pretrained_directory as pretrained_directory
 from training.start_weights import weights_file as weights_file
 

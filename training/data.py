@@ -9,15 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.errors import UserError
-from components.files import read_json
-from components.locations import local_copy, location
-from components.progress import Progress
+from core.artifacts import RECORDS
+from core.errors import UserError
+from core.files import read_json
+from core.locations import local_copy, location
+from core.progress import Progress
 from training import augment
 from training.recipes import Recipe
 from training.views import Change, to_pixels
-
-MANIFEST = "manifest.json"
 
 # The shards' order is random already, so a window of this many images shuffles well, and memory does
 # not grow with the dataset: at 224 x 224 it is 200 MB.
@@ -33,9 +32,9 @@ def read_manifest(records: Path) -> dict[str, Any]:
     Raises:
       UserError: there is none, so the records are not whole.
     """
-    if not (records / MANIFEST).is_file():
-        raise UserError(f"{records} holds no {MANIFEST}: it is not a finished set of TFRecords.")
-    return dict(read_json(records / MANIFEST))
+    if not (records / RECORDS).is_file():
+        raise UserError(f"{records} holds no {RECORDS}: it is not a finished set of TFRecords.")
+    return dict(read_json(records / RECORDS))
 
 
 def class_counts(

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from components.errors import UserError
-from components.progress import Progress
+from core.errors import UserError
+from core.progress import Progress
 from training import architectures, gradcam, ood
 from training.recipes import Recipe
 from training.views import to_pixels

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.files import read_json, write_aside, write_json
-from components.progress import Progress, logger
+from core.files import read_json, write_aside, write_json
+from core.progress import Progress, logger
 from training import data, kept, lungs
 from training.recipes import Recipe
 from training.views import Change, to_pixels

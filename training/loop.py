@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from components import divisions
-from components.answers import HISTORY
-from components.errors import UserError
-from components.files import alone, sha256_of, write_aside
-from components.progress import Progress, logger
+from core import divisions
+from core.artifacts import HISTORY
+from core.errors import UserError
+from core.files import alone, sha256_of, write_aside
+from core.progress import Progress, logger
 from training import architectures, data, export, features, kept, lungs, workers
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
@@ -87,7 +87,7 @@ def train(
       weights: see `architectures.build`.
       seed: of initial weights, dropout and shuffling.
       precision: see `dtype_policy`.
-      division: which parts of the records are trained on; see `components.divisions`.
+      division: which parts of the records are trained on; see `core.divisions`.
       start: the SavedModel of the same recipe to go on from, in place of `weights`; or None.
       segmenter: finds the lungs, where the recipe's view needs it; see `training.views`.
       change: what is done to each image before the network sees it; or None.

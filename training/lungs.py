@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from components.errors import UserError
-from components.progress import Progress
+from core.artifacts import SEGMENTER
+from core.errors import UserError
+from core.progress import Progress
 from training.preprocess import decode_grey
 
 # What step `find_lungs` leaves: the network, and what is known of it.
-MODEL, CARD = "lungs.keras", "lungs.json"
 SIDE = 64
 # A smaller share of an image than this is no lungs: they were not found.
 LEAST = 0.03
@@ -217,4 +217,4 @@ def digest(model: keras.Model) -> str:
 
 def load(directory: Path) -> keras.Model:
     """Returns the network that step `find_lungs` has left in a directory."""
-    return keras.models.load_model(directory / MODEL, compile=False)
+    return keras.models.load_model(directory / SEGMENTER, compile=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.errors import UserError
+from core.errors import UserError
 
 # Of validation images so many are to be answered; what is farther away than the others is not.
 COVERAGE = 0.95

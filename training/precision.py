@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from components.errors import UserError
+from core.errors import UserError
 
 AUTO = "auto"
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
-from components.divisions import divisions
-from components.errors import UserError
-from components.labels import BACTERIAL, COVID, NORMAL, VIRAL
-from components.settings import DEFAULT, parse_numbers
+from core.divisions import divisions
+from core.errors import UserError
+from core.labels import BACTERIAL, COVID, NORMAL, VIRAL
+from core.settings import DEFAULT, parse_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Recipe:
       learning_rate: of Adam, for a global batch of `batch`.
       batch: images a step, over all replicas together.
       epochs: passes over the training split.
-      protocol: how the paper divides its images; see `components.divisions`.
+      protocol: how the paper divides its images; see `core.divisions`.
       parameters: of the whole network, trained or not.
       subset: how many images of each class the paper used; empty where that is not known.
       published: the paper's own figures.

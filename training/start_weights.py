@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from components.errors import UserError
-from components.files import read_json
+from core.artifacts import BASE_WEIGHTS, PRETRAINING
+from core.errors import UserError
+from core.files import read_json
 from training.recipes import Recipe
 
 IMAGENET, NONE = "imagenet", "none"
 # What `cxrflow pretrain` leaves in its directory.
-BASE_WEIGHTS, PRETRAINING = "base.weights.h5", "pretraining.json"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from components.errors import UserError
+from core.errors import UserError
 from training import lungs
 from training.preprocess import decode_grey, fitted, shrink, to_input
 from training.recipes import Recipe

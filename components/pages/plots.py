@@ -192,7 +192,7 @@ def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
     """Returns each candidate's recall per class with its interval, and the threshold it must reach.
 
     Args:
-      candidates: the gate's rows; see `components.gate.decide`.
+      candidates: the gate's rows; see `components.trust.gate.decide`.
     """
     rows = [
         (f"{row['recipe']} · {check['class']}", check)

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from components.images import BadImage
+from core.images import BadImage
 from serving.dicom import files, samples, shades
 
 # What it says of an attribute that it cannot read might be the attribute.

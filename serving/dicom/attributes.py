@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from components.images import BadImage
+from core.images import BadImage
 
 
 def values(dataset: Dataset, name: str) -> list[Any]:

@@ -9,7 +9,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import VR
 
-from components.images import BadImage
+from core.images import BadImage
 from serving.dicom.attributes import text, whole
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)

@@ -8,7 +8,7 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import expand_ybr422
 
-from components.images import BadImage
+from core.images import BadImage
 from serving.dicom.attributes import whole
 from serving.dicom.files import JPEG_2000, JPEG_LS, NATIVE, File
 

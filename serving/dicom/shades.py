@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom import Dataset
 
-from components.images import BadImage
+from core.images import BadImage
 from serving.dicom.attributes import items, number, text, values
 from serving.dicom.files import File
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from components.files import read_json, write_json
-from components.gate import gate
-from components.report import report
-from components.rules import parse
+from components.release.report import report
+from components.trust.gate import gate
+from components.trust.rules import parse
+from core.files import read_json, write_json
 from tests.browser import opened, require_whole
 
 

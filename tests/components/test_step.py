@@ -22,10 +22,10 @@ for module in {modules}:
     [
         (
             [
-                "components.train",
-                "components.evaluate",
-                "components.reproduce",
-                "components.pretrain",
+                "components.candidates.train",
+                "components.candidates.evaluate",
+                "components.candidates.reproduce",
+                "components.candidates.pretrain",
             ],
             ["apache_beam", "imagehash", "kserve", "tensorflow_data_validation"],
         ),

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from components import span_tables, spans
-from components.deploy import deploy
-from components.errors import UserError
-from components.evaluate import evaluate
-from components.ingest import ingest
-from components.locations import location
-from components.train import train
-from components.write_records import write_records
+from components.candidates.evaluate import evaluate
+from components.candidates.train import train
+from components.data import span_tables, spans
+from components.data.ingest import ingest
+from components.data.write_records import write_records
+from components.release.deploy import deploy
+from core.errors import UserError
+from core.locations import location
 from serving import store
 from tests.e2e import cloud_storage
 from tests.e2e.cloud_storage import Faults

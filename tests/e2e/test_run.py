@@ -9,7 +9,7 @@ import httpx
 import pandas as pd
 
 from bench.growth import NO_RULES
-from components.sources.covid_chestxray import MASKS
+from components.data.sources.covid_chestxray import MASKS
 from tests.pipelines.cli import cxrflow
 
 QUICK = ("--recipes", "cnn-dubey", "--epochs", "cnn-dubey=1", "--weights", "none")

@@ -19,9 +19,9 @@ import psutil
 import pytest
 import tenacity
 
-from components.answers import CARD, SAVED_MODEL
-from components.errors import UserError
-from serving import known_answers, local, ports, store
+from core.artifacts import CARD, DECISION, KNOWN_ANSWERS, SAVED_MODEL
+from core.errors import UserError
+from serving import local, ports, store
 
 PROGRAM = str(Path(sys.executable).with_name("cxrflow"))
 MARK = "CXRFLOW_TESTED"
@@ -127,8 +127,8 @@ def published(
         {
             ".": model / SAVED_MODEL,
             CARD: model / CARD,
-            known_answers.FILE: evaluation / known_answers.FILE,
-            store.DECISION: decision,
+            KNOWN_ANSWERS: evaluation / KNOWN_ANSWERS,
+            DECISION: decision,
         },
         directory / "candidate",
         "cxrflow",
@@ -341,7 +341,7 @@ def test_a_check_that_fails_names_no_log_that_is_gone(
 ) -> None:
     version = tmp_path / "1"
     version.mkdir()
-    shutil.copy(published / known_answers.FILE, version)
+    shutil.copy(published / KNOWN_ANSWERS, version)
     with pytest.raises(
         UserError, match=r"did not start: error: .* holds no published model"
     ) as error:

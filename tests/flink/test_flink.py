@@ -14,9 +14,9 @@ import psutil
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from components.ingest import ingest
-from components.write_records import write_records
-from tests.components.test_write_records import contents
+from components.data.ingest import ingest
+from components.data.write_records import write_records
+from tests.components.data.test_write_records import contents
 
 JARS = Path(__file__).parents[2] / ".tools" / "flink"
 

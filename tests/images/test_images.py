@@ -23,14 +23,14 @@ USER = 10001
 STATISTICS = """
 from importlib.metadata import version
 from pathlib import Path
-from components.validate import validate
+from components.data.validate import validate
 assert version("tensorflow-data-validation") == "1.21.0"
 validate(Path("/examples"), Path("/made/validation"))
 """
 EPOCH = """
 import dataclasses
 from pathlib import Path
-from components.train import train
+from components.candidates.train import train
 from training.recipes import recipe_named
 recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=1)
 train(recipe, Path("/records"), Path("/made/model"), Path("/made/checkpoints"), precision="float32")
@@ -146,22 +146,26 @@ def test_an_image_runs_as_nobody_and_has_no_tools_to_build_with(target: str) -> 
 @pytest.mark.parametrize(
     ("target", "lacks", "has"),
     [
-        ("data", ["kserve"], ["components.gate", "components.ingest", "components.report"]),
+        (
+            "data",
+            ["kserve"],
+            ["components.trust.gate", "components.data.ingest", "components.release.report"],
+        ),
         (
             "training",
             ["apache_beam", "kserve"],
             [
-                "components.audit",
-                "components.evaluate",
-                "components.reproduce",
-                "components.train_job",
-                "components.train_node",
+                "components.trust.audit",
+                "components.candidates.evaluate",
+                "components.candidates.reproduce",
+                "components.candidates.train_job",
+                "components.candidates.train_node",
             ],
         ),
         (
             "serving",
             ["apache_beam", "tensorflow_data_validation"],
-            ["components.champion", "components.deploy"],
+            ["components.candidates.champion", "components.release.deploy"],
         ),
     ],
 )

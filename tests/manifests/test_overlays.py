@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import train_job
+from components.candidates import train_job
 from pipelines.targets import TARGETS, job_template
 from tests.manifests.schemas import errors, unrestricted, without
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from components import spans
-from components.errors import UserError
-from components.ingest import ingest
-from components.sources.covid_chestxray import MASKS
+from components.data import spans
+from components.data.ingest import ingest
+from components.data.sources.covid_chestxray import MASKS
+from core.errors import UserError
 from pipelines import auditing, checks, cli, local
 from tests.datasets import covid_row, draw, write_datasets, write_metadata
 
@@ -148,7 +148,7 @@ def test_an_archive_of_another_seed_is_seen(
 
 
 def test_places_in_an_object_store_are_looked_at(bucket: str, data: dict[str, str]) -> None:
-    from components.locations import location
+    from core.locations import location
 
     def check(place: str, **more: str) -> None:
         checks.check(f"{place}/covid", f"{place}/kermany", views=["PA"], needs_lungs=True, **more)

@@ -9,8 +9,8 @@ import typer
 from typer import rich_utils
 from typer.testing import CliRunner
 
-from components.rules import GATE
-from components.sources.covid_chestxray import FRONTAL_VIEWS
+from components.data.sources.covid_chestxray import FRONTAL_VIEWS
+from components.trust.rules import GATE
 from pipelines import cli
 from tests.pipelines.cli import cxrflow
 from training.recipes import CANDIDATES, RECIPES

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api import served
 from tests.pipelines.test_kubeflow import Api
-from tests.serving.cluster import Cluster
+from tests.serving.cluster.played import Cluster
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()

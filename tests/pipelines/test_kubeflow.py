@@ -9,7 +9,7 @@ import pytest
 import tenacity
 import yaml
 
-from components.errors import UserError
+from core.errors import UserError
 from pipelines import kubeflow
 from pipelines.kubeflow import Kubeflow, Schedule, parse_schedule, write
 from pipelines.targets import GKE, KIND

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from components.progress import LIVE, LIVE_PREFIX, PREFIX
+from core.progress import LIVE, LIVE_PREFIX, PREFIX
 from pipelines import local
 
 

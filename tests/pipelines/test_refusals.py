@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from components import rules
-from components.gate import decide
+from components.trust import rules
+from components.trust.gate import decide
 from pipelines.refusals import next_steps, refusals
 
 GATE = "covid=0.9,default=0.7"

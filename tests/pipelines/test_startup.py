@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.api import served
-from tests.components.test_gate import candidate
+from tests.components.trust.test_gate import candidate
 from tests.pipelines.kubeflow_api import Api
 
 HEAVY = {"apache_beam", "keras", "scipy", "sklearn", "tensorflow"}
@@ -25,10 +25,10 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
 """
 
 STEPS = """
-import components.check_for_new_data, components.deploy, components.report, components.trial
-from components.champion import champion
-from components.choose_to_train import choose_to_train
-from components.gate import gate, record
+import components.data.check_for_new_data, components.release.deploy, components.release.report, components.candidates.trial
+from components.candidates.champion import champion
+from components.data.choose_to_train import choose_to_train
+from components.trust.gate import gate, record
 champion("store", "cxrflow", home, home / "champion")
 archive = home / "archive"
 decided = gate(
@@ -40,7 +40,7 @@ choose_to_train(home, home, None, 20, if_new=False)
 """
 
 CALL = """
-from components.errors import UserError
+from core.errors import UserError
 from pipelines.cli import app
 def call(*arguments):
     try:

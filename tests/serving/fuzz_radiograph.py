@@ -5,7 +5,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["serving", "components", "pydicom"]):
-    from components.images import BadImage
+    from core.images import BadImage
     from serving import radiograph
 
 

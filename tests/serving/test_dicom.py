@@ -26,7 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from components.images import MAX_PIXELS, BadImage
+from core.images import MAX_PIXELS, BadImage
 from serving import dicom as dicoms
 from serving import radiograph
 from tests.serving import dcmtk

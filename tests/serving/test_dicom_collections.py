@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from components.images import MAX_PIXELS, BadImage
+from core.images import MAX_PIXELS, BadImage
 from serving import dicom as dicoms
 from tests.serving import dcmtk
 

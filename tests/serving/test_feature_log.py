@@ -10,7 +10,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from components.facts import inspect
+from components.data.facts import inspect
 from serving import feature_log, metrics
 from serving.feature_log import FeatureLog
 from tests.serving.files import v1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from components.errors import UserError
+from core.errors import UserError
 from serving import model as serving_model
 from serving import store
 from serving.limits import Limits

@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.answers import CARD
-from components.errors import UserError
-from components.files import write_json
+from core.artifacts import CARD, DECISION, LINEAGE, MADE_WITH
+from core.errors import UserError
+from core.files import write_json
 from serving import lineage, store
 from tests.pipelines.cli import cxrflow
 
@@ -88,14 +88,14 @@ def test_lineage_says_how_often_the_test_split_had_decided(
         "winner": "a", "reason": "a alone passes the gate.", "decided": "2020-06-01",
         "candidates": [{"recipe": "a", "checks": []}], "test_split": test_split,
     }  # fmt: skip
-    pd.DataFrame({"id": ["1.png"]}).to_parquet(tmp_path / store.IMAGES)
+    pd.DataFrame({"id": ["1.png"]}).to_parquet(tmp_path / MADE_WITH)
     for name, content in (
         (CARD, card),
-        (store.DECISION, decision),
-        (store.LINEAGE, {"run": "1", "archive": "archive"}),
+        (DECISION, decision),
+        (LINEAGE, {"run": "1", "archive": "archive"}),
     ):
         write_json(tmp_path / name, content)
-    files = (CARD, store.DECISION, store.LINEAGE, store.IMAGES)
+    files = (CARD, DECISION, LINEAGE, MADE_WITH)
     made = store.assemble({name: tmp_path / name for name in files}, tmp_path / "made", "cxrflow")
     version = store.publish(made, str(tmp_path / "store"))
     rows = dict(

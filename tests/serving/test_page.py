@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from serving import known_answers
+from serving.cluster import known_answers
 from tests.browser import opened
 from tests.serving.files import dicom, encoded, v1
 

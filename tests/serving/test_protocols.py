@@ -11,7 +11,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.inference_client import InferenceGRPCClient
 from PIL import Image
 
-from serving import known_answers
+from serving.cluster import known_answers
 from serving.local import Server
 from tests.serving.files import PATIENT, awaited, dicom, encoded, v1
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.images import MAX_PIXELS
+from core.images import MAX_PIXELS
 from serving import radiograph
 from tests.serving.files import dicom, encoded
 

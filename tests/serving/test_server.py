@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components import gate
-from components.deploy import deploy
-from components.errors import UserError
+from components.release.deploy import deploy
+from components.trust import gate
+from core.errors import UserError
 from serving import client, local
 from tests.pipelines.cli import cxrflow
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import fsspec
 import pytest
 
-from components.errors import UserError
+from core.errors import UserError
 from serving import store
 
 Make: TypeAlias = Callable[..., Path]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from components.audit import blanked, inner
+from components.trust.audit import blanked, inner
 from training import augment, data, kept, loop, lungs
 from training.recipes import recipe_named
 from training.views import to_pixels

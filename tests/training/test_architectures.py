@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from components.errors import UserError
+from core.errors import UserError
 from training.architectures import NONE, build, layer_table, starting_point
 from training.recipes import RECIPES, recipe_named
 

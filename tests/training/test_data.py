@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import UserError
+from core.errors import UserError
 from training import data
 from training.recipes import recipe_named
 

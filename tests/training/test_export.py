@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.answers import CARD, SAVED_MODEL
-from components.errors import UserError
+from core.artifacts import CARD, SAVED_MODEL
+from core.errors import UserError
 from training import architectures, data, export
 from training.preprocess import to_input
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.divisions import divisions
-from components.errors import UserError
-from components.ingest import ingest
-from components.write_records import write_records
+from components.data.ingest import ingest
+from components.data.write_records import write_records
+from core.divisions import divisions
+from core.errors import UserError
 from training import architectures, data, kept, loop, lungs
 from training.recipes import recipe_named
 from training.views import Change

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.errors import UserError
+from core.errors import UserError
 from training import lungs
 
 

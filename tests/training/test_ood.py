@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.errors import UserError
+from core.errors import UserError
 from training import ood
 
 

@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from components.errors import UserError
+from core.errors import UserError
 from training import precision
 
 

@@ -52,7 +52,7 @@ def test_shrinking_twice_is_shrinking_once(height: int, width: int) -> None:
 
 
 def test_a_model_sees_the_same_of_an_image_and_of_its_record(picture) -> None:
-    from components.write_shards import storable
+    from components.data.write_shards import storable
 
     for height, width in ((1400, 1100), (300, 2000), (500, 400)):
         content = png(picture(height, width))

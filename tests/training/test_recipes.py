@@ -1,6 +1,6 @@
 import pytest
 
-from components.errors import UserError
+from core.errors import UserError
 from training import architectures
 from training.recipes import RECIPES, quick_name, recipe_named, with_epochs
 

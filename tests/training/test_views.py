@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.errors import UserError
-from components.phantoms import draw_with_lungs
+from components.data.phantoms import draw_with_lungs
+from core.errors import UserError
 from training import architectures, data, export
 from training import lungs as segmenting
 from training.preprocess import fitted
@@ -71,7 +71,7 @@ def test_the_view_needs_somebody_to_find_the_lungs() -> None:
 
 
 def test_training_without_a_segmenter_says_so(records: Path, tiny_cnn, tmp_path: Path) -> None:
-    from components.train import train
+    from components.candidates.train import train
 
     recipe = dataclasses.replace(tiny_cnn, name="cnn-dubey+lungs", view="lungs")
     with pytest.raises(UserError, match="nothing is given to find them"):

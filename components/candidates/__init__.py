@@ -1,0 +1,1 @@
+"""Candidates, trained and measured."""

@@ -1,0 +1,76 @@
+"""Step `choose`: what of the examples a base may be pretrained on; see `components.candidates.pretrain`."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from components.data import splits
+from components.data.example_tables import fingerprint
+from components.data.sources import kermany
+from core import divisions
+from core.artifacts import EXAMPLES, SUMMARY
+from core.divisions import HOLD_OUT, TRAIN, VALIDATION
+from core.errors import UserError
+from core.files import read_json, write_aside, write_json
+from core.progress import logger
+from core.tables import read_table
+from training.recipes import Recipe
+
+
+def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd.DataFrame:
+    """Chooses Kermany's examples that share no patient or picture with what a recipe is tested on.
+
+    Args:
+      recipe: its task says which labels are tested on.
+      examples: the output of `ingest`, made as for the recipe's own training.
+      output: a directory to be made, with `examples.parquet` and `summary.json` as `ingest` writes
+        them; nine in ten examples are to be trained on, the rest is for validation. Written aside and
+        renamed.
+      seed: of that.
+
+    Returns:
+      the chosen examples, as in `examples.parquet`.
+
+    Raises:
+      UserError: the recipe is trained from scratch as published, or too few images are left.
+    """
+    if not recipe.pretrained:
+        raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
+    table = read_table(examples / EXAMPLES)
+    tested = tested_on(table, recipe, divisions.divisions(_protocol(table))).to_numpy()
+    group = splits.groups(table)
+    free = ~np.isin(group, np.unique(group[tested])) & (table["source"] == kermany.NAME).to_numpy()
+    chosen = table[free].reset_index(drop=True)
+    if chosen["label"].nunique() < 2:
+        raise UserError(
+            f"pretrain: besides what {recipe.name} is tested on, {len(chosen)} images of "
+            f"{kermany.NAME} are left, of {chosen['label'].nunique()} classes; at least two are "
+            "needed. Give more images, or draw fewer for the recipe (--subset paper)."
+        )
+    fold = splits.fold_of_each(chosen, group[free], 10, seed)
+    chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)
+    summary = read_json(examples / SUMMARY)
+    with write_aside(output) as aside:
+        aside.mkdir()
+        chosen.to_parquet(aside / EXAMPLES, index=False)
+        write_json(aside / SUMMARY, {**summary, "fingerprint": fingerprint(chosen)})
+    logger.info("%d images to pretrain on, unrelated to those tested on", len(chosen))
+    return chosen
+
+
+def _protocol(table: pd.DataFrame) -> str:
+    folds = sorted(name for name in set(table["split"]) if name.startswith("fold-"))
+    return f"{len(folds)}-fold" if folds else HOLD_OUT
+
+
+def tested_on(table: pd.DataFrame, recipe: Recipe, names: tuple[str, ...]) -> pd.Series:
+    """Returns which examples a recipe is tested on, bool [rows].
+
+    Args:
+      table: with the columns `split` and `label`.
+      recipe: its task says which labels it tells.
+      names: of divisions, any of which it is tested on.
+    """
+    parts = {part for name in names for part in divisions.division(name).test}
+    return table["split"].isin(parts) & table["label"].isin(list(recipe.task))

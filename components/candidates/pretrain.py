@@ -1,0 +1,131 @@
+"""Step `pretrain`: a base trained on chest X-rays, for where ImageNet's weights cannot be had.
+
+It learns normal, bacterial and viral on Kermany's images, and never sees an image, a patient or a
+near-duplicate that a later test split holds: `images.parquet` beside the weights says what it saw, and
+whoever starts from them checks it (`require_unseen`).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.candidates.choose import tested_on
+from components.data import splits
+from core.artifacts import BASE_WEIGHTS, EXAMPLES, MADE_WITH, PRETRAINING
+from core.divisions import TRAIN
+from core.errors import UserError
+from core.files import write_aside, write_json
+from core.labels import BACTERIAL, NORMAL, VIRAL
+from core.progress import logger
+from core.tables import read_table
+from training import architectures, data, loop
+from training.recipes import Recipe
+
+_IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
+
+
+def pretrain(
+    recipe: Recipe,
+    chosen: Path,
+    records: Path,
+    output: Path,
+    checkpoints: Path,
+    *,
+    size: int = 0,
+    seed: int = 0,
+    precision: str = "auto",
+) -> dict[str, Any]:
+    """Trains a recipe's base, with a head of its own.
+
+    Args:
+      recipe: whose base, input size, batch and epochs are taken.
+      chosen: the output of `choose`.
+      records: the TFRecords of `chosen`.
+      output: a directory to be made, to be given as `weights`. Written aside and renamed.
+      size: side of the images in pixels, 0 for the recipe's: convolutions fit any, and a smaller one
+        is quicker to pretrain.
+      checkpoints, seed, precision: see `training.loop.train`.
+
+    Returns:
+      what `pretraining.json` says: the recipe, the base, numbers of images by class, the last epoch's
+      validation accuracy, the data's fingerprint, seed, and the time it took.
+    """
+    manifest = data.read_manifest(records)
+    labels = manifest["splits"][TRAIN]["labels"]
+    teacher = replace(
+        recipe,
+        name=f"pretrain-{recipe.base}",
+        task={name: name for name in (NORMAL, BACTERIAL, VIRAL) if name in labels},
+        input_size=(size, size) if size else recipe.input_size,
+        head="linear",
+        view="full",
+        frozen=False,
+        learning_rate=1e-4,
+    )
+    trained = loop.train(
+        teacher,
+        records,
+        checkpoints,
+        weights=architectures.NONE,
+        seed=seed,
+        precision=precision,
+    )
+    counts = data.class_counts(manifest, teacher, (TRAIN,))
+    told = {
+        "recipe": recipe.name,
+        "base": recipe.base,
+        "input_size": list(teacher.input_size),
+        "epochs": recipe.epochs,
+        "images": sum(counts.values()),
+        "classes": counts,
+        "validation_accuracy": float(trained.history["val_accuracy"].iloc[-1]),
+        "fingerprint": manifest["fingerprint"],
+        "phantoms": manifest["phantoms"],
+        "seed": seed,
+        "seconds": round(float(trained.history["seconds"].sum()), 1),
+    }
+    seen = read_table(chosen / EXAMPLES, columns=_IDENTITY)
+    with write_aside(output) as aside:
+        aside.mkdir()
+        trained.model.get_layer(architectures.BASE).save_weights(aside / BASE_WEIGHTS)
+        seen.to_parquet(aside / MADE_WITH, index=False)
+        write_json(aside / PRETRAINING, told)
+    logger.info(
+        "pretrained %s on %d images of %s: validation accuracy %.3f",
+        recipe.base,
+        told["images"],
+        ", ".join(counts),
+        told["validation_accuracy"],
+    )
+    return told
+
+
+def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, division: str) -> None:
+    """Checks that a pretrained base has seen nothing that is related to what is tested on.
+
+    Args:
+      weights: the output of `pretrain`.
+      examples: the output of `ingest`.
+      recipe, division: what will be tested.
+
+    Raises:
+      UserError: it has, or there is nothing to check it against.
+    """
+    if examples is None:
+        raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
+    seen = read_table(weights / MADE_WITH)
+    table = read_table(examples / EXAMPLES)
+    tested = table.loc[tested_on(table, recipe, (division,)), _IDENTITY]
+    both = pd.concat([seen, tested], ignore_index=True)
+    group = splits.groups(both)
+    common = np.isin(group[len(seen) :], group[: len(seen)])
+    if common.any():
+        raise UserError(
+            f"weights: {weights} was pretrained on relatives (the same patient or picture) of "
+            f"{common.sum()} of {len(tested)} images that {recipe.name} is tested on, e.g. "
+            f"{tested['id'][common].iloc[0]}. Pretrain with the same data, seed, split and subset as "
+            f"it will be used with: `cxrflow pretrain {recipe.name} …`."
+        )

@@ -1,0 +1,194 @@
+"""Step `train`: one candidate, from TFRecords to an exported model that says where it comes from."""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from components.candidates import pretrain
+from components.data.sources import covid_chestxray, kermany
+from core import divisions
+from core.artifacts import CARD, EXAMPLES, HISTORY, MADE_WITH, SAVED_MODEL, SEGMENTER_CARD
+from core.files import read_json, write_aside, write_json
+from core.progress import logger
+from core.tables import read_table
+from serving import store
+from training import architectures, calibration, data, export, loop, ood, workers
+from training.lungs import load as load_segmenter
+from training.recipes import Recipe
+
+# Of the training split: covariances need no more, and memory must not grow with the dataset.
+_ENOUGH = 4096
+# Of each class, however rare: a class without an image has no mean.
+_ENOUGH_OF_A_CLASS = 64
+
+
+def train(
+    recipe: Recipe,
+    records: Path,
+    output: Path,
+    checkpoints: Path,
+    *,
+    weights: str = architectures.IMAGENET,
+    seed: int = 0,
+    precision: str = "auto",
+    division: str = divisions.HOLD_OUT,
+    examples: Path | None = None,
+    start: Path | None = None,
+    lungs: Path | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> dict[str, Any]:
+    """Trains a recipe and exports it.
+
+    Args:
+      recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
+      output: a directory to be made, with `saved_model/` (see `training.export`), `model.json`,
+        `history.csv` and `tensorboard/`, and given `examples` the images that it was made with,
+        `images.parquet` (`id`, `sha256`, `part`). Written aside and renamed.
+      examples: the output of `ingest`, against which a base that `pretrain` made is held: it must
+        not have seen what is tested on.
+      start: a version of the model store. Where that is of this recipe, and all of it is trained, its
+        weights are gone on from, in place of `weights`.
+      lungs: the output of `find_lungs`, for a recipe that is shown the lungs alone.
+      strategy: see `training.loop.train`.
+
+    Returns:
+      nothing, of several machines on all but the first, which exports the model; on that one
+      what `model.json` says: the recipe, the division, where training started, the data's
+      fingerprint, whether it is of phantoms, sources besides the two published ones, counts, the
+      network's layers, the softmax's temperature, what is known of the lung segmenter where one is part of
+      it, seed, precision, replicas, releases of the packages, the time it took, and a digest of the weights
+      (see `export.digest_of_weights`), so that later steps need not read them.
+
+    Raises:
+      UserError: see `training.loop.train`; the base has seen images that are tested on, or none are
+        given to hold it against.
+    """
+    manifest = data.read_manifest(records)
+    before = _gone_on_from(start, recipe) if start else None
+    base = architectures.pretrained_directory(recipe, weights)
+    segmenter = load_segmenter(lungs) if lungs and recipe.view == "lungs" else None
+    if recipe.pretrained and base and not before:
+        pretrain.require_unseen(base, examples, recipe, division)
+    trained = loop.train(
+        recipe,
+        records,
+        checkpoints,
+        weights=weights,
+        seed=seed,
+        precision=precision,
+        division=division,
+        start=start if before else None,
+        segmenter=segmenter,
+        strategy=strategy,
+    )
+    if not workers.leads(strategy):
+        return {}
+    parts = divisions.division(division)
+    temperature, known = _what_it_knows(trained, recipe, parts, manifest)
+    card: dict[str, Any] = {
+        "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
+        "division": division,
+        "weights": weights if recipe.pretrained else architectures.NONE,
+        "starting_point": (
+            f"from version {before['version']}, which started {before['starting_point']}"
+            if before
+            else architectures.starting_point(recipe, weights)
+        ),
+        "transfer_learning": (
+            before["transfer_learning"]
+            if before
+            else recipe.pretrained and weights != architectures.NONE
+        ),
+        "parent": before and before["version"],
+        "fingerprint": manifest["fingerprint"],
+        "span": manifest["span"],
+        "phantoms": manifest["phantoms"],
+        "further_sources": [
+            name
+            for name in manifest["splits"][parts.train[0]]["sources"]
+            if name not in (covid_chestxray.NAME, kermany.NAME)
+        ],
+        "training_images": data.class_counts(manifest, recipe, parts.train),
+        "parameters": trained.model.count_params(),
+        "layers": architectures.layer_table(trained.model, recipe),
+        "temperature": temperature,
+        "lungs": lungs and segmenter and read_json(lungs / SEGMENTER_CARD),
+        "seed": seed,
+        "precision": trained.policy,
+        "replicas": trained.replicas,
+        "batch": trained.batch,
+        "learning_rate": trained.learning_rate,
+        "versions": export.versions(),
+        "seconds": round(float(trained.history["seconds"].sum()), 1),
+    }
+    with write_aside(output) as aside:
+        export.export(
+            trained.model,
+            recipe,
+            aside / SAVED_MODEL,
+            temperature=temperature,
+            segmenter=segmenter,
+            known=known,
+        )
+        card["weights_digest"] = export.digest_of_weights(aside / SAVED_MODEL)
+        write_json(aside / CARD, card)
+        trained.history.to_csv(aside / HISTORY, index=False)
+        shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
+        if examples:
+            _made_with(examples, recipe, parts).to_parquet(aside / MADE_WITH, index=False)
+    last = trained.history.iloc[-1]
+    logger.info(
+        "%s: trained in %.0f s, validation accuracy %.3f",
+        recipe.name,
+        card["seconds"],
+        last["val_accuracy"],
+    )
+    return card
+
+
+def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Returns the card of a version and its number, or None where the recipe cannot go on from it."""
+    card = read_json(version / CARD)
+    theirs = card["recipe"]
+    same = theirs["name"] == recipe.name and theirs["classes"] == list(recipe.classes)
+    if recipe.frozen or not same or theirs["input_size"] != list(recipe.input_size):
+        return None  # a frozen base's head is trained anew in no time
+    return {**card, "version": store.verified(version)["version"]}
+
+
+def _what_it_knows(
+    trained: loop.Trained,
+    recipe: Recipe,
+    parts: divisions.Division,
+    manifest: Mapping[str, Any],
+) -> tuple[float, ood.Known | None]:
+    """Returns the temperature of the exported softmax, and what tells images from unknown ones.
+
+    Both are fitted to what was neither trained nor is tested on. Where the division has no such part, as in
+    the papers' protocols, which deploy nothing, they are 1 and None.
+    """
+    if parts.validation == parts.test:
+        return 1.0, None
+
+    def sample(of: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts = list(data.class_counts(manifest, recipe, of).values())
+        of_each = data.share_of_each(counts, _ENOUGH, _ENOUGH_OF_A_CLASS)
+        return loop.answers(trained, recipe, of, of_each=of_each)
+
+    learnt, _, truth = sample(parts.train)
+    judged, probabilities, theirs = sample(parts.validation)
+    temperature = calibration.fitted_temperature(probabilities, theirs)
+    return round(temperature, 4), ood.fitted(learnt, truth, judged)
+
+
+def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
+    table = read_table(examples / EXAMPLES, columns=["id", "sha256", "label", "split"])
+    seen = table["split"].isin([*parts.train, *parts.validation])
+    table = table[seen & table["label"].isin(list(recipe.task))]
+    return table[["id", "sha256", "split"]].rename(columns={"split": "part"})

@@ -1,0 +1,190 @@
+"""A training on several machines: a TrainJob of Kubeflow Trainer, whose nodes run `components.candidates.train_node`.
+
+Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes, and what TensorFlow must know
+of the others comes by the environment (see `training.workers`). All that the nodes need lies in a directory
+that they share, and so does what comes of it.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from kubernetes import client
+
+from core.artifacts import CARD
+from core.errors import UserError
+from core.files import alone, read_json, sha256_of, write_aside, write_json
+from core.kubernetes_api import Conflict, KubernetesApi
+from core.progress import logger
+from training import HOSTS
+from training.recipes import recipe_named
+
+Manifest: TypeAlias = dict[str, Any]
+
+PORT = 29500
+
+REQUEST, MODEL = "request.json", "model"
+_LINES = 20
+
+
+def train_job(
+    template: Manifest,
+    request: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    output: Path,
+    checkpoints: Path,
+    *,
+    api: client.ApiClient | None = None,
+    poll_seconds: float = 10.0,
+) -> dict[str, Any]:
+    """Trains a recipe on several machines and waits for it.
+
+    Begun again with the same arguments and inputs it goes on waiting for the job that is there; one that
+    failed is made anew and goes on from its checkpoint. When it has ended well the job is deleted. Of two
+    runs that ask for the same one waits until the other has ended, and finds its checkpoint.
+
+    Args:
+      template: the TrainJob without its name and command: `spec.trainer` has `image`, `numNodes` and
+        `resourcesPerNode`. A recipe whose base is frozen is trained on one node, because its head alone
+        trains.
+      request: `recipe`, `epochs`, `weights`, `precision`, `seed`, `division` as for the step.
+      inputs: the directories `examples` and `records`, and where there are any `lungs` and `start`; see
+        `components.candidates.train.train`.
+      output: a directory to be made, as by `components.candidates.train.train`.
+      checkpoints: a directory that every node sees at the same path.
+      api: of Kubernetes; by default that of the pod's cluster.
+      poll_seconds: how often the job is looked at.
+
+    Returns:
+      see `components.candidates.train.train`.
+
+    Raises:
+      UserError: the job fails, with the end of its log; or the cluster does not take it.
+    """
+    recipe = recipe_named(request["recipe"])
+    asked = {**request, "inputs": {name: _digest(one) for name, one in inputs.items()}}
+    digest = hashlib.sha256(json.dumps([asked, template], sort_keys=True).encode()).hexdigest()
+    # A pod's name has 63 characters at most, of which JobSet needs 15.
+    name = f"cxrflow-{re.sub('[^a-z0-9]+', '-', recipe.name)[:24].strip('-')}-{digest[:10]}"
+    home = checkpoints / "jobs" / name
+    job = _job(template, name, home, nodes=1 if recipe.frozen else None)
+    namespace = template["metadata"]["namespace"]
+    path = f"/apis/{template['apiVersion']}/namespaces/{namespace}/trainjobs"
+    kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
+
+    # Another run may ask for the same: it would take the job's directory from under it.
+    with alone(home):
+        return _waited_for(kubernetes, path, job, asked, inputs, home, output, poll_seconds)
+
+
+def _waited_for(
+    kubernetes: KubernetesApi,
+    path: str,
+    job: Manifest,
+    asked: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    home: Path,
+    output: Path,
+    poll_seconds: float,
+) -> dict[str, Any]:
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    if _state(kubernetes.call("GET", f"{path}/{name}")) == "Failed":
+        kubernetes.call("DELETE", f"{path}/{name}")
+        while kubernetes.call("GET", f"{path}/{name}"):
+            time.sleep(poll_seconds)
+    while True:
+        found = kubernetes.call("GET", f"{path}/{name}")
+        if found is None:
+            _prepare(home, asked, inputs)
+            _create(kubernetes, path, job)
+            logger.info(
+                "%s: on %d nodes, as TrainJob %s/%s",
+                asked["recipe"], job["spec"]["trainer"]["numNodes"], namespace, name,
+            )  # fmt: skip
+        elif _state(found) == "Failed":
+            raise UserError(
+                f"train: TrainJob {namespace}/{name} failed: {_message(found)}. The end of its log:\n"
+                f"{_log(kubernetes, namespace, name)}"
+            )
+        elif _state(found) == "Complete":
+            break
+        time.sleep(poll_seconds)
+    with write_aside(output) as aside:
+        shutil.copytree(home / MODEL, aside)
+    kubernetes.call("DELETE", f"{path}/{name}")
+    shutil.rmtree(home)
+    card: dict[str, Any] = read_json(output / CARD)
+    return card
+
+
+def _digest(directory: Path) -> str:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    told = [(path.relative_to(directory).as_posix(), sha256_of(path)) for path in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _job(template: Manifest, name: str, home: Path, nodes: int | None) -> Manifest:
+    trainer = template["spec"]["trainer"]
+    nodes = nodes or trainer["numNodes"]
+    # As JobSet names the pods, in a service of the job's name.
+    hosts = ",".join(f"{name}-node-0-{index}.{name}:{PORT}" for index in range(nodes))
+    trainer = {
+        **trainer,
+        "numNodes": nodes,
+        "command": ["python", "-m", "components.candidates.train_node", str(home)],
+        "env": [*trainer.get("env", []), {"name": HOSTS, "value": hosts}],
+    }
+    return {
+        **template,
+        "metadata": {**template["metadata"], "name": name},
+        "spec": {**template["spec"], "trainer": trainer},
+    }
+
+
+def _prepare(home: Path, request: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
+    with write_aside(home) as aside:
+        for name, directory in inputs.items():
+            shutil.copytree(directory, aside / name)
+        write_json(aside / REQUEST, request)
+
+
+def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
+    try:
+        made = kubernetes.call("POST", path, job)
+    except Conflict:  # another run's, or this one's that was killed: it is the same training
+        return
+    if made is None:
+        raise UserError(
+            "train: the cluster knows no TrainJob. Install Kubeflow Trainer and apply manifests/many-nodes, "
+            "or train on one node: leave --nodes out"
+        )
+
+
+def _state(job: Manifest | None) -> str:
+    """Returns `Complete`, `Failed`, or nothing while it runs."""
+    for one in (job or {}).get("status", {}).get("conditions", []):
+        if one["status"] == "True" and one["type"] in ("Complete", "Failed"):
+            return str(one["type"])
+    return ""
+
+
+def _message(job: Manifest) -> str:
+    return "; ".join(
+        one.get("message", "") for one in job["status"]["conditions"] if one["type"] == "Failed"
+    )
+
+
+def _log(kubernetes: KubernetesApi, namespace: str, name: str) -> str:
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    selector = f"jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0"
+    found = kubernetes.call("GET", f"{pods}?labelSelector={selector}") or {"items": []}
+    if not found["items"]:
+        return "(its pods are gone)"
+    newest = max(found["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    log = f"{pods}/{newest['metadata']['name']}/log?tailLines={_LINES}"
+    return str(kubernetes.call("GET", log, raw=True) or "(it is empty)").strip()

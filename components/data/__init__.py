@@ -1,0 +1,1 @@
+"""From two public datasets to TFRecords: the steps about data."""

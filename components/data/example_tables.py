@@ -1,0 +1,69 @@
+"""What is in the tables that `ingest` leaves: their columns, and the fingerprint of the data."""
+
+import hashlib
+
+import pandas as pd
+import pyarrow as pa
+
+# One row an image. `id` is `<source>/<path>`, `size` that of the file in bytes, `span` the number of the
+# span in which it came (see `components.data.spans`); the rest is described at `sources.Row` and `facts.Facts`.
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("size", pa.int64()),
+        ("sha256", pa.string()),
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("finding", pa.string()),
+        ("patient", pa.string()),
+        ("origin", pa.string()),
+        ("view", pa.string()),
+        ("sex", pa.string()),
+        ("age", pa.float32()),
+        ("offset", pa.float32()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("mode", pa.string()),
+        ("perceptual_hash", pa.string()),
+        ("brightness", pa.float32()),
+        ("contrast", pa.float32()),
+        ("frame", pa.float32()),
+        ("folder_split", pa.string()),
+        ("split", pa.string()),
+        ("span", pa.int64()),
+    ]
+)
+# One row an image that was ever opened: what is known of it since, so that it is not opened again, and
+# where it stands, so that it stays there. `kind` and `reason` are null where it can be used.
+SEEN = "seen"
+SEEN_SCHEMA = pa.schema(
+    [
+        *(
+            SCHEMA.field(name)
+            for name in (
+                "id size sha256 width height mode perceptual_hash brightness contrast frame patient "
+                "split span"
+            ).split()
+        ),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+# One row an image that is not used: `kind` groups the reasons, `reason` is a sentence.
+EXCLUDED_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("source", "path", "kind", "reason", "finding")]
+)
+
+
+def fingerprint(examples: pd.DataFrame) -> str:
+    """Returns 64 hexadecimal digits that follow from images, labels, patients and splits alone.
+
+    Args:
+      examples: with the columns `id`, `sha256`, `label`, `patient` and `split`, sorted by `id`.
+    """
+    digest = hashlib.sha256()
+    identity = examples[["id", "sha256", "label", "patient", "split"]]
+    for values in identity.itertuples(index=False, name=None):
+        digest.update("\0".join(values).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""What the sources say of their images, before one of them has been opened."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from components.data.sources import Row, covid_chestxray, kermany, listed
+from core.locations import reaching, sizes
+
+
+def named_images(
+    directories: Mapping[str, Path],
+    views: Sequence[str],
+    others: Mapping[str, listed.Listed] | None = None,
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """Returns what the sources say of their images, and which files there are.
+
+    Args:
+      directories: of the two published sources, by their names.
+      views: see `covid_chestxray.read`.
+      others: further sources, by their names.
+
+    Returns:
+      a row for each image that is named: the columns of `sources.Row`, `id`, and `size` in bytes, -1
+      where it is absent; and by the source's name the sizes of its files (see `locations.sizes`).
+
+    Raises:
+      UserError: a source's directory is missing or empty, or cannot be read.
+    """
+    rows: list[Row] = []
+    files = {}
+    read = {
+        covid_chestxray.NAME: lambda place: covid_chestxray.read(place, views),
+        kermany.NAME: kermany.read,
+    }
+    for name, directory in directories.items():
+        with reaching(directory):
+            rows += read[name](directory)
+            files[name] = sizes(directory)
+    for name, source in (others or {}).items():
+        with reaching(source.directory):
+            rows += listed.read(source, views, to_train_on=True)
+            files[name] = sizes(source.directory)
+    named = pd.DataFrame(
+        [{"id": f"{row.source}/{row.path}", **vars(row)} for row in rows],
+        columns=["id", *(field.name for field in dataclasses.fields(Row))],
+    )
+    for column in ("origin", "view"):
+        named[column] = named[column].replace("", None)
+    named["size"] = [files[row.source].get(row.path, -1) for row in rows]
+    return named, files
+
+
+def digest_of_names(named: pd.DataFrame) -> str:
+    """Returns 64 hexadecimal digits that follow from what the sources say of their images."""
+    return hashlib.sha256(named.sort_values("id").to_csv(index=False).encode()).hexdigest()

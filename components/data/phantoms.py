@@ -1,0 +1,367 @@
+"""Phantoms: radiographs drawn by the project, in the two sources' layouts and with their quirks.
+
+For a first run where nothing can be downloaded, and for tests. They look enough like chest X-rays to
+exercise every step; what a model does on them says nothing about patients.
+"""
+
+import csv
+import io
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from components.data.sources import covid_chestxray, kermany
+from core.errors import UserError
+from core.files import write_aside, write_text
+from core.labels import BACTERIAL, COVID, NORMAL, VIRAL
+from core.progress import Progress
+
+# Lies in both directories: whatever comes of them says on every page that it is of phantoms.
+MARKER = "PHANTOMS.txt"
+
+# The metadata's columns as in June 2020, with its stray empty one.
+_COLUMNS = (
+    "patientid,offset,sex,age,finding,survival,view,modality,date,location,folder,filename,doi,url,"
+    "license,clinical_notes,other_notes,"
+).split(",")
+_COVID_FINDINGS = ("COVID-19", "COVID-19, ARDS", "Pneumonia/Viral/COVID-19")
+_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
+_HEIGHT, _WIDTH = 288, 320
+# A process takes as long to start as it does to draw about this many.
+_WORTH_A_PROCESS = 50
+_DRAWINGS_AT_ONCE = 8
+_RIBS = 9
+
+
+def draw(label: str, random: np.random.Generator) -> Image.Image:
+    """Draws the radiograph of one more patient: the first of `draw_with_lungs`."""
+    return draw_with_lungs(label, random)[0]
+
+
+def draw_with_lungs(label: str, random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """Draws the radiograph of one more patient, and where its lungs are.
+
+    Args:
+      label: one of `core.labels.LABELS`, which decides the sign that the lungs show: nothing;
+        scattered peripheral patches low in both (covid); one dense lobe (bacterial); streaks
+        around both hila (viral).
+      random: draws the patient: build, posture, exposure, collimation, noise.
+
+    Returns:
+      an 8-bit grey image of 320 x 288 pixels, and another: 255 in the lungs, 0 elsewhere.
+    """
+    # In float32, which takes half as long; so scalars are Python's, for NumPy's would widen arrays.
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) for side in (_HEIGHT, _WIDTH))
+    y, x = np.meshgrid(down, across, indexing="ij")
+    tilt, stretch = random.normal(0, 0.05), random.uniform(0.88, 1.1, 2).tolist()
+    x, y = x - random.normal(0, 0.05), y - random.normal(0, 0.05)
+    cosine, sine = math.cos(tilt), math.sin(tilt)
+    x, y = x * cosine + y * sine, y * cosine - x * sine
+    x, y = x / stretch[0], y / stretch[1]
+
+    left, right = (_lung(x, y, side, random) for side in (-1.0, 1.0))
+    lungs = np.maximum(left, right)
+    outward = np.abs(x) / random.uniform(0.85, 1.0)
+    body = _soft(1.0 - outward * outward**2 - np.clip(-y - 0.75, 0, 1) * x**2 * 6)
+    density = 0.56 * body - random.uniform(0.34, 0.42) * lungs
+    density += _skeleton(x, y, random) * body
+    heart = ((x - random.uniform(0.08, 0.2)) / random.uniform(0.26, 0.4)) ** 2
+    heart += ((y - random.uniform(0.28, 0.42)) / random.uniform(0.26, 0.38)) ** 2
+    heart = _soft(1.0 - heart)
+    density = np.maximum(density, random.uniform(0.6, 0.7) * heart)
+    lungs = lungs * (1 - heart)
+    density += lungs * 0.09 * np.abs(_texture(random, 4.0)) * np.exp(-np.abs(np.abs(x) - 0.2) * 3)
+    density += lungs * _SIGNS[label](x, y, left, right, random)
+    density += 0.05 * _texture(random, 80.0) + 0.045 * _texture(random, 32.0)
+
+    exposed = np.clip(density * random.uniform(0.95, 1.25) + random.uniform(-0.02, 0.1), 0, 1)
+    pixels = 255 * exposed ** random.uniform(0.8, 1.25) + random.normal(0, 4, exposed.shape)
+    margins = random.integers(0, 14, 4)  # collimation: an unexposed frame
+    frame = np.zeros(pixels.shape)
+    frame[margins[0] : _HEIGHT - margins[1], margins[2] : _WIDTH - margins[3]] = 1
+    radiograph = Image.fromarray(np.clip(pixels * frame, 0, 255).astype(np.uint8))
+    return radiograph, Image.fromarray(((lungs * frame > 0.5) * 255).astype(np.uint8))
+
+
+def _lung(x: np.ndarray, y: np.ndarray, side: float, random: np.random.Generator) -> np.ndarray:
+    centre = side * random.uniform(0.4, 0.47)
+    inside = 1.0 - ((x - centre) / random.uniform(0.28, 0.36)) ** 2
+    inside -= np.abs((y + 0.08) / random.uniform(0.62, 0.78)) ** 2.6
+    diaphragm = random.uniform(0.42, 0.62) - 0.22 * np.cos((x - centre) * 4.2) + 0.2
+    return np.asarray(_soft(inside) * _soft((diaphragm - y) * 3))
+
+
+def _skeleton(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    spine = 0.2 * np.exp(-((x / 0.085) ** 2)) * (1 + 0.25 * np.sin(y * random.uniform(26, 34)))
+    spacing, start = random.uniform(0.15, 0.2), random.uniform(-0.95, -0.8)
+    aside = np.abs(x)
+    # Ribs lie so far apart that a pixel has something of the nearest alone.
+    place = (y - start - 0.55 * (aside - 0.35) ** 2 + 0.12 * aside) / spacing
+    away = (place - np.clip(np.rint(place), 0, _RIBS - 1)) * spacing
+    bones = spine + 0.085 * np.exp(-((away / 0.022) ** 2)) * _soft((aside - 0.1) * 8)
+    clavicle = -0.74 - random.uniform(0.05, 0.22) * aside + 0.04 * np.sin(aside * 5)
+    bones += 0.16 * np.exp(-(((y - clavicle) / 0.03) ** 2)) * (aside > 0.1)
+    return np.asarray(bones)
+
+
+def _nothing(*_: Any) -> float:
+    return 0.0
+
+
+def _patches(
+    x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    shade = np.zeros_like(x)
+    for side in (-1, 1):
+        for _ in range(random.integers(3, 6)):
+            away = ((x - side * random.uniform(0.45, 0.7)) / random.uniform(0.14, 0.24)) ** 2
+            away += ((y - random.uniform(-0.05, 0.5)) / random.uniform(0.14, 0.24)) ** 2
+            shade = np.maximum(shade, random.uniform(0.3, 0.42) * np.exp(-away))
+    return shade * (1 + 0.25 * _texture(random, 6.0))
+
+
+def _lobe(
+    x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    lung = (left, right)[random.integers(2)]
+    fissure = (y - random.uniform(-0.2, 0.05) + random.uniform(-0.3, 0.3) * x) * 8
+    lobe = _soft(fissure if random.random() < 0.6 else -fissure - 1.0)
+    return np.asarray(lung * lobe * random.uniform(0.3, 0.38) * (1 + 0.1 * _texture(random, 12.0)))
+
+
+def _streaks(
+    x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    ridges = np.exp(-np.abs(_texture(random, 5.0)) * 3.5)
+    from_hila = np.exp(-(((np.abs(x) - 0.3) / 0.3) ** 2) - ((y / 0.6) ** 2))
+    return np.asarray(random.uniform(0.3, 0.4) * ridges * from_hila)
+
+
+_SIGNS: dict[str, Callable[..., Any]] = {
+    NORMAL: _nothing,
+    COVID: _patches,
+    BACTERIAL: _lobe,
+    VIRAL: _streaks,
+}
+
+
+def _soft(value: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-12 * np.clip(value, -4, 4))))
+
+
+def _texture(random: np.random.Generator, grain: float) -> np.ndarray:
+    """Returns smooth noise of unit variance; `grain`, in pixels, is how smooth."""
+    coarse = random.standard_normal((int(_HEIGHT / grain) + 2, int(_WIDTH / grain) + 2))
+    drawn = Image.fromarray(coarse.astype(np.float32))
+    noise = np.asarray(drawn.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC))
+    return np.asarray(noise / noise.std())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """A row of the metadata that `_covid_source` writes, and how its file is stored."""
+
+    patient: str
+    finding: str
+    view: str = "PA"
+    modality: str = "X-ray"
+    label: str | None = None
+    store: str = "PNG"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """A radiograph that is still to be drawn; equal seeds give equal pictures, wherever drawn.
+
+    Attributes:
+      file: gets it, stored as `store` says.
+      mask: gets where its lungs are; or None.
+    """
+
+    label: str
+    seed: np.random.SeedSequence
+    file: Path
+    store: str = "JPEG"
+    mask: Path | None = None
+
+
+def write(output: Path, patients: int = 60, seed: int = 0) -> None:
+    """Writes phantoms of both sources.
+
+    Args:
+      output: a directory to be made, with `covid-chestxray-dataset/` and `chest_xray/`. Besides what
+        is usable they hold what those sources hold: several images of a patient, one patient under
+        two ids, lateral views, CT slices, findings of other causes and none, files that are absent,
+        unnamed, named by two rows, named wrongly, in 16 bits, in RGBA, and files that cannot be used.
+      patients: of each label, at least 10 (fewer cannot be split).
+      seed: the same seed draws the same phantoms, on any number of cores.
+
+    Raises:
+      UserError: `output` is there already, or `patients` is too small.
+    """
+    if patients < 10:
+        raise UserError(f"sample data: at least 10 patients a label are needed, not {patients}")
+    if output.exists():
+        raise UserError(f"sample data: {output} is there already; remove it or name another")
+    covid, others = np.random.SeedSequence(seed).spawn(2)
+    with write_aside(output) as aside:
+        drawings = _covid_source(aside / covid_chestxray.DIRECTORY, patients, covid)
+        drawings += _kermany_source(aside / kermany.DIRECTORY, patients, others)
+        with Progress("radiographs drawn", len(drawings)) as progress:
+            for _ in _on_all_cores(drawings):
+                progress.advance()
+        for directory in (covid_chestxray.DIRECTORY, kermany.DIRECTORY):
+            write_text(aside / directory / MARKER, "Drawn by cxrflow. These are no radiographs.\n")
+
+
+def _on_all_cores(drawings: Sequence[_Drawing]) -> Iterator[None]:
+    """Draws, and yields after each drawing."""
+    processes = min(os.cpu_count() or 1, len(drawings) // _WORTH_A_PROCESS)
+    if processes < 2:
+        yield from map(_draw, drawings)
+        return
+    # Not forked: threads may run here, such as that of a live line.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(_draw, drawings, chunksize=_DRAWINGS_AT_ONCE)
+
+
+def _draw(drawing: _Drawing) -> None:
+    radiograph, lungs = draw_with_lungs(drawing.label, np.random.default_rng(drawing.seed))
+    drawing.file.write_bytes(_encoded(radiograph, drawing.store))
+    if drawing.mask:
+        lungs.save(drawing.mask)
+
+
+def _covid_source(directory: Path, patients: int, seed: np.random.SeedSequence) -> list[_Drawing]:
+    """Writes all of the source but its radiographs; returns these."""
+    random = np.random.default_rng(seed)
+    images, masks = directory / "images", directory / covid_chestxray.MASKS
+    for folder in (images, masks):
+        folder.mkdir(parents=True)
+    rows, drawings = [], []
+    for number, study in enumerate(_studies(patients, random)):
+        suffix = "jpg" if study.store == "JPEG" else "png"  # WebP and 16 bits, too, are named .png
+        name = f"phantom-{number:04d}.{suffix}"
+        if study.label:
+            drawings.append(
+                _Drawing(
+                    label=study.label,
+                    seed=seed.spawn(1)[0],
+                    file=images / name,
+                    store=study.store,
+                    mask=masks / f"{Path(name).stem}_mask.png",
+                )
+            )
+        rows.append(
+            {
+                "patientid": study.patient,
+                "offset": str(random.integers(-1, 20)) if random.random() < 0.6 else "",
+                "sex": random.choice(["M", "F", ""], p=[0.5, 0.4, 0.1]),
+                "age": str(random.integers(20, 90)) if random.random() < 0.8 else "",
+                "finding": study.finding,
+                "view": study.view,
+                "modality": study.modality,
+                "folder": "volumes" if study.modality == "CT" else "images",
+                "filename": name,
+                "url": f"https://www.place-{number // 2:03d}.example/case",
+                "license": "CC0",
+                "clinical_notes": 'Drawn, "not taken", of nobody',
+            }
+        )
+    rows.append(rows[0])  # one file in two rows
+    for name, content in _unusable().items():
+        (images / name).write_bytes(content)
+        rows.append({**rows[0], "patientid": name, "filename": name})
+    # The same picture under another patient's id, stored anew so that its bytes differ.
+    twin = images / "phantom-twin.jpg"
+    drawings.append(replace(drawings[1], file=twin, store="JPEG", mask=None))
+    rows.append({**rows[1], "patientid": "twin", "filename": "phantom-twin.jpg"})
+    unnamed = images / "phantom-unnamed.png"
+    drawings.append(_Drawing(label=COVID, seed=seed.spawn(1)[0], file=unnamed, store="PNG"))
+    with (directory / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return drawings
+
+
+def _studies(patients: int, random: np.random.Generator) -> Iterator[_Study]:
+    stores = ("PNG", "JPEG", "WEBP", "RGBA", "16 bits")
+    for number in range(patients):
+        for _ in range(2 if number % 5 == 0 else 1):
+            yield _Study(
+                patient=str(number),
+                finding=_COVID_FINDINGS[number % len(_COVID_FINDINGS)],
+                view=str(random.choice(_VIEWS)),
+                label=COVID,
+                store=stores[number % 7] if number % 7 < len(stores) else "JPEG",
+            )
+    for number, finding in enumerate(
+        ("SARS", "Pneumonia/Viral/MERS-CoV", "Streptococcus", "Pneumonia/Bacterial/Klebsiella")
+    ):
+        label = VIRAL if number < 2 else BACTERIAL
+        yield _Study(patient=f"other-{number}", finding=finding, label=label, store="JPEG")
+    yield _Study(patient="healthy", finding="No Finding", label=NORMAL)
+    for finding in ("todo", "Unknown", "Pneumocystis", "Pneumonia/Fungal/Aspergillosis", "Lipoid"):
+        yield _Study(patient=f"dropped-{finding}", finding=finding, label=NORMAL)
+    yield _Study(patient="lateral", finding="COVID-19", view="L", label=COVID)
+    yield _Study(patient="ct", finding="COVID-19", view="Axial", modality="CT")
+    yield _Study(patient="absent", finding="COVID-19")
+
+
+def _unusable() -> dict[str, bytes]:
+    picture = io.BytesIO()
+    Image.new("L", (640, 640), 128).save(picture, "JPEG")
+    bomb = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
+    return {
+        "phantom-empty.png": b"",
+        "phantom-truncated.jpg": picture.getvalue()[:-400],
+        "phantom-text.jpg": b"<html>404 Not Found</html>",
+        "phantom-bomb.png": bomb.getvalue(),
+    }
+
+
+def _kermany_source(directory: Path, patients: int, seed: np.random.SeedSequence) -> list[_Drawing]:
+    """Makes the source's directories; returns its radiographs."""
+    drawings = []
+    folders = ("train",) * 7 + ("val",) + ("test",) * 2
+    for number in range(patients):
+        names = {
+            NORMAL: f"NORMAL/{'NORMAL2-' if number % 2 else ''}IM-{number:04d}-{{:04d}}.jpeg",
+            BACTERIAL: f"PNEUMONIA/person{number}_bacteria_{{}}.jpeg",
+            VIRAL: f"PNEUMONIA/person{patients + number}_virus_{{}}.jpeg",
+        }
+        for label, name in names.items():
+            for image in range(2 if number % 4 == 0 else 1):
+                # As published, images of one patient stand in different folders.
+                file = (
+                    directory
+                    / folders[(number + 5 * image) % len(folders)]
+                    / name.format(image + 1)
+                )
+                file.parent.mkdir(parents=True, exist_ok=True)
+                drawings.append(_Drawing(label=label, seed=seed.spawn(1)[0], file=file))
+    (directory / "train" / "NORMAL" / ".DS_Store").write_bytes(b"\0")
+    return drawings
+
+
+def _encoded(image: Image.Image, store: str) -> bytes:
+    buffer = io.BytesIO()
+    if store == "16 bits":
+        deep = np.asarray(image).astype(np.uint16) * 257
+        Image.fromarray(deep).save(buffer, "PNG")
+    elif store == "RGBA":
+        image.convert("RGBA").save(buffer, "PNG")
+    else:
+        image.save(buffer, store, quality=92)
+    return buffer.getvalue()

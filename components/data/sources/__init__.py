@@ -1,0 +1,110 @@
+"""The datasets. Each module has one job: `read(directory)` yields a `Row` for each image it names.
+
+Adding a published one is adding a module here and reading it in `components/data/named_images.py`; any other is
+named by whoever runs: see `listed`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+# What spreadsheets and people write where a value is not known, in lower case.
+_UNKNOWN = frozenset("|nan|n/a|#n/a|na|null|none|unknown|?|-".split("|"))
+# Large numbers as spreadsheets shorten them; longer exponents are no ids.
+_SCIENTIFIC = re.compile(r"\d([.,]\d+)?e\+?\d{1,2}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image as its source describes it, before the file has been opened.
+
+    Attributes:
+      source: the source's name, e.g. `kermany`.
+      path: the file's path relative to the source's directory, with forward slashes.
+      finding: what the source says is seen, in the source's words.
+      label: one of `core.labels.LABELS`, or None where the finding maps to none of them.
+      excluded: why the image must not be used; empty where it may be.
+      patient: identifies the patient across sources: `<source>/<the source's id>`.
+      origin: the site or publication that the source has the image from; empty where unknown.
+      view: projection, e.g. `PA`, `AP Supine`, `L`; empty where unknown.
+      sex: `M`, `F` or None.
+      age: in years, or None.
+      offset: days since onset of symptoms or hospitalisation (it may be negative), or None.
+      folder_split: the split that the source's own folders suggest, or empty. Never used to split:
+        reported, to say what it would have leaked.
+    """
+
+    source: str
+    path: str
+    finding: str
+    label: str | None
+    excluded: str = ""
+    patient: str
+    origin: str = ""
+    view: str = ""
+    sex: str | None = None
+    age: float | None = None
+    offset: float | None = None
+    folder_split: str = ""
+
+
+def known(text: str) -> str:
+    """Returns a value without surrounding blanks; empty where it says in some way that it is unknown."""
+    text = unicodedata.normalize("NFKC", text).strip()
+    return "" if text.lower() in _UNKNOWN else text
+
+
+def patient_id(text: str) -> str:
+    """Returns a patient's id, the same however a spreadsheet writes it.
+
+    Letter case, surrounding blanks, leading zeros and decimal places without value do not matter: `0313`,
+    `313.0` and `3.13E+02` are `313`. To take two patients for one ties them to one side of a split; to take
+    one for two would put him on both.
+
+    Args:
+      text: as the source writes it.
+
+    Returns:
+      the id; empty where it is unknown.
+    """
+    text = known(text).lower()
+    number = re.fullmatch(r"0*(\d+)([.,]0*)?", text)
+    if number:
+        return number[1]
+    if _SCIENTIFIC.fullmatch(text):
+        value = Decimal(text.replace(",", "."))
+        if value == value.to_integral_value():
+            return str(int(value))
+    return text
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Returns one row for each file of a source, and one id for each patient.
+
+    A file that several rows name is kept once where they agree on its label, and excluded where they do
+    not. Its patients are one patient, under the first row's id, in all of the source's rows.
+
+    Args:
+      rows: of one source, in its order.
+    """
+    found: dict[str, Row] = {}
+    same: dict[str, str] = {}
+
+    def first_id(patient: str) -> str:
+        while patient in same:
+            patient = same[patient]
+        return patient
+
+    for row in rows:
+        earlier = found.setdefault(row.path, row)
+        one, other = first_id(earlier.patient), first_id(row.patient)
+        if one != other:
+            same[other] = one
+        if earlier.label != row.label:
+            reason = f"two rows disagree: {earlier.finding!r} and {row.finding!r}"
+            found[row.path] = replace(earlier, label=None, excluded=reason)
+        elif earlier.excluded and not row.excluded:
+            found[row.path] = row
+    return [replace(row, patient=first_id(row.patient)) for row in found.values()]

@@ -1,0 +1,265 @@
+"""Gets the two public datasets at pinned versions, each file held against its publisher's checksum.
+
+What is there already and right is not fetched again, and a file that was broken off goes on where it
+stopped; so whoever is killed, or loses the network, runs it again.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from components.data.sources import covid_chestxray, kermany
+from core.errors import UserError
+from core.files import write_aside
+from core.progress import Progress, logger
+
+# Of the covid-chestxray-dataset: the state of 950 rows in which its authors left it.
+COVID_COMMIT = "6a4242344473ccb5ed0d2148d8c7bfb1691e4ed8"
+GITHUB, GITHUB_FILES = "https://api.github.com", "https://raw.githubusercontent.com"
+_REPOSITORY = "ieee8023/covid-chestxray-dataset"
+_WANTED = ("annotations/", "images/", "metadata.csv")
+
+MENDELEY = "https://data.mendeley.com"
+_DATASET, _VERSION, _ARCHIVE = "rscbjbr9sj", 2, "ChestXRay2017.zip"
+
+_AT_ONCE = 8
+_PASSING = (408, 429, 500, 502, 503, 504)
+
+
+class _Again(Exception):
+    """What went wrong may go right the next time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A file as its publisher describes it.
+
+    Attributes:
+      path: where it belongs, relative to the dataset's directory.
+      url: where it is.
+      size: in bytes.
+      digest: `sha256:` or, of a file in a git repository, `git:`, and hexadecimal digits.
+    """
+
+    path: str
+    url: str
+    size: int
+    digest: str
+
+
+def fetch_covid(
+    directory: Path, commit: str = COVID_COMMIT, github: str = GITHUB, files: str = GITHUB_FILES
+) -> Path:
+    """Gets the covid-chestxray-dataset as of a commit: metadata, images and annotations.
+
+    Args:
+      directory: gets `covid-chestxray-dataset/`.
+      commit: of its repository; its checksums follow from it.
+      github, files: servers of the repository's tree and of its files.
+
+    Returns:
+      the dataset's directory.
+
+    Raises:
+      UserError: it cannot be had whole.
+    """
+    target = directory / covid_chestxray.DIRECTORY
+    with _client() as client:
+        tree = _asked(
+            client, f"{github}/repos/{_REPOSITORY}/git/trees/{commit}?recursive=1", covid_chestxray
+        )
+        published = [
+            Published(
+                path=entry["path"],
+                url=f"{files}/{_REPOSITORY}/{commit}/{entry['path']}",
+                size=entry["size"],
+                digest=f"git:{entry['sha']}",
+            )
+            for entry in tree["tree"]
+            if entry["type"] == "blob" and entry["path"].startswith(_WANTED)
+        ]
+        _fetch(client, published, target, covid_chestxray)
+    return target
+
+
+def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
+    """Gets Kermany's chest X-rays, version 2, and unpacks them.
+
+    Args:
+      directory: gets `chest_xray/`. An archive that was put there by hand is taken if it is right.
+      mendeley: the publisher's server.
+
+    Returns:
+      the dataset's directory.
+
+    Raises:
+      UserError: it cannot be had whole.
+    """
+    target, archive = directory / kermany.DIRECTORY, directory / _ARCHIVE
+    if target.is_dir():
+        logger.info("%s is there already", target)
+        return target
+    with _client() as client:
+        listed = _asked(
+            client,
+            f"{mendeley}/public-api/datasets/{_DATASET}/files?folder_id=root&version={_VERSION}",
+            kermany,
+        )
+        found = next(one["content_details"] for one in listed if one["filename"] == _ARCHIVE)
+        published = Published(
+            path=_ARCHIVE,
+            url=found["download_url"],
+            size=found["size"],
+            digest=f"sha256:{found['sha256_hash']}",
+        )
+        _fetch(client, [published], directory, kermany)
+    logger.info("unpacking %s", archive)
+    with write_aside(target) as aside, zipfile.ZipFile(archive) as packed:
+        # Besides, macOS has packed what it knows of each file.
+        members = [
+            member
+            for member in packed.namelist()
+            if member.startswith(f"{kermany.DIRECTORY}/") and not member.endswith("/.DS_Store")
+        ]
+        with Progress("files unpacked", len(members)) as progress:
+            for member in members:
+                packed.extract(member, aside)
+                progress.advance()
+        (aside / kermany.DIRECTORY).rename(aside.with_suffix(".unpacked"))
+        aside.rmdir()
+        aside.with_suffix(".unpacked").rename(aside)
+    archive.unlink()
+    return target
+
+
+def _client() -> httpx.Client:
+    # As they are: the rest of a compressed answer could not be asked for.
+    return httpx.Client(follow_redirects=True, timeout=60, headers={"Accept-Encoding": "identity"})
+
+
+def _asked(client: httpx.Client, url: str, source: Any) -> Any:
+    try:
+        return _answer(client, url).json()
+    except (httpx.HTTPError, ValueError, _Again) as error:
+        raise UserError(_by_hand(url, error, source)) from error
+
+
+def _fetch(
+    client: httpx.Client, published: Iterable[Published], directory: Path, source: Any
+) -> None:
+    published = list(published)
+    megabytes = sum(one.size for one in published) / 1e6
+    logger.info("%s: %d files, %.0f MB", source.NAME, len(published), megabytes)
+    there = sum(_have(directory / one.path) for one in published) / 1e6
+    done: list[Future[None]] = []
+
+    def files() -> str:
+        return f"{sum(one.done() for one in done):,} of {len(published):,} files"
+
+    progress = Progress("MB fetched", megabytes, done=there, figures=files)
+    with progress, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for one in published:
+            target = directory / one.path
+            done.append(pool.submit(download, client, one, target, progress))
+        try:
+            for one, future in zip(published, done, strict=True):
+                try:
+                    future.result()
+                except (httpx.HTTPError, _Again) as error:
+                    raise UserError(_by_hand(one.url, error, source)) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _by_hand(url: str, error: Exception, source: Any) -> str:
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"{source.NAME}: {url} cannot be had: {said}. Run it again: what has come is kept. Where the "
+        f"publisher wants a click, or there is no network, get it in a browser from "
+        f"{source.WHERE_TO_GET_IT} and put it there by hand."
+    )
+
+
+_patiently = retry(
+    retry=retry_if_exception_type((httpx.TransportError, _Again)),
+    wait=wait_random_exponential(max=30),
+    stop=stop_after_attempt(6),
+    reraise=True,
+)
+
+
+@_patiently
+def _answer(client: httpx.Client, url: str) -> httpx.Response:
+    response = client.get(url)
+    _require(response)
+    return response
+
+
+@_patiently
+def download(client: httpx.Client, published: Published, target: Path, progress: Progress) -> None:
+    """Gets a file, unless it is there; what of it has come before is gone on from.
+
+    Args:
+      client: asks for it.
+      published: what it must be.
+      target: where it shall be, whole or not at all.
+      progress: counts the megabytes that come.
+
+    Raises:
+      httpx.HTTPError, _Again: it cannot be had, or has other bytes.
+    """
+    if target.is_file() and _digest(target, published.digest) == published.digest:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(target)
+    have = part.stat().st_size if part.exists() else 0
+    if have < published.size:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with client.stream("GET", published.url, headers=headers) as response:
+            _require(response)
+            goes_on = response.status_code == httpx.codes.PARTIAL_CONTENT
+            if not goes_on:
+                progress.advance(-have / 1e6)
+            with part.open("ab" if goes_on else "wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+                    progress.advance(len(chunk) / 1e6)
+    if _digest(part, published.digest) != published.digest:
+        progress.advance(-part.stat().st_size / 1e6)
+        part.unlink()
+        raise _Again("its bytes are not those that were published")
+    part.replace(target)
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def _have(target: Path) -> int:
+    """Returns how many bytes of a file are there: of it, or of what has come of it."""
+    return sum(file.stat().st_size for file in (target, _part(target)) if file.is_file())
+
+
+def _require(response: httpx.Response) -> None:
+    if response.status_code in _PASSING:
+        raise _Again(f"the server answers {response.status_code}")
+    response.raise_for_status()
+
+
+def _digest(file: Path, like: str) -> str:
+    """Returns the digest of a file, of the kind of another one."""
+    kind = like.partition(":")[0]
+    digest = hashlib.sha256()
+    if kind == "git":
+        digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+    with file.open("rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    return f"{kind}:{digest.hexdigest()}"

@@ -1,0 +1,228 @@
+r"""Any further source: a CSV that lists images, or folders by finding. A user names it as `NAME=SPEC`.
+
+    nih=data/nih,patient=(\d+)_       folders No_finding/, Pneumonia/, …; the pattern finds the patient
+    clinic=data/clinic/images.csv     columns path, label, patient, and if known view, age, sex
+
+What is not covid from where adults are X-rayed is what the two published sources lack: see `docs/trust.md`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.data.sources import Row, covid_chestxray, kermany, merged
+from components.data.sources.csv_files import read_csv
+from core.errors import UserError
+from core.labels import LABELS, label_of
+from core.locations import absolute, location, sizes
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_NEEDED, _PATIENT = ("path", "label"), "patient"
+_PATTERN = ",patient="
+_ERRORS_SHOWN = 5
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A source that a user names.
+
+    Attributes:
+      name: in ids and patients, lower-case letters, digits and dashes.
+      place: a CSV, whose paths are relative to where it lies, or a directory with a folder for each
+        finding.
+      pattern: of a directory's file names, whose first group identifies the patient; empty where patients
+        are not known.
+    """
+
+    name: str
+    place: Path
+    pattern: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """Where paths of its images begin."""
+        return self.place.parent if self.is_csv else self.place
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether a CSV lists its images."""
+        return self.place.suffix.lower() == ".csv"
+
+
+def parse(texts: Sequence[str]) -> dict[str, Listed]:
+    """Reads sources as written on a command line.
+
+    Args:
+      texts: each `NAME=SPEC`; see above.
+
+    Returns:
+      them by name.
+
+    Raises:
+      UserError: one cannot be read so, or two have the same name.
+    """
+    found: dict[str, Listed] = {}
+    for text in texts:
+        name, _, spec = text.partition("=")
+        place, _, pattern = spec.partition(_PATTERN)
+        if not place or not _NAME.fullmatch(name):
+            raise UserError(
+                f"source: {text!r} is not NAME=SPEC, with a name of lower-case letters, digits and "
+                "dashes, and a CSV or a directory, e.g. nih=data/nih,patient=(\\d+)_"
+            )
+        if name in (*found, covid_chestxray.NAME, kermany.NAME):
+            raise UserError(f"source: there is already one named {name!r}; name it otherwise")
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise UserError(
+                f"source: {name}: {pattern!r} is no regular expression: {error}"
+            ) from error
+        if pattern and groups != 1:
+            raise UserError(
+                f"source: {name}: {pattern!r} must have one group in brackets, the patient"
+            )
+        found[name] = Listed(name=name, place=location(place), pattern=pattern)
+    return found
+
+
+def absolute_spec(text: str) -> str:
+    """Returns `NAME=SPEC` with its place as every step sees it."""
+    name, _, spec = text.partition("=")
+    place, comma, pattern = spec.partition(_PATTERN)
+    return f"{name}={absolute(place)}{comma}{pattern}" if place else text
+
+
+def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False) -> Iterator[Row]:
+    """Yields a row for every image that is listed, once for each file; see `sources.merged`.
+
+    Args:
+      source: see `Listed`.
+      views: the projections to keep of images whose view is said; empty for all.
+      to_train_on: whether patients must be known, by whom images are split.
+
+    Raises:
+      UserError: there is no such place, a column is missing, rows cannot be used (the first ones are
+        named), file names do not say the patient, or nothing says the patients where they must be known.
+    """
+    if source.is_csv:
+        yield from merged(_of_csv(source, {view.lower() for view in views}, to_train_on))
+    else:
+        yield from _of_folders(source, to_train_on)
+
+
+def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
+    # It brings pydantic, which no other source needs, nor whoever only names this one.
+    from components.data.sources.csv_rows import row_of
+
+    table = read_csv(source.name, source.place)
+    missing = [name for name in _NEEDED if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
+            f"{', '.join(table.columns) or 'none'}. It takes path, label, patient, and view, age, sex."
+        )
+    if to_train_on and _PATIENT not in table.columns:
+        raise _without_patients(source)
+    read, errors = [], []
+    for number, fields in table.rows:
+        try:
+            read.append(row_of(fields, source.directory, to_train_on=to_train_on))
+        except ValueError as error:
+            errors.append(f"line {number}, {error}")
+    if errors:
+        raise _all_of_them(
+            source,
+            f"{len(errors)} of {len(table.rows)} rows of {source.place} cannot be used",
+            errors,
+        )
+    for row in read:
+        unwanted = bool(row.view and views) and row.view.lower() not in views
+        yield _row(
+            source,
+            row.path,
+            row.label,
+            row.patient,
+            view=row.view,
+            excluded=f"view {row.view!r} was not asked for" if unwanted else "",
+            sex=row.sex,
+            age=row.age,
+        )
+
+
+def _all_of_them(source: Listed, what: str, errors: Sequence[str]) -> UserError:
+    more = len(errors) - _ERRORS_SHOWN
+    shown = "; ".join(errors[:_ERRORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return UserError(f"{source.name}: {what}: {shown}")
+
+
+def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
+    if to_train_on and not source.pattern:
+        raise _without_patients(source)
+    paths = sorted(
+        path
+        for path in sizes(source.place)
+        if path.count("/") == 1 and path.lower().endswith(_IMAGES)
+    )
+    if not paths:
+        raise UserError(
+            f"{source.name}: {source.place} has no images in folders by finding, such as No_finding/, "
+            "and is no CSV"
+        )
+    patients = {path: _patient_in(source.pattern, path) for path in paths}
+    unknown = [path for path, patient in patients.items() if source.pattern and not patient]
+    if unknown:
+        raise _all_of_them(
+            source,
+            f"the pattern {source.pattern} does not find the patient in {len(unknown)} of {len(paths)} "
+            "file names",
+            unknown,
+        )
+    for path, patient in patients.items():
+        yield _row(source, path, path.partition("/")[0].replace("_", " "), patient)
+
+
+def _patient_in(pattern: str, path: str) -> str:
+    match = re.search(pattern, path.rpartition("/")[2]) if pattern else None
+    return (match[1] or "") if match else ""
+
+
+def _row(
+    source: Listed,
+    path: str,
+    finding: str,
+    patient: str,
+    *,
+    view: str = "",
+    excluded: str = "",
+    sex: str | None = None,
+    age: float | None = None,
+) -> Row:
+    label, reason = _label(finding)
+    return Row(
+        source=source.name,
+        path=path,
+        finding=finding,
+        label=label,
+        excluded=excluded or reason,
+        patient=f"{source.name}/{patient or path}",
+        view=view,
+        sex=sex,
+        age=age,
+    )
+
+
+def _label(finding: str) -> tuple[str | None, str]:
+    if finding.lower() in LABELS:
+        return finding.lower(), ""
+    return label_of(re.sub(r"(?i)findings$", "finding", finding))
+
+
+def _without_patients(source: Listed) -> UserError:
+    return UserError(
+        f"{source.name}: patients must be known, or some would be on both sides of the split. Give a column "
+        f"`patient`, or of a directory `{source.name}={source.place}{_PATTERN}<pattern>`, e.g. "
+        f"{_PATTERN[1:]}(\\d+)_ for 0001_02.png"
+    )

@@ -1,0 +1,165 @@
+"""Spans: the states that a growing dataset has been ingested in, one after the other.
+
+An archive is a directory, or a place in an object store, that outlives runs:
+
+    <archive>/spans/00001.json       one file a span, written last, once, and never changed
+    <archive>/spans/00001.outcome.json  what has come of it, see `record_outcome`
+    <archive>/spans/00001.names.json    what the sources said when it was last found unchanged
+    <archive>/tables/<digest>.parquet  the tables that it names, by their content
+    <archive>/records/               the TFRecord shards of all spans; see `components.data.write_records`
+    <archive>/decisions/             what test splits have decided; see `components.trust.decisions`
+
+A span is a state of the whole dataset. It begins when images, labels, patients or anything else that is
+known of them have changed since the last; a second ingest of the same makes none. Whoever is killed
+before the span's file is there has changed nothing; of two at once one wins, and the other begins again
+from its span. Tables are read and written by `components.data.span_tables`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError
+from core.files import write_json
+from core.locations import names, reaching
+
+_NAME = re.compile(r"(\d{5,})\.json")
+
+# What comes of a span. Nothing is trained on it; models are trained, and the gate refuses all; one passes and
+# is not deployed yet, which the schedule tries again; it is deployed; or it was, and was taken back since.
+WAITS, REFUSED, PASSED, DEPLOYED, ROLLED_BACK = (
+    "waits",
+    "refused",
+    "passed",
+    "deployed",
+    "rolled back",
+)
+
+
+class Overtaken(UserError):
+    """Another ingest has added the span of the same number meanwhile; nothing of this one is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A state of the dataset.
+
+    Attributes:
+      number: from 1.
+      fingerprint: of the images, labels, patients and splits; see `example_tables.fingerprint`.
+      digest: of all that is in its tables.
+      added, changed, withdrawn: how many images are used that were not in the span before, are used
+        otherwise (another label, patient, or other bytes), and are used no longer.
+      added_by_label: of `added`, how many are of each label.
+      settings: what ingest was told that decides what is used.
+      tables: by name, where they are below `tables/`.
+      summary: what `ingest` returned.
+    """
+
+    number: int
+    fingerprint: str
+    digest: str
+    added: int
+    changed: int
+    withdrawn: int
+    added_by_label: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+def newest(archive: Path) -> Span | None:
+    """Returns the last span, or None where there is none yet.
+
+    Raises:
+      UserError: the archive cannot be read.
+    """
+    with reaching(archive):
+        found = names(archive / "spans")
+    numbers = [int(match[1]) for name in found if (match := _NAME.fullmatch(name))]
+    return span(archive, max(numbers)) if numbers else None
+
+
+def span(archive: Path, number: int) -> Span:
+    """Returns a span by its number.
+
+    Raises:
+      UserError: there is none of that number.
+    """
+    file = archive / "spans" / f"{number:05d}.json"
+    with reaching(archive):
+        try:
+            return Span(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise UserError(f"{archive} has no span {number}") from error
+
+
+def outcome(archive: Path, number: int) -> dict[str, Any] | None:
+    """Returns what has come of a span, or None where that is open yet.
+
+    Returns:
+      `state`, one of those above (empty in archives of before there were states); `trained`, whether models
+      were trained on it; `reason`, a sentence.
+    """
+    file = archive / "spans" / f"{number:05d}.outcome.json"
+    with reaching(archive):
+        try:
+            return {"state": "", **json.loads(file.read_text(encoding="utf-8"))}
+        except FileNotFoundError:
+            return None
+
+
+def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
+    """Writes what has come of a span; that models were trained on it is not forgotten again.
+
+    Args:
+      state: one of those above.
+      reason: a sentence.
+    """
+    past = outcome(archive, number)
+    trained = state != WAITS
+    if trained or not (past and past["trained"]):
+        what = {"state": state, "trained": trained, "reason": reason}
+        with reaching(archive):
+            write_json(archive / "spans" / f"{number:05d}.outcome.json", what)
+
+
+def not_deployed(number: int) -> str:
+    """Returns a sentence for a span whose outcome is `PASSED`."""
+    return f"A candidate of span {number} passed the gate and was not deployed: it is tried again."
+
+
+def names_digest(archive: Path, one: Span) -> str:
+    """Returns the digest of what the sources said of their images when a span was last ingested.
+
+    It changes without a new span where a value changes that no table holds, such as the age on a CT.
+    """
+    file = archive / "spans" / f"{one.number:05d}.names.json"
+    with reaching(archive):
+        try:
+            return str(json.loads(file.read_text(encoding="utf-8"))["named"])
+        except FileNotFoundError:
+            return str(one.settings["named"])
+
+
+def record_names(archive: Path, one: Span, digest: str) -> None:
+    """Writes what `names_digest` returns, unless it does already."""
+    if digest != names_digest(archive, one):
+        with reaching(archive):
+            write_json(archive / "spans" / f"{one.number:05d}.names.json", {"named": digest})
+
+
+def require_seed(archive: Path, one: Span, seed: int) -> None:
+    """Looks whether a seed is that of an archive.
+
+    Raises:
+      UserError: the archive was begun with another.
+    """
+    if one.settings["seed"] != seed:
+        raise UserError(
+            f"ingest: {archive} was begun with --seed {one.settings['seed']}, and its splits stay. "
+            f"Continue with that seed, or begin another archive with --seed {seed}."
+        )

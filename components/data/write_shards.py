@@ -1,0 +1,139 @@
+"""Writing TFRecord shards with Beam, and what of an image is in them."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+
+from components.data.beam_options import count_one, counted, pipeline_options
+from components.data.shards import Shard, described_in
+from core.errors import UserError
+from core.files import read_json, sha256_of, write_text
+from core.images import for_tensorflow, to_png
+from core.locations import location, store
+from training import preprocess
+
+
+def write_shards(
+    shards: Sequence[Shard], roots: Mapping[str, str], home: Path, beam_options: Sequence[str]
+) -> None:
+    """Writes shards, and beside each what there is to say of it.
+
+    Args:
+      shards: see `components.data.shards`.
+      roots: where each source's images are, by the source's name.
+      home: the directory or place that gets them.
+      beam_options: see `components.data.beam_options`.
+
+    Raises:
+      UserError: an image is gone.
+    """
+    images = sum(len(shard.rows) for shard in shards)
+    options = pipeline_options(beam_options, images)
+    with (
+        counted("images written", images, options) as counter,
+        beam.Pipeline(options=options) as pipeline,
+    ):
+        _ = (
+            pipeline
+            | "Name shards" >> beam.Create(list(shards))
+            | "Spread over workers" >> beam.Reshuffle()
+            | "Write shard" >> beam.Map(_write_shard, dict(roots), str(home), counter)
+        )
+
+
+def _write_shard(shard: Shard, roots: Mapping[str, str], output: str, counter: str | None) -> None:
+    """Writes a shard and then, as the sign that it is whole, what there is to say of it."""
+    home = location(output)
+    stored = _stored(shard, home)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "shard")
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for row in shard.rows:
+                image = stored.get((row["id"], row["sha256"]))
+                features = {
+                    "image": image
+                    or storable(_content(location(roots[row["source"]]) / row["path"])),
+                    "label": row["label"],
+                    "id": row["id"],
+                }
+                writer.write(_example(features).SerializeToString(deterministic=True))
+                count_one(counter)
+        described = {
+            "name": shard.name,
+            "records": len(shard.rows),
+            "sha256": sha256_of(file),
+            "images": {row["id"]: row["sha256"] for row in shard.rows},
+        }
+        store(file, home / shard.name)
+    write_text(home / described_in(shard.name), json.dumps(described))
+
+
+def _stored(shard: Shard, home: Path) -> dict[tuple[str, str], bytes]:
+    """Returns images as earlier shards hold them, by id and SHA-256 of the file they were made of."""
+    found = {}
+    for earlier in shard.earlier:
+        described = read_json(home / earlier)
+        content = (home / described["name"]).read_bytes()
+        if hashlib.sha256(content).hexdigest() != described["sha256"]:
+            continue  # damaged: the sources still have them
+        with tempfile.NamedTemporaryFile() as file:
+            Path(file.name).write_bytes(content)
+            for record in tf.data.TFRecordDataset(file.name).as_numpy_iterator():
+                feature = tf.train.Example.FromString(record).features.feature
+                identity = feature["id"].bytes_list.value[0].decode()
+                key = identity, described["images"][identity]
+                found[key] = feature["image"].bytes_list.value[0]
+    return found
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"write_records: {file} was there at ingest and is gone. Run ingest again."
+        ) from error
+
+
+def _example(features: dict[str, bytes | str]) -> Any:
+    values = {
+        name: value if isinstance(value, bytes) else value.encode()
+        for name, value in features.items()
+    }
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+                for name, value in values.items()
+            }
+        )
+    )
+
+
+def storable(content: bytes) -> bytes:
+    """Returns the image as records hold it.
+
+    Args:
+      content: the bytes of an image file that `images.inspect` accepts.
+
+    Returns:
+      the same bytes where TensorFlow decodes them as meant and no side is over
+      `preprocess.MAX_SIDE`; else a PNG of the same picture that fulfils both.
+    """
+    content = for_tensorflow(content)
+    try:
+        image = preprocess.decode_grey(tf.constant(content))
+    except tf.errors.InvalidArgumentError:  # e.g. CMYK: Pillow reads it, TensorFlow does not
+        content = to_png(content)
+        image = preprocess.decode_grey(tf.constant(content))
+    if max(image.shape) <= preprocess.MAX_SIDE:
+        return content
+    pixels = tf.cast(preprocess.shrink(image), tf.uint8)
+    # The default takes eight times as long and saves an eighth.
+    return bytes(tf.io.encode_png(pixels, compression=2).numpy())

@@ -1,0 +1,1 @@
+"""The winner published and served, and the run on one page."""

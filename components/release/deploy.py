@@ -1,0 +1,167 @@
+"""Step `deploy`: has the winner checked, publishes it, and has it served: here, or by KServe."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.data import spans
+from components.trust import model_card
+from core.artifacts import (
+    AUDIT,
+    AUDIT_PAGE,
+    CARD,
+    DECISION,
+    KNOWN_ANSWERS,
+    LINEAGE,
+    MADE_WITH,
+    METRICS,
+    SAVED_MODEL,
+)
+from core.errors import UserError
+from core.files import alone, read_json, write_json, write_text
+from core.locations import location
+from core.progress import Progress, logger
+from serving import local, store
+from serving.cluster import known_answers
+from serving.cluster.policy import Policy
+
+if TYPE_CHECKING:
+    from serving.cluster.inference_service import InferenceService
+
+
+def deploy(
+    model: Path,
+    evaluation: Path,
+    audit: Path,
+    decision: Path,
+    models: str,
+    name: str,
+    *,
+    server: Path | None = None,
+    service: "InferenceService | None" = None,
+    policy: Policy | None = None,
+    run: str = "",
+    archive: str = "",
+    report: Path | None = None,
+) -> str:
+    """Publishes a model once a server has given its known answers, and has it served.
+
+    Run again, it goes on where it was: what is published is found, and what is served is left.
+
+    Args:
+      model: the output of `train`.
+      evaluation: the output of `evaluate`.
+      audit: the output of `audit`.
+      decision: the output of `gate`, kept beside the model: why it was deployed.
+      models: the model store; see `serving.store`.
+      name: of the model there.
+      server: where a local server keeps its state and log (see `serving.local`), or None for none.
+        One that runs goes on and takes the new version in.
+      service: of KServe, to be made or changed; or None for none.
+      policy: how the version is rolled out there.
+      run: the pipeline's; kept beside the model.
+      archive: of the data that it was made with; see `components.data.spans`. Kept beside the model, and told
+        what has come of its span: what ends in an error is tried again by the next scheduled run, unless it
+        was rolled back.
+      report: gets what was done and why, as Markdown, also where it ends in an error.
+
+    Returns:
+      the published version's directory or URL.
+
+    Raises:
+      UserError: the model does not answer as it was judged, and is not published; or it is, and the
+        server does not start or refuses it, or it is rolled back (see `serving.cluster.rollout`).
+    """
+    if service and "://" not in models:
+        raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
+    decided, card = read_json(decision), read_json(model / CARD)
+    said = [decided["reason"]]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            lineage = Path(scratch, LINEAGE)
+            write_json(lineage, {"run": run, "archive": archive})
+            cards = model_card.written(
+                card,
+                read_json(evaluation / METRICS),
+                read_json(audit / AUDIT),
+                decided,
+            )
+            for file, text in cards.items():
+                write_text(Path(scratch, file), text)
+            images = {MADE_WITH: model / MADE_WITH} if (model / MADE_WITH).is_file() else {}
+            candidate = store.assemble(
+                {
+                    **images,
+                    ".": model / SAVED_MODEL,
+                    CARD: model / CARD,
+                    KNOWN_ANSWERS: evaluation / KNOWN_ANSWERS,
+                    DECISION: decision,
+                    LINEAGE: lineage,
+                    AUDIT: audit / AUDIT,
+                    AUDIT_PAGE: audit / AUDIT_PAGE,
+                    **{file: Path(scratch, file) for file in cards},
+                },
+                Path(scratch, "version"),
+                name,
+                _identity(card, decided),
+            )
+            answers = known_answers.read(candidate)
+            with Progress("checking the answers of a server of its own"):
+                said.append(local.check(candidate))
+            logger.info("%s", said[-1])
+            version = store.publish(candidate, models)
+        said.append(f"published as version {store.number_of(version)} of {name}: {version}")
+        logger.info("%s", said[-1])
+        if server:
+            # Two runs would start a server each, and one of them be forgotten.
+            with alone(server), Progress("waiting for the server"):
+                served = local.serve(Path(version), server)
+            logger.info("ready at %s", served.url)
+        if service:
+            from serving.cluster import (
+                rollout,  # it brings Kubernetes' client, which only a cluster needs
+            )
+
+            release = rollout.Release(
+                version=store.number_of(version),
+                uri=version,
+                decided=decided["decided"],
+                reason=decided["reason"],
+                run=run,
+                fingerprint=card["fingerprint"],
+            )
+            try:
+                rollout.roll_out(service, release, policy or Policy(), answers, said)
+            except rollout.RolledBack as error:
+                _record(archive, card, spans.ROLLED_BACK, str(error))
+                raise
+        _record(archive, card, spans.DEPLOYED, said[-1])
+    except UserError as error:
+        said.append(f"ended: {error}")
+        raise
+    finally:
+        if report:
+            write_text(report, "".join(f"- {line}\n" for line in said))
+    return version
+
+
+def _identity(card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
+    """Returns digits that follow from what a model is and why it passed, whichever run it is of.
+
+    Not from how long training took, when the decision was made, nor from the champion at that time, which a
+    run that is repeated has put there itself. The card has a digest of the weights.
+    """
+    (winner,) = (one for one in decided["candidates"] if one["recipe"] == decided["winner"])
+    verdicts = [(one["class"], one["passed"]) for one in winner["checks"]]
+    verdicts += [(one["name"], one["verdict"]) for one in winner["rules"]]
+    made = {key: value for key, value in card.items() if key != "seconds"}
+    text = json.dumps([made, decided["gate"], verdicts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record(archive: str, card: Mapping[str, Any], state: str, reason: str) -> None:
+    if archive and card["span"]:
+        spans.record_outcome(location(archive), card["span"], state, reason)

@@ -1,0 +1,68 @@
+"""Step `report`: the whole run on one page, from what was read to what was decided and why."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from components import pages
+from components.data.validation.findings import drifted, in_words
+from components.pages import plots
+from components.trust.rules import RULE_NAMES
+from core.artifacts import ANOMALIES, COMPARISONS, METRICS, REPORT, SUMMARY
+from core.files import read_json, write_text
+from core.labels import LABELS
+
+
+def report(
+    examples: Path, validation: Path, evaluations: Sequence[Path], decision: Path, output: Path
+) -> None:
+    """Writes the page of a run.
+
+    Args:
+      examples: the output of `ingest`.
+      validation: the output of `validate`.
+      evaluations: the outputs of `evaluate`.
+      decision: the output of `gate`.
+      output: the page, HTML.
+    """
+    summary = read_json(examples / SUMMARY)
+    decided = read_json(decision)
+    metrics = [read_json(evaluation / METRICS) for evaluation in evaluations]
+    page = pages.render(
+        REPORT,
+        version=version("cxrflow"),
+        fingerprint=summary["fingerprint"],
+        phantoms=summary["phantoms"],
+        quick=any(one["quick"] for one in metrics),
+        labels=LABELS,
+        summary=summary,
+        excluded=_by_kind(summary["excluded"]),
+        found=read_json(validation / ANOMALIES),
+        drift=[
+            in_words(comparison, measure)
+            for comparison in read_json(validation / COMPARISONS)
+            for measure in drifted(comparison)
+        ],
+        evaluations=metrics,
+        decision=decided,
+        recalls=plots.recalls(decided["candidates"]),
+        recalled=[
+            (name, least) for name, least in decided["gate"].items() if name not in RULE_NAMES
+        ],
+    )
+    write_text(output, page)
+
+
+def _by_kind(excluded: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the reasons, the most frequent first; those of single files are summed by kind."""
+    rows: dict[tuple[str, str], int] = {}
+    for entry in excluded:
+        reason = entry["reason"] if entry["kind"] == "metadata" else ""
+        key = (entry["source"], reason or f"{entry['kind']} file")
+        rows[key] = rows.get(key, 0) + entry["images"]
+    ordered = sorted(rows.items(), key=lambda item: -item[1])
+    return [
+        {"source": source, "reason": reason, "images": images}
+        for (source, reason), images in ordered
+    ]

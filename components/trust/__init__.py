@@ -1,0 +1,1 @@
+"""Which candidate may pass: what it looks at, the rules, the gate."""

@@ -1,0 +1,175 @@
+"""Step `find_lungs`: trains the lung segmenter, by which the audit tells what a model looks at."""
+
+import contextlib
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from components import pages
+from components.data.sources import covid_chestxray
+from core.artifacts import EXAMPLES, LUNGS_PAGE, SEGMENTER, SEGMENTER_CARD, SUMMARY
+from core.divisions import TEST, TRAIN, VALIDATION
+from core.errors import UserError
+from core.files import alone, read_json, sha256_of, write_aside, write_json, write_text
+from core.images import for_tensorflow
+from core.progress import Progress, logger
+from core.tables import read_table
+from training import data, lungs
+from training import kept as keeping
+from training.recipes import RECIPES
+
+# Masks are compared at this side, whatever the network's own is.
+_JUDGED_SIDE = 128
+_SHOWN = 12
+_SHOWN_SIDE = 224
+
+
+def find_lungs(
+    covid_directory: Path,
+    examples: Path,
+    records: Path,
+    output: Path,
+    *,
+    seed: int = 0,
+    kept: Path | None = None,
+) -> dict[str, Any]:
+    """Trains the segmenter on the training split's masks; validation says when to stop, test how good it is.
+
+    Args:
+      covid_directory: the covid-chestxray-dataset, with masks in `annotations/`.
+      examples: the output of `ingest`.
+      records: the TFRecords, of whose test split some images of every source are shown on the page.
+      output: a directory to be made, with the network (see `training.lungs`), `lungs.json` and
+        `lungs.html`. Written aside and renamed.
+      seed: of initial weights and of the changes that images undergo.
+      kept: a directory that outlives the step, where the network is kept for the same masks; or None.
+
+    Returns:
+      what `lungs.json` says: `dice`, the mean over the test split's masks, `worst`, the lowest of them,
+      `trained_on`, `watched` and `tested_on`, numbers of masks, and `validation`, the Dice coefficients of
+      those that were watched, as training went on.
+
+    Raises:
+      UserError: there are too few masks.
+    """
+    # Of two runs at once one learns, and the other finds what it has kept.
+    with alone(kept / "lungs") if kept else contextlib.nullcontext():
+        return _learnt(covid_directory, examples, records, output, seed, kept)
+
+
+def _learnt(
+    covid_directory: Path,
+    examples: Path,
+    records: Path,
+    output: Path,
+    seed: int,
+    kept: Path | None,
+) -> dict[str, Any]:
+    table = read_table(examples / EXAMPLES)
+    table = table[table["source"] == covid_chestxray.NAME]
+    masks = covid_chestxray.masks(covid_directory, table["path"])
+    table = table[table["path"].isin(masks)]
+    counts = {split: int((table["split"] == split).sum()) for split in (TRAIN, VALIDATION, TEST)}
+    fewest = covid_chestxray.FEWEST_MASKS
+    if any(count < least for count, least in zip(counts.values(), fewest, strict=True)):
+        raise UserError(
+            f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of {counts[TRAIN]} training, "
+            f"{counts[VALIDATION]} validation and {counts[TEST]} test images; at least "
+            f"{fewest[0]}, {fewest[1]} and {fewest[2]} are needed. They come with the dataset: "
+            f"{covid_chestxray.WHERE_TO_GET_IT}."
+        )
+    table = table.sort_values("path")
+    digests = [sha256_of(masks[path]) for path in table["path"]]
+    images = table[["sha256", "split"]].values.tolist()
+    name = keeping.name("lungs", images, digests, seed)
+    there = kept / name if kept else None
+    if there and there.is_dir():
+        logger.info("the lung segmenter of these %d masks is there already", len(table))
+        with write_aside(output) as aside:
+            shutil.copytree(there, aside)
+        return dict(read_json(output / SEGMENTER_CARD))
+
+    def of(split: str) -> tuple[np.ndarray, np.ndarray]:
+        paths = table.loc[table["split"] == split, "path"]
+        read = []
+        with Progress(f"{split} images with masks read", len(paths)) as progress:
+            for path in paths:
+                content = for_tensorflow((covid_directory / path).read_bytes())
+                read.append((lungs.shown(content), _mask(masks[path], lungs.SIDE)))
+                progress.advance()
+        images, of_lungs = zip(*read, strict=True)
+        return np.stack(images), np.stack(of_lungs)
+
+    logger.info("learning where the lungs are from %d masks", counts[TRAIN])
+    model = lungs.build(seed)
+    validation = lungs.train(model, of(TRAIN), of(VALIDATION), seed)
+    tested = table.loc[table["split"] == TEST, "path"]
+    found = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
+    dices = [
+        float(lungs.dice(_mask(masks[path], _JUDGED_SIDE)[np.newaxis], seen[tf.newaxis]))
+        for path, seen in zip(tested, found, strict=True)
+    ]
+    card = {
+        "dice": float(np.mean(dices)),
+        "worst": float(min(dices)),
+        "trained_on": counts[TRAIN],
+        "watched": counts[VALIDATION],
+        "tested_on": counts[TEST],
+        "validation": validation,
+        "seed": seed,
+    }
+    summary = read_json(examples / SUMMARY)
+    page = pages.render(
+        LUNGS_PAGE,
+        version=version("cxrflow"),
+        fingerprint=summary["fingerprint"],
+        phantoms=summary["phantoms"],
+        card=card,
+        gallery=_gallery(model, records),
+    )
+    with write_aside(output) as aside:
+        aside.mkdir()
+        model.save(aside / SEGMENTER)
+        write_json(aside / SEGMENTER_CARD, card)
+        write_text(aside / LUNGS_PAGE, page)
+    if there:
+        with write_aside(there) as aside:
+            shutil.copytree(output, aside)
+    logger.info(
+        "lungs are found with a Dice coefficient of %.3f on %d masks that were held out",
+        card["dice"],
+        card["tested_on"],
+    )
+    return card
+
+
+def _mask(file: Path, side: int) -> np.ndarray:
+    return (lungs.shown(file.read_bytes(), side) > 127).astype(np.float32)
+
+
+def _gallery(model: Any, records: Path) -> list[dict[str, str]]:
+    """Returns some test images of every source, with the lungs' outline."""
+    manifest = data.read_manifest(records)
+    recipe = next(iter(RECIPES.values()))  # of all four labels
+    chosen: dict[str, list[tuple[str, bytes]]] = {}
+    for content, _, identity in data.encoded_images(
+        records, manifest, recipe, [TEST]
+    ).as_numpy_iterator():
+        source = identity.decode().partition("/")[0]
+        chosen.setdefault(source, []).append((identity.decode(), content))
+    rows = []
+    for source, of_source in sorted(chosen.items()):
+        for identity, content in of_source[: _SHOWN // len(chosen)]:
+            pixels = lungs.shown(content, _SHOWN_SIDE)
+            mask = lungs.find(model, pixels[np.newaxis])[0].numpy()
+            eroded = -tf.nn.max_pool2d(-mask[np.newaxis], 5, 1, "SAME")[0].numpy()
+            outline = (mask - eroded) > 0
+            colour = np.where(outline, np.array([255, 176, 0], np.float32), pixels)
+            picture = Image.fromarray(colour.clip(0, 255).astype(np.uint8))
+            rows.append({"id": identity, "source": source, "picture": pages.image_uri(picture)})
+    return rows

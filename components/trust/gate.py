@@ -1,0 +1,240 @@
+"""Step `gate`: which candidate may be deployed, and why. What a rule means: `components.trust.rules`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.data import spans
+from components.trust import decisions
+from components.trust.rules import LOW, RULE_NAMES, judged
+from core.artifacts import AUDIT, CHAMPION, METRICS, PREDICTIONS, SUMMARY
+from core.divisions import TEST, VALIDATION
+from core.files import read_json, write_json
+from core.labels import COVID
+from core.progress import logger
+from core.settings import DEFAULT
+
+
+def decide(
+    candidates: Sequence[Mapping[str, Any]],
+    gate: Mapping[str, float],
+    duels: Sequence[Mapping[str, Any] | None] = (),
+    audits: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Decides which candidate is deployed.
+
+    A candidate passes if its recall on the test split (and the lower end of its interval, where the gate
+    asks for it) reaches the threshold in every one of its classes, if it tells every class that the gate
+    names, if its audit keeps every rule, and if it is no worse than the champion, on the same test images,
+    in its recall of covid and in its accuracy. Of those that pass, the winner is the one with the highest
+    recall of covid on the validation split, then with the highest macro F1 there, then the first: chosen by
+    the test split, its figures there would be those of the luckiest. Where a candidate that passes has no
+    figures of the validation split, the test split's are used for all, and the reason says so.
+
+    Args:
+      candidates: the metrics of `evaluate`.
+      gate: see `rules.parse`.
+      duels: of each candidate with the champion, see `training.metrics.duel`; none where there is no
+        champion.
+      audits: of each candidate, see `components.trust.audit`; none: rules of trust are not asked.
+
+    Returns:
+      `winner`, a recipe's name or None; `reason`, a sentence; `gate`, None where a rule is off; and
+      `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `behind` (why it passes and does
+      not win, or nothing), `macro_f1`, `validation` (see `evaluate`, or None), `starting_point`,
+      `duel` (or None), `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`,
+      `threshold_low` (of the interval's lower end, or None), `passed`; and `rules`, see `rules.judged`.
+    """
+    none = [None] * len(candidates)
+    rows = [
+        _judged(candidate, gate, duel, audit)
+        for candidate, duel, audit in zip(candidates, duels or none, audits or none, strict=True)
+    ]
+    passed = [
+        (row, candidate) for row, candidate in zip(rows, candidates, strict=True) if row["passed"]
+    ]
+    if not passed:
+        winner = None
+        reason = f"None of {len(rows)} candidates passes the gate: nothing is deployed."
+    else:
+        validated = all(candidate.get("validation") for _, candidate in passed)
+        split = VALIDATION if validated else TEST
+        figures = [_chosen_by(candidate, split) for _, candidate in passed]
+        best = figures.index(max(figures))
+        winner = passed[best][0]["recipe"]
+        for i, (row, _) in enumerate(passed):
+            if i != best:
+                row["behind"] = _behind(figures[i], figures[best], split, winner)
+        reason = (
+            f"{winner} passes the gate and has the highest recall of {COVID} of the {len(passed)} that do, "
+            f"on the {split} split (of equals: the highest macro F1 there, then the first)"
+            f"{'' if validated else ': not all of them have figures of the validation split'}."
+            if len(passed) > 1
+            else f"{winner} alone passes the gate."
+        )
+    written = {name: None if math.isinf(number) else number for name, number in gate.items()}
+    return {"winner": winner, "reason": reason, "gate": written, "candidates": rows}
+
+
+def _judged(
+    candidate: Mapping[str, Any],
+    gate: Mapping[str, float],
+    duel: Mapping[str, Any] | None,
+    audit: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    checks, reasons = [], []
+    for name in candidate["classes"]:
+        threshold = gate.get(name, gate[DEFAULT])
+        recall = candidate["per_class"][name]["recall"]
+        value = recall["value"]
+        least_low = gate.get(name + LOW, gate.get(DEFAULT + LOW))
+        reason = ""
+        if value is None:
+            reason = f"no test image of class {name}"
+        elif value < threshold:
+            reason = f"recall of {name} {100 * value:.1f} % is under {100 * threshold:.1f} %"
+        elif least_low is not None and recall["low"] < least_low:
+            reason = (
+                f"recall of {name} may be as low as {100 * recall['low']:.1f} % (the lower end of its "
+                f"95 % interval), under {100 * least_low:.1f} %"
+            )
+        reasons += [reason] if reason else []
+        checks.append(
+            {
+                "class": name,
+                "recall": recall,
+                "threshold": threshold,
+                "threshold_low": least_low,
+                "passed": not reason,
+            }
+        )
+    trust = judged(audit, gate) if audit else []
+    for name in gate:
+        one = name.removesuffix(LOW)
+        if name not in RULE_NAMES and one not in (DEFAULT, *candidate["classes"]):
+            reasons.append(f"does not tell {one}, which the gate names")
+    if duel:
+        for name, figure in ((f"recall of {COVID}", "covid_recall"), ("accuracy", "accuracy")):
+            ours, theirs = duel[figure]
+            if ours is not None and ours < theirs:
+                reasons.append(
+                    f"{name} {100 * ours:.1f} % is under the {100 * theirs:.1f} % of version "
+                    f"{duel['version']}, which is served, on the same {duel['images']} images"
+                )
+    reasons += [row["reason"] for row in trust if not row["passed"]]
+    return {
+        "recipe": candidate["recipe"],
+        "duel": duel,
+        "passed": not reasons,
+        "reasons": reasons,
+        "behind": "",
+        "macro_f1": candidate["macro_f1"],
+        "validation": candidate.get("validation"),
+        "starting_point": candidate["starting_point"],
+        "checks": checks,
+        "rules": trust,
+    }
+
+
+def _chosen_by(candidate: Mapping[str, Any], split: str) -> tuple[float, float]:
+    """Returns the recall of covid, 0 for one that does not tell it, and the macro F1 on a split."""
+    if split == VALIDATION:
+        figures = candidate["validation"]
+        return figures["covid_recall"]["value"] or 0.0, figures["macro_f1"]
+    told = COVID in candidate["classes"]
+    recall = candidate["per_class"][COVID]["recall"]["value"] if told else 0.0
+    return recall, candidate["macro_f1"]
+
+
+def _behind(
+    figures: tuple[float, float], best: tuple[float, float], split: str, winner: str
+) -> str:
+    there = f"on the {split} split"
+    if figures[0] < best[0]:
+        return f"its recall of {COVID} {there} is lower than that of {winner}"
+    if figures[1] < best[1]:
+        return f"its recall of {COVID} {there} is that of {winner}, its macro F1 there is lower"
+    return (
+        f"its recall of {COVID} and its macro F1 {there} are those of {winner}, which comes first"
+    )
+
+
+def gate(
+    evaluations: Sequence[Path],
+    thresholds: Mapping[str, float],
+    output: Path,
+    champion: Path | None = None,
+    audits: Sequence[Path] = (),
+    *,
+    examples: Path | None = None,
+    archive: Path | None = None,
+    run: str = "",
+) -> dict[str, Any]:
+    """Reads what `evaluate` wrote for each candidate, decides, and writes the decision.
+
+    With an archive, that the test split has decided is counted there; see `components.trust.decisions`.
+
+    Args:
+      evaluations: the outputs of `evaluate`.
+      thresholds: see `rules.parse`.
+      champion: the output of `champion`, or None.
+      audits: the outputs of `audit`, in the order of `evaluations`.
+      output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC; and
+        `test_split`: its `digest`, and `decided_before`, how many decisions of other runs were made on it
+        before (None without an archive); None without `examples`.
+      examples: the output of `ingest`.
+      archive: see `components.data.spans`.
+      run: the pipeline run's id. A run that is repeated is counted once.
+
+    Raises:
+      UserError: the archive cannot be read or written.
+    """
+    candidates = [read_json(evaluation / METRICS) for evaluation in evaluations]
+    duels = [_duel(evaluation, champion) for evaluation in evaluations] if champion else []
+    found = [read_json(audit / AUDIT) for audit in audits]
+    # Of two decisions the later one is deployed.
+    decided = datetime.now(UTC).isoformat()
+    decision = {**decide(candidates, thresholds, duels, found), "decided": decided}
+    decision["test_split"] = None
+    if examples:
+        digest = decisions.digest_of_test_split(examples)
+        before = None
+        if archive:
+            recipes = [candidate["recipe"] for candidate in candidates]
+            before = decisions.add(archive, digest, run=run, decided=decided, recipes=recipes)
+        decision["test_split"] = {"digest": digest, "decided_before": before}
+    write_json(output, decision)
+    for row in decision["candidates"]:
+        verdict = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"
+        logger.info("%s %s", row["recipe"], verdict)
+    logger.info("%s", decision["reason"])
+    return decision
+
+
+def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) -> None:
+    """Records in the archive what has come of the span that the candidates were trained on.
+
+    Args:
+      decision: see `gate`.
+      examples: the output of `ingest`.
+      archive: see `components.data.spans`; None: nothing is recorded.
+    """
+    span = read_json(examples / SUMMARY)["span"]
+    if archive and span:
+        # That the winner is deployed is for the step that does it to say.
+        state = spans.PASSED if decision["winner"] else spans.REFUSED
+        spans.record_outcome(archive, span["number"], state, decision["reason"])
+
+
+def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
+    version = read_json(champion / CHAMPION)["version"]
+    if not version:
+        return None
+    # Nothing but a duel needs them, and they take long to import.
+    from core.tables import read_table
+    from training import metrics
+
+    ours, theirs = (read_table(one / PREDICTIONS) for one in (evaluation, champion))
+    return {"version": version, **metrics.duel(ours, theirs)}

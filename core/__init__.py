@@ -1,0 +1,1 @@
+"""What every package may use, and nothing else: it imports no other package of ours."""

@@ -1,0 +1,52 @@
+import pytest
+
+from core.labels import LABELS, label_of
+
+
+@pytest.mark.parametrize(
+    ("finding", "label"),
+    [
+        ("COVID-19", "covid"),
+        ("COVID-19, ARDS", "covid"),
+        ("Pneumonia/Viral/COVID-19", "covid"),
+        ("pneumonia/viral/covid-19", "covid"),
+        ("No Finding", "normal"),
+        ("SARS", "viral"),
+        ("Pneumonia/Viral/SARS", "viral"),
+        ("Pneumonia/Viral/MERS-CoV", "viral"),
+        ("Pneumonia/Viral/Influenza/H1N1", "viral"),
+        ("Varicella", "viral"),
+        ("Streptococcus", "bacterial"),
+        ("Pneumonia/Bacterial/Klebsiella", "bacterial"),
+        ("Mycoplasma Bacterial Pneumonia", "bacterial"),
+        ("E.Coli", "bacterial"),
+        ("Pneumonia/Bacterial/Staphylococcus/MRSA", "bacterial"),
+    ],
+)
+def test_a_finding_that_names_a_cause_has_its_label(finding: str, label: str) -> None:
+    assert label_of(finding) == (label, "")
+
+
+@pytest.mark.parametrize(
+    ("finding", "reason"),
+    [
+        ("todo", "not yet labelled"),
+        ("Unknown", "not yet labelled"),
+        ("", "not yet labelled"),
+        ("Pneumocystis", "outside the four labels"),
+        ("Pneumonia/Fungal/Pneumocystis", "outside the four labels"),
+        ("Pneumonia/Lipoid", "outside the four labels"),
+        ("Tuberculosis", "outside the four labels"),
+        ("Influenza, Streptococcus", "both a bacterial and a viral"),
+        ("Pneumonia", "does not name a cause"),
+        ("ARDS", "does not name a cause"),
+    ],
+)
+def test_any_other_finding_has_none_and_says_why(finding: str, reason: str) -> None:
+    label, why = label_of(finding)
+    assert label is None
+    assert reason in why
+
+
+def test_the_four_labels_are_coronets() -> None:
+    assert LABELS == ("covid", "normal", "bacterial", "viral")
