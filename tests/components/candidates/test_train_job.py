@@ -29,7 +29,7 @@ from tests.manifests.schemas import errors
 from training.recipes import recipe_named, with_epochs
 
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/kubeflow/trainjobs"
-ACCESS = Path(__file__).parents[2] / "manifests" / "many-nodes" / "access.yaml"
+ACCESS = Path(__file__).parents[3] / "manifests" / "many-nodes" / "access.yaml"
 REQUEST = {
     "recipe": "cnn-dubey",
     "epochs": "cnn-dubey=6",

@@ -64,7 +64,7 @@ def test_killed_and_begun_again_it_writes_the_same_files(
     output = tmp_path / "records"
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from components import write_records, write_shards as module\n"
+        "from components.data import write_records, write_shards as module\n"
         "store, calls = module.store, []\n"
         "def killed(*arguments):\n"
         "    calls.append(store(*arguments))\n"

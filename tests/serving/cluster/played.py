@@ -22,7 +22,7 @@ from serving.cluster.rollout import Release
 from tests.api import dropped, hanging, refused, served
 
 NAMESPACE, NAME = "cxrflow", "cxrflow"
-TEMPLATE = Path(__file__).parents[2] / "manifests" / "base" / "inference-service.yaml"
+TEMPLATE = Path(__file__).parents[3] / "manifests" / "base" / "inference-service.yaml"
 ANSWERS = [{"id": "one", "image": "AAAA", "probabilities": {"covid": 0.9, "normal": 0.1}}]
 
 
