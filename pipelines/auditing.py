@@ -16,7 +16,7 @@ from core.locations import location
 from serving import store
 
 LUNGS = "lungs"
-_EXAMPLES, _RECORDS, _KEPT = "examples", "records", "kept"
+_EXAMPLES, _RECORDS = "examples", "records"
 
 
 def audit(
@@ -27,6 +27,7 @@ def audit(
     output: Path,
     gate: str,
     views: Sequence[str],
+    kept: Path,
 ) -> dict[str, Any]:
     """Audits a version of the model store on the test split of the data.
 
@@ -38,6 +39,7 @@ def audit(
       output: gets a directory for each step.
       gate: see `rules.parse`.
       views: see `ingest`.
+      kept: a directory where earlier trainings are found, and what is trained here is kept.
 
     Returns:
       what `audit.json` says.
@@ -49,7 +51,7 @@ def audit(
     there = store.fetched(model)
     seen = listed.parse(external)
     with alone(output):
-        _learn_lungs(sources, further, output, views, read_json(there / CARD)["seed"])
+        _learn_lungs(sources, further, output, views, read_json(there / CARD)["seed"], kept)
         return measure(
             there,
             output / _RECORDS,
@@ -58,7 +60,7 @@ def audit(
             output / "audit",
             external=seen,
             gate=rules,
-            kept=output / _KEPT,
+            kept=kept,
         )
 
 
@@ -68,11 +70,12 @@ def learn_lungs(
     output: Path,
     views: Sequence[str],
     seed: int,
+    kept: Path,
 ) -> dict[str, Any]:
     """Ingests the data and trains the lung segmenter on the masks of their training split.
 
     Args:
-      sources, further, views: see `audit`.
+      sources, further, views, kept: see `audit`.
       output: gets a directory for each step, of which `lungs` has the network and its page.
       seed: of the split and the network.
 
@@ -83,7 +86,7 @@ def learn_lungs(
       UserError: see the steps.
     """
     with alone(output):
-        return _learn_lungs(sources, further, output, views, seed)
+        return _learn_lungs(sources, further, output, views, seed, kept)
 
 
 def _learn_lungs(
@@ -92,6 +95,7 @@ def _learn_lungs(
     output: Path,
     views: Sequence[str],
     seed: int,
+    kept: Path,
 ) -> dict[str, Any]:
     covid, others = location(sources["covid"]), location(sources["kermany"])
     named = listed.parse(further)
@@ -103,4 +107,4 @@ def _learn_lungs(
     examples, records = output / _EXAMPLES, output / _RECORDS
     ingest(covid, others, examples, views=views, seed=seed, sources=named)
     write_records(examples, directories, records)
-    return find_lungs(covid, examples, records, output / LUNGS, seed=seed, kept=output / _KEPT)
+    return find_lungs(covid, examples, records, output / LUNGS, seed=seed, kept=kept)

@@ -45,7 +45,9 @@ Covid = Annotated[
     typer.Option(help="covid-chestxray-dataset: has metadata.csv. A directory, gs:// or s3://."),
 ]
 Kermany = Annotated[str, typer.Option(help="Kermany's chest X-rays: has train/NORMAL etc.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 2, help="The same seed gives the same result.")
+]
 Epochs = Annotated[
     str, typer.Option(help="Other than a recipe's own, e.g. 5, or cnn-dubey=5,default=2.")
 ]
@@ -354,7 +356,7 @@ def reproduce(
             "precision": precision,
             "seed": seed,
             "beam_options": [],
-            "checkpoints": str(home / "checkpoints"),
+            "checkpoints": _checkpoints(str(home / "archive"), home),
         },
         home,
         console,
@@ -423,14 +425,14 @@ def pretrain(
             "kermany_directory": absolute(kermany),
             "recipe": chosen.name,
             "views": parts_of(views),
-            "folds": folds or folds_of(chosen.protocol),
+            "folds": folds_of(f"{folds}-fold" if folds else chosen.protocol),
             "split_by": split,
             "subset": chosen.name if subset == "paper" else "",
             "epochs": epochs,
             "size": size,
             "precision": precision,
             "seed": seed,
-            "checkpoints": str(home / "checkpoints"),
+            "checkpoints": _checkpoints(str(home / "archive"), home),
         },
         home,
         console,
@@ -481,6 +483,7 @@ def audit(
             output.resolve() / "audit",
             gate,
             parts_of(views),
+            Path(_checkpoints(str(output.resolve() / "archive"), output.resolve())),
         )
     console.print()
     for row in found["rules"]:
@@ -523,6 +526,7 @@ def lungs(
             home,
             parts_of(views),
             seed,
+            Path(_checkpoints(str(output.resolve() / "archive"), output.resolve())),
         )
     dice = (
         f"{found['dice']:.3f} on {found['tested_on']} masks held out, {found['worst']:.3f} at worst"

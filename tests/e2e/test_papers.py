@@ -24,4 +24,4 @@ def test_a_base_is_pretrained_and_used(
     page = (tmp_path / "soares-resnet.html").read_text()
     assert "Other weights" in page
     assert f"from a base pretrained on {told['images']} chest X-rays" in page
-    assert list((tmp_path / "checkpoints" / "features").glob("resnet50-*/*.npy"))
+    assert list((tmp_path / "archive" / "checkpoints" / "features").glob("resnet50-*/*.npy"))

@@ -1,6 +1,7 @@
 """Shortcuts that are planted must be found, and a set without them must pass."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -61,7 +62,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path,
             rows.append(
                 {
                     "id": f"{source}/{name}", "source": source, "path": name, "label": label,
-                    "patient": f"{source}/{number}", "sha256": f"{hash(content):064x}"[-64:],
+                    "patient": f"{source}/{number}", "sha256": hashlib.sha256(content).hexdigest(),
                     "perceptual_hash": np.random.default_rng(number).bytes(32).hex(),
                     "view": "PA", "sex": "M" if number % 4 < 2 else "F",
                     "age": 50.0 if label == COVID else 3.0, "folder_split": "", "span": 1,
