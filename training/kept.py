@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from training.recipes import Recipe
 
-# Of the code that decides what a network sees and learns: preprocessing, views, augmentation, loss. Whoever
+# Of the code that decides what a network sees and learns: preprocessing, views, augmentation, networks, loss. Whoever
 # changes what it computes raises this, or trainings of the old code would count as those of the new one;
 # tests/training/test_kept.py sees to it.
 CODE = 1

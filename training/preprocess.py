@@ -5,6 +5,8 @@ TensorFlow operations alone, so that the same code feeds training and lies insid
 
 import tensorflow as tf
 
+from core.images import for_tensorflow, to_png
+
 # The longest side that TFRecords keep. A larger image is first shrunk to it, when records are
 # written and when a model is asked alike, so that both see the same pixels.
 MAX_SIDE = 1024
@@ -34,6 +36,24 @@ def decode_grey(content: tf.Tensor) -> tf.Tensor:
         return tf.cast(pixels, tf.float32) / 257.0
 
     return tf.cond(tf.io.is_jpeg(content), jpeg, png)
+
+
+def decoded(content: bytes) -> tuple[bytes, tf.Tensor]:
+    """Decodes an image file of any kind that `core.images` accepts, turned upright.
+
+    Returns:
+      the file as TensorFlow's decoders read it (the same bytes, or a PNG of the same picture), and its
+      pixels; see `decode_grey`.
+
+    Raises:
+      BadImage: it cannot be decoded; see `core.images.opened`.
+    """
+    content = for_tensorflow(content)
+    try:
+        return content, decode_grey(tf.constant(content))
+    except tf.errors.InvalidArgumentError:  # e.g. CMYK: Pillow reads it, TensorFlow does not
+        content = to_png(content)
+        return content, decode_grey(tf.constant(content))
 
 
 def shrink(image: tf.Tensor, side: int = MAX_SIDE) -> tf.Tensor:

@@ -14,7 +14,6 @@ from components.data.beam_options import count_one, counted, pipeline_options
 from components.data.shards import Shard, described_in
 from core.errors import UserError
 from core.files import read_json, sha256_of, write_text
-from core.images import for_tensorflow, to_png
 from core.locations import location, store
 from training import preprocess
 
@@ -97,7 +96,7 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"write_records: {file} was there at ingest and is gone. Run ingest again."
+            f"write_records: {file} was there at ingest and is gone. Run the same command again."
         ) from error
 
 
@@ -126,12 +125,7 @@ def storable(content: bytes) -> bytes:
       the same bytes where TensorFlow decodes them as meant and no side is over
       `preprocess.MAX_SIDE`; else a PNG of the same picture that fulfils both.
     """
-    content = for_tensorflow(content)
-    try:
-        image = preprocess.decode_grey(tf.constant(content))
-    except tf.errors.InvalidArgumentError:  # e.g. CMYK: Pillow reads it, TensorFlow does not
-        content = to_png(content)
-        image = preprocess.decode_grey(tf.constant(content))
+    content, image = preprocess.decoded(content)
     if max(image.shape) <= preprocess.MAX_SIDE:
         return content
     pixels = tf.cast(preprocess.shrink(image), tf.uint8)

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from components import pages
 from components.data import splits
-from components.data.sources import covid_chestxray, kermany, listed
+from components.data.sources import Row, covid_chestxray, kermany, listed
 from components.data.sources.listed import Listed
 from components.pages import plots
 from components.trust import rules
@@ -43,13 +43,13 @@ from core.artifacts import (
 from core.divisions import division
 from core.errors import UserError
 from core.files import read_json, write_aside, write_json, write_text
-from core.images import for_tensorflow
+from core.images import BadImage
 from core.labels import COVID
 from core.locations import reaching
 from core.progress import Progress, logger
 from core.tables import read_table
 from training import calibration, data, export, gradcam, heat_maps, loop, lungs, metrics, ood
-from training.preprocess import to_input
+from training.preprocess import decoded, to_input
 from training.recipes import Recipe, recipe_named
 from training.views import Change
 
@@ -117,7 +117,7 @@ def audit(
       `abstention`: on the test split, the share that is `rejected` as unlike what was trained on, and how
         many answers are wrong when only some are given (see `ood.risk_coverage`), by `ood_score` and by
         `confidence`.
-      `external`: rows of `name`, `images`, `called_covid` (of those without covid), `rejected`, and by class
+      `external`: rows of `name`, `images`, `left_out` (cannot be read), `called_covid` (of those without covid), `rejected`, and by class
         `counts`, `recall`, `drop` (see `metrics.drop`) from the test split's, and `auc`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: what `find_lungs` says, and in how many images they were `not_found`.
@@ -580,13 +580,19 @@ def _external(
     internal: Mapping[str, Mapping[str, float | None]],
 ) -> dict[str, Any]:
     with reaching(source.place):
-        rows = list(listed.read(source))
-        answers = []
-        with Progress(f"images of {source.name} asked", len(rows)) as progress:
-            for start in range(0, len(rows), _BATCH):
-                some = rows[start : start + _BATCH]
-                answers.append(_asked(exported, [source.directory / row.path for row in some]))
-                progress.advance(len(some))
+        named = list(listed.read(source))
+        rows, answers, left_out = [], [], 0
+        with Progress(f"images of {source.name} asked", len(named)) as progress:
+            for start in range(0, len(named), _BATCH):
+                some, pixels = _pixels(exported, source, named[start : start + _BATCH])
+                left_out += min(_BATCH, len(named) - start) - len(some)
+                if some:
+                    answer = exported.classify(pixels=tf.stack(pixels))
+                    answers.append((answer["probabilities"].numpy(), answer["ood_score"].numpy()))
+                    rows += some
+                progress.advance(min(_BATCH, len(named) - start))
+    if not rows:
+        raise UserError(f"audit: none of the {len(named)} images of {source.name} can be read")
     probabilities, score = (np.concatenate(one) for one in zip(*answers, strict=True))
     predicted = np.array(recipe.classes)[probabilities.argmax(axis=1)]
     # A finding that is none of our labels is none of the classes, and no covid.
@@ -604,6 +610,7 @@ def _external(
     return {
         "name": source.name,
         "images": len(rows),
+        "left_out": left_out,
         "called_covid": metrics.rate(int((predicted[others] == COVID).sum()), int(others.sum())),
         "rejected": metrics.rate(int((score > 1).sum()), len(rows)),
         "counts": counts,
@@ -613,10 +620,19 @@ def _external(
     }
 
 
-def _asked(exported: export.Exported, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    pixels = []
-    for file in files:
-        content = tf.constant(for_tensorflow(file.read_bytes()))
-        pixels.append(exported.preprocess(image_bytes=content)["pixels"])
-    answer = exported.classify(pixels=tf.stack(pixels))
-    return answer["probabilities"].numpy(), answer["ood_score"].numpy()
+def _pixels(
+    exported: export.Exported, source: Listed, named: Sequence[Row]
+) -> tuple[list[Row], list[tf.Tensor]]:
+    """Returns those of the images that can be read, and what the model sees of each."""
+    rows, pixels = [], []
+    for row in named:
+        try:
+            content, _ = decoded((source.directory / row.path).read_bytes())
+        except (BadImage, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            logger.warning(
+                "%s: %s is left out, for it cannot be read: %s", source.name, row.path, error
+            )
+            continue
+        rows.append(row)
+        pixels.append(exported.preprocess(image_bytes=tf.constant(content))["pixels"])
+    return rows, pixels

@@ -1,7 +1,8 @@
 """Step `find_lungs`: trains the lung segmenter, by which the audit tells what a model looks at."""
 
-import contextlib
 import shutil
+import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from core.artifacts import EXAMPLES, LUNGS_PAGE, SEGMENTER, SEGMENTER_CARD, SUMM
 from core.divisions import TEST, TRAIN, VALIDATION
 from core.errors import UserError
 from core.files import alone, read_json, sha256_of, write_aside, write_json, write_text
-from core.images import for_tensorflow
+from core.images import BadImage
 from core.progress import Progress, logger
 from core.tables import read_table
 from training import data, lungs
 from training import kept as keeping
+from training.preprocess import decoded
 from training.recipes import RECIPES
 
 # Masks are compared at this side, whatever the network's own is.
@@ -55,24 +57,36 @@ def find_lungs(
       those that were watched, as training went on.
 
     Raises:
-      UserError: there are too few masks.
+      UserError: there are too few masks that can be read.
     """
-    # Of two runs at once one learns, and the other finds what it has kept.
-    with alone(kept / "lungs") if kept else contextlib.nullcontext():
-        return _learnt(covid_directory, examples, records, output, seed, kept)
+    summary = read_json(examples / SUMMARY)
+    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
+        home = kept or Path(scratch)
+        # Of two runs at once one trains, and the other finds what it has kept.
+        with alone(home / "lungs"):
+            network = _network(covid_directory, examples, home, seed)
+        card = dict(read_json(network / SEGMENTER_CARD))
+        page = pages.render(
+            LUNGS_PAGE,
+            version=version("cxrflow"),
+            fingerprint=summary["fingerprint"],
+            phantoms=summary["phantoms"],
+            card=card,
+            gallery=_gallery(lungs.load(network), records),
+        )
+        with write_aside(output) as aside:
+            aside.mkdir()
+            for name in (SEGMENTER, SEGMENTER_CARD):
+                shutil.copyfile(network / name, aside / name)
+            write_text(aside / LUNGS_PAGE, page)
+    return card
 
 
-def _learnt(
-    covid_directory: Path,
-    examples: Path,
-    records: Path,
-    output: Path,
-    seed: int,
-    kept: Path | None,
-) -> dict[str, Any]:
+def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Path:
+    """Returns the directory below `home` with the network of these masks; trains it where it is not there."""
     table = read_table(examples / EXAMPLES)
-    table = table[table["source"] == covid_chestxray.NAME]
-    masks = covid_chestxray.masks(covid_directory, table["path"])
+    table = table[table["source"] == covid_chestxray.NAME].sort_values("path")
+    masks = _readable(covid_chestxray.masks(covid_directory, table["path"]))
     table = table[table["path"].isin(masks)]
     counts = {split: int((table["split"] == split).sum()) for split in (TRAIN, VALIDATION, TEST)}
     fewest = covid_chestxray.FEWEST_MASKS
@@ -83,23 +97,20 @@ def _learnt(
             f"{fewest[0]}, {fewest[1]} and {fewest[2]} are needed. They come with the dataset: "
             f"{covid_chestxray.WHERE_TO_GET_IT}."
         )
-    table = table.sort_values("path")
     digests = [sha256_of(masks[path]) for path in table["path"]]
-    images = table[["sha256", "split"]].values.tolist()
-    name = keeping.name("lungs", images, digests, seed)
-    there = kept / name if kept else None
-    if there and there.is_dir():
+    network = home / keeping.name(
+        "lungs", table[["sha256", "split"]].values.tolist(), digests, seed
+    )
+    if network.is_dir():
         logger.info("the lung segmenter of these %d masks is there already", len(table))
-        with write_aside(output) as aside:
-            shutil.copytree(there, aside)
-        return dict(read_json(output / SEGMENTER_CARD))
+        return network
 
     def of(split: str) -> tuple[np.ndarray, np.ndarray]:
         paths = table.loc[table["split"] == split, "path"]
         read = []
         with Progress(f"{split} images with masks read", len(paths)) as progress:
             for path in paths:
-                content = for_tensorflow((covid_directory / path).read_bytes())
+                content, _ = decoded((covid_directory / path).read_bytes())
                 read.append((lungs.shown(content), _mask(masks[path], lungs.SIDE)))
                 progress.advance()
         images, of_lungs = zip(*read, strict=True)
@@ -123,33 +134,33 @@ def _learnt(
         "validation": validation,
         "seed": seed,
     }
-    summary = read_json(examples / SUMMARY)
-    page = pages.render(
-        LUNGS_PAGE,
-        version=version("cxrflow"),
-        fingerprint=summary["fingerprint"],
-        phantoms=summary["phantoms"],
-        card=card,
-        gallery=_gallery(model, records),
-    )
-    with write_aside(output) as aside:
+    with write_aside(network) as aside:
         aside.mkdir()
         model.save(aside / SEGMENTER)
         write_json(aside / SEGMENTER_CARD, card)
-        write_text(aside / LUNGS_PAGE, page)
-    if there:
-        with write_aside(there) as aside:
-            shutil.copytree(output, aside)
     logger.info(
         "lungs are found with a Dice coefficient of %.3f on %d masks that were held out",
         card["dice"],
         card["tested_on"],
     )
-    return card
+    return network
+
+
+def _readable(masks: Mapping[str, Path]) -> dict[str, Path]:
+    """Returns the masks that can be read; of each other a warning says why not."""
+    good = {}
+    for path, file in masks.items():
+        try:
+            decoded(file.read_bytes())
+        except (BadImage, OSError) as error:
+            logger.warning("%s is left out, for it cannot be read: %s", file, error)
+        else:
+            good[path] = file
+    return good
 
 
 def _mask(file: Path, side: int) -> np.ndarray:
-    return (lungs.shown(file.read_bytes(), side) > 127).astype(np.float32)
+    return (lungs.shown(decoded(file.read_bytes())[0], side) > 127).astype(np.float32)
 
 
 def _gallery(model: Any, records: Path) -> list[dict[str, str]]:

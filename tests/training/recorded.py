@@ -6,14 +6,16 @@ python -m tests.training.recorded      records it for a new CODE, once
 import dataclasses
 import io
 import json
+import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from components.trust.audit import blanked, inner
-from training import augment, data, kept, loop, lungs
+from training import architectures, augment, data, kept, loop, lungs
 from training.recipes import recipe_named
 from training.views import to_pixels
 
@@ -66,8 +68,38 @@ def computed() -> dict[str, list[float]]:
         "lungs' masks": _some(moved_masks),
         "loss of one output": [float(loop.loss_of(of["cnn-dubey"])(truth, two))],
         "loss of four": [float(loop.loss_of(of["coronet-4class"])(truth, four))],
+        "networks": [
+            *(_described(architectures.build(recipe, "none", 0)) for recipe in of.values()),
+            _described(lungs.build(0)),
+        ],
+        "segmenter's loss": [float(lungs._loss(masks, square / 255))],
+        "segmenter's training": [
+            lungs._BATCH,
+            lungs._GOOD_ENOUGH,
+            lungs._LEAST_GAIN,
+            lungs._MOST_LOOKS,
+            lungs._PATIENCE,
+            lungs._STEPS_BETWEEN_LOOKS,
+        ],
         "weights": [value for one in weights.values() for row in one.values() for value in row],
     }
+
+
+def _described(model: keras.Model) -> float:
+    """Returns a number that follows from a network's layers and their settings, in their order."""
+    layers = [
+        (
+            type(layer).__name__,
+            sorted(
+                (key, value)
+                for key, value in layer.get_config().items()
+                if isinstance(value, int | float | str)
+                and key not in ("name", "trainable", "dtype")
+            ),
+        )
+        for layer in model._flatten_layers()
+    ]
+    return float(zlib.crc32(json.dumps(layers).encode()))
 
 
 def _some(pixels: tf.Tensor) -> list[float]:
