@@ -50,7 +50,7 @@ def sizes(directory: Path) -> dict[str, int]:
         for folder, _, names in os.walk(directory, followlinks=True):
             below = os.path.relpath(folder, directory)
             for name in names:
-                with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                with contextlib.suppress(OSError):  # a link to nothing or to itself
                     info = Path(folder, name).stat()
                     if stat.S_ISREG(info.st_mode):
                         found[name if below == "." else f"{below}/{name}"] = info.st_size

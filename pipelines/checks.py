@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.data import spans
+from components.data.named_images import named_images
 from components.data.sources import covid_chestxray, kermany, listed
 from components.trust import rules
 from core.artifacts import VERSION
 from core.errors import UserError
-from core.locations import is_remote, location, names, reaching
+from core.labels import LABELS
+from core.locations import is_remote, location, names, reaching, sizes
 from core.settings import DEFAULT
 from serving import NAME, store
 from training import start_weights
@@ -67,6 +69,8 @@ def check(
     for texts, to_train_on in ((sources, True), (external, False)):
         for source in listed.parse(texts).values():
             _require_source(source, to_train_on)
+    if not any(map(is_remote, (covid, kermany_directory, *sources))):
+        _require_every_label(location(covid), location(kermany_directory), views, sources)
     if archive:
         _require_archive(location(archive), seed)
     if models:
@@ -126,10 +130,33 @@ def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> 
 def _require_source(source: listed.Listed, to_train_on: bool) -> None:
     with reaching(source.directory):
         if source.is_csv or not is_remote(source.place):
-            for _ in listed.read(source, to_train_on=to_train_on):
-                pass
+            rows = list(listed.read(source, to_train_on=to_train_on))
+            there = {row.path for row in rows}
+            if not is_remote(source.directory):
+                there &= sizes(source.directory).keys()
+            if not there:
+                raise UserError(
+                    f"{source.name}: none of the {len(rows)} images that {source.place} names is in "
+                    f"{source.directory}"
+                )
         elif not source.place.is_dir():
             raise UserError(f"{source.name}: there is no {source.place}")
+
+
+def _require_every_label(
+    covid: Path, kermany_directory: Path, views: Sequence[str], sources: Sequence[str]
+) -> None:
+    directories = {covid_chestxray.NAME: covid, kermany.NAME: kermany_directory}
+    named, _ = named_images(directories, views, listed.parse(sources))
+    present = named[(named["size"] > 0) & (named["excluded"] == "")]
+    missing = sorted(set(LABELS) - set(present["label"]))
+    if missing:
+        raise UserError(
+            f"no image that could be used is labelled {', '.join(missing)}: of {len(named)} images that the "
+            f"sources name {int((named['size'] > 0).sum())} are there. covid comes from "
+            f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
+            f"{kermany.WHERE_TO_GET_IT}: is each complete?"
+        )
 
 
 def _require_archive(archive: Path, seed: int) -> None:

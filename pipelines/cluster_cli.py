@@ -51,7 +51,7 @@ Epochs = Annotated[str | None, typer.Option(help="Other than a recipe's own, e.g
 Weights = Annotated[
     str | None, typer.Option(help="imagenet, none, or a path below /data on the cluster.")
 ]
-Seed = Annotated[int | None, typer.Option(min=0)]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 2)]
 Canary = Annotated[
     str | None, typer.Option(help="Shares of the traffic of a new version, in percent: 10,50,100.")
 ]

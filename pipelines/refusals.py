@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from components.trust.rules import LOW
+
 # Of a recall that is proposed as a threshold; a lower one than the least means nothing.
 _STEP, _LEAST = 0.05, 0.3
 
@@ -44,10 +46,12 @@ def next_steps(decision: Mapping[str, Any], gate: str) -> list[tuple[str, str]]:
     nearest = min(decision["candidates"], key=lambda row: len(row["reasons"]))
     steps = []
     lower = {
-        check["class"]: math.floor(check["recall"]["value"] / _STEP) * _STEP
+        f"{check['class']}{suffix}": math.floor(check["recall"][figure] / _STEP) * _STEP
         for check in nearest["checks"]
-        if check["recall"]["value"] is not None
-        and _LEAST <= check["recall"]["value"] < check["threshold"]
+        for figure, threshold, suffix in (("value", "threshold", ""), ("low", "threshold_low", LOW))
+        if check["recall"][figure] is not None
+        and check[threshold] is not None
+        and _LEAST <= check["recall"][figure] < check[threshold]
     }
     if lower:
         steps.append(("accept a lower recall", f"--gate {_with(gate, lower)}"))

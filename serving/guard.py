@@ -220,11 +220,21 @@ def _decompressed(body: bytes, most: int) -> bytes:
       zlib.error: it is neither.
       EOFError: it ends too early, or goes on after its end.
     """
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    content = unpacker.decompress(body, most)
-    if len(content) < most and (not unpacker.eof or unpacker.unused_data):
-        raise EOFError
-    return content
+    content = b""
+    while True:
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        content += unpacker.decompress(body, most - len(content))
+        if len(content) >= most:
+            return content
+        if not unpacker.eof:
+            raise EOFError
+        body = unpacker.unused_data
+        if not body:
+            return content
+        if not body.startswith(
+            b"\x1f\x8b"
+        ):  # of gzip, a file may have several members (RFC 1952, 2.2)
+            raise EOFError
 
 
 class _Answer:

@@ -229,9 +229,11 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     stop=tenacity.stop_after_delay(_SECONDS_TO_START),
     retry=tenacity.retry_if_exception_type(httpx.HTTPError)
     | tenacity.retry_if_result(lambda served: not served),
-    retry_error_callback=lambda state: _raise_not_served(),
+    retry_error_callback=lambda state: _raise_not_served(state.args[0]),
 )
 def _wait_until_served(server: Server, version: str) -> bool:
+    if _process(server) is None:
+        raise UserError(f"serve: the server ended; its log is {server.log}")
     about = httpx.get(f"{server.url}/model", timeout=5).raise_for_status().json()
     refused = about["refused"]
     if refused and refused["version"] == version:
@@ -241,8 +243,15 @@ def _wait_until_served(server: Server, version: str) -> bool:
     return int(about["version"]) >= int(version)  # another run may have published meanwhile
 
 
-def _raise_not_served() -> None:
-    raise UserError(f"serve: the server did not take the version in {_SECONDS_TO_START} seconds")
+def _raise_not_served(server: Server) -> None:
+    why = ""
+    with contextlib.suppress(httpx.HTTPError):
+        delayed = httpx.get(f"{server.url}/model", timeout=5).json()["delayed"]
+        why = f": {delayed['reason']}" if delayed else ""
+    raise UserError(
+        f"serve: the server did not take the version in {_SECONDS_TO_START} seconds{why} (its log is "
+        f"{server.log})"
+    )
 
 
 def _raise_not_ready() -> None:

@@ -84,30 +84,32 @@ def number_of(version: str) -> str:
 
 def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
-    numbers = range(_newest(home), 0, -1)
-    there = ((home / str(number), _manifest(home / str(number))) for number in numbers)
-    version = next(
-        (
-            one
-            for one, theirs in there
-            if _same(manifest, theirs, is_newest=one.name == str(numbers.start))
-        ),
-        None,
-    )
-    if not version:
-        with tempfile.TemporaryDirectory(dir=home, prefix=".incoming-") as scratch:
-            incoming = Path(scratch, "version")
-            shutil.copytree(candidate, incoming)
-            for number in itertools.count(_newest(home) + 1):
-                version = home / str(number)
-                write_json(incoming / VERSION, {**manifest, "version": version.name})
-                try:
-                    # Fails where there is one.
-                    incoming.rename(version)
-                    break
-                except OSError:
-                    if not version.exists():
-                        raise
+    # Of two that publish the same at once the second finds what the first has published.
+    with alone(home):
+        numbers = range(_newest(home), 0, -1)
+        there = ((home / str(number), _manifest(home / str(number))) for number in numbers)
+        version = next(
+            (
+                one
+                for one, theirs in there
+                if _same(manifest, theirs, is_newest=one.name == str(numbers.start))
+            ),
+            None,
+        )
+        if not version:
+            with tempfile.TemporaryDirectory(dir=home, prefix=".incoming-") as scratch:
+                incoming = Path(scratch, "version")
+                shutil.copytree(candidate, incoming)
+                for number in itertools.count(_newest(home) + 1):
+                    version = home / str(number)
+                    write_json(incoming / VERSION, {**manifest, "version": version.name})
+                    try:
+                        # Fails where there is one.
+                        incoming.rename(version)
+                        break
+                    except OSError:
+                        if not version.exists():
+                            raise
     assert version
     _move_latest(home)
     return version

@@ -58,5 +58,7 @@ def require_usable(recipe: Recipe, weights: str) -> None:
         )
     with file.open("rb") as opened:
         begins = opened.read(len(_HDF5))
-    if file.suffix == ".h5" and begins != _HDF5:
-        raise UserError(f"weights: {file} is no file of weights: it is not HDF5. Is it whole?")
+    if file.suffix not in (".h5", ".hdf5") or begins != _HDF5:
+        raise UserError(
+            f"weights: {file} is no file of weights: it is not HDF5, named .h5 or .hdf5. Is it whole?"
+        )

@@ -179,6 +179,21 @@ def parse(text: str) -> dict[str, float]:
             )
         if name not in rules and not 0 <= number <= 1:
             raise UserError(f"gate: {name}={number:g} in {text!r} is no recall between 0 and 1")
+        if name.endswith(LOW) and number == 1:
+            raise UserError(
+                f"gate: {name}=1 in {text!r} can never be reached: no number of images makes the lower end "
+                "of an interval 1"
+            )
+    for rule in RULES:
+        number = given.get(rule.name, rule.bound)
+        if rule.at_least and number == float("inf"):
+            raise UserError(
+                f"gate: {rule.name}=inf can never be reached; {rule.name}=0 switches it off"
+            )
+        if not rule.at_least and number < 0:
+            raise UserError(
+                f"gate: {rule.name}={number:g} can never be kept; {rule.name}=inf switches it off"
+            )
     return {DEFAULT: parse_numbers("gate", GATE, GATE)[DEFAULT], **rules, **given}
 
 

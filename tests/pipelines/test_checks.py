@@ -1,6 +1,7 @@
 """What is wrong is said before anything runs: `cxrflow` in this process, its pipelines not to be reached."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def test_wrong_datasets_are_seen_by_every_command(
     assert "none can be used, e.g. because view 'PA' was not asked for" in views
 
 
+@pytest.mark.parametrize("command", [RUN, LUNGS, REPRODUCE, PRETRAIN, None])
+def test_datasets_without_images_are_seen(
+    said: Said, version: tuple[str, str], data: dict[str, str], command: tuple[str, ...] | None
+) -> None:
+    for image in Path(data["--kermany"]).glob("*/NORMAL/*"):
+        image.unlink()
+    error = said(*(command or version))
+    assert "no image that could be used is labelled normal: of " in error
+    shutil.rmtree(Path(data["--covid"], "images"))
+    assert "labelled covid, normal" in said(*(command or version))
+
+
+def test_numbers_that_a_library_would_refuse_later_are_seen(said: Said) -> None:
+    assert "2-fold" in said(*PRETRAIN, folds="1") or "<N>-fold" in said(*PRETRAIN, folds="1")
+    assert said("run", seed=str(2**32 - 2)) == "it would run"
+
+
 @pytest.mark.parametrize("command", [RUN, LUNGS, None])
 def test_missing_lung_masks_are_seen_where_lungs_are_learnt(
     said: Said, version: tuple[str, str], data: dict[str, str], command: tuple[str, ...] | None
@@ -94,6 +112,9 @@ def test_bad_weights_are_seen(said: Said, tmp_path: Path, command: tuple[str, ..
     assert "it is not HDF5" in said(*command, **more, weights=str(wrong))
     wrong.write_bytes(b"\x89HDF\r\n\x1a\n")
     assert said(*command, **more, weights=str(wrong)) == "it would run"
+    for name in ("notes.txt", "weights.hdf5"):
+        (tmp_path / name).write_text("text")
+        assert "it is not HDF5" in said(*command, **more, weights=str(tmp_path / name))
     made = tmp_path / "made"
     made.mkdir()
     (made / "base.weights.h5").write_bytes(wrong.read_bytes())
@@ -122,6 +143,8 @@ def test_a_source_that_cannot_be_read_is_seen(said: Said, tmp_path: Path) -> Non
     file = tmp_path / "images.csv"
     file.write_text("path,label,patient\na.png,normal,\n")
     assert "1 of 1 rows" in said("run", source=f"clinic={file}")
+    assert "none of the 1 images" in said("run", external=f"clinic={file}")
+    draw(tmp_path / "a.png", 1)
     assert said("run", external=f"clinic={file}") == "it would run"
     assert "there is no" in said("run", external=f"clinic={tmp_path / 'no.csv'}")
     assert "has no images in folders" in said("lungs", source=rf"x={tmp_path / 'no'},patient=(\d)")

@@ -74,6 +74,16 @@ def test_a_gate_that_is_proposed_lets_the_candidate_pass(rule, value, off):
     assert "train longer" not in steps
 
 
+def test_a_lower_end_that_is_proposed_lets_the_candidate_pass():
+    gate = "covid=0.9,covid-low=0.85,default=0.5"
+    told = candidate("large", covid=0.95, normal=0.9)
+    told["per_class"]["covid"]["recall"]["low"] = 0.71
+    decided = decide([told], rules.parse(gate))
+    option = dict(next_steps(decided, gate))["accept a lower recall"].removeprefix("--gate ")
+    assert option == "covid=0.9,default=0.5,covid-low=0.7"
+    assert decide([told], rules.parse(option))["winner"] == "large"
+
+
 def test_a_quick_network_is_not_trained_longer_but_whole():
     decided = decision(candidate("cnn-dubey+lungs+quick", covid=0.5, normal=0.9))
     steps = dict(next_steps(decided, GATE))

@@ -73,6 +73,13 @@ def test_publishers_at_once_get_versions_of_their_own(candidate: Make, tmp_path:
     assert (tmp_path / "s" / "cxr" / "latest").readlink() == Path("16")
 
 
+def test_the_same_published_twice_at_once_is_one_version(candidate: Make, tmp_path: Path) -> None:
+    made = candidate("same")
+    with ThreadPoolExecutor(4) as pool:
+        versions = {*pool.map(lambda _: store.publish(made, str(tmp_path / "s")), range(4))}
+    assert [Path(version).name for version in versions] == ["1"]
+
+
 def test_a_slow_publisher_does_not_move_latest_back(
     publish: Make, candidate: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

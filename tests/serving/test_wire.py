@@ -103,6 +103,7 @@ def test_what_is_not_http_is_refused_and_counted_and_not_logged(
     [
         ("gzip", gzip.compress(GOOD)),
         ("X-GZIP", gzip.compress(GOOD)),
+        ("gzip", gzip.compress(GOOD[:20]) + gzip.compress(GOOD[20:])),
         ("deflate", zlib.compress(GOOD)),
         ("identity", GOOD),
     ],

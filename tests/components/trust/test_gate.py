@@ -258,7 +258,7 @@ def test_a_gate_is_written_as_names_and_numbers() -> None:
 
 @pytest.mark.parametrize(
     "text", ["covid", "covid=high", "covid=1.2", "covid=-0.1", "covid=nan", "=0.5", "covd=0.9",
-             "covid=0.9,covid=0.8"],
+             "covid=0.9,covid=0.8", "covid-low=1", "in-lungs=inf", "calibration-error=-1"],
 )  # fmt: skip
 def test_what_is_no_gate_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match=r"^gate: "):

@@ -1,0 +1,13 @@
+"""What is found below a directory, whatever lies in it."""
+
+from pathlib import Path
+
+from core.locations import sizes
+
+
+def test_links_to_nothing_and_to_themselves_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "image.png").write_bytes(b"12345")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "nothing.png").symlink_to(tmp_path / "gone.png")
+    assert sizes(tmp_path) == {"a/image.png": 5}
