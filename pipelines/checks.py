@@ -1,4 +1,4 @@
-"""What can be seen at once of what a command was given, before anything runs that takes long."""
+"""Checks what a command was given before anything runs that takes long."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +10,16 @@ from core.artifacts import VERSION
 from core.errors import UserError
 from core.locations import is_remote, location, names, reaching
 from core.settings import DEFAULT
-from serving import NAME, store
+from serving import NAME
+from serving.store import version_in
 from training import start_weights
 from training.recipes import Recipe, recipe_named, with_epochs
 
 
 def check(
-    covid: str,
-    kermany_directory: str,
     *,
+    covid_directory: str,
+    kermany_directory: str,
     views: Sequence[str],
     sources: Sequence[str] = (),
     external: Sequence[str] = (),
@@ -30,22 +31,22 @@ def check(
     model: str = "",
     archive: str = "",
     seed: int = 0,
-    models: str = "",
+    store: str = "",
     schema: str = "",
 ) -> None:
-    """Looks at everything that a command was given, and opens no image.
+    """Checks everything that a command was given, without opening an image.
 
-    Of a place in an object store a few names are looked up and tables are read; it is not listed as a whole.
+    In an object store it looks up a few names and reads tables, but never lists everything.
 
     Args:
-      covid, kermany_directory: the two published datasets.
+      covid_directory, kermany_directory: the two published datasets.
       views, sources, external, weights, seed: as the steps take them.
-      recipes: names of those to train; None where none is trained.
+      recipes: names of the recipes to train; None if none is trained.
       epochs: see `training.recipes.with_epochs`.
-      gate: see `rules.parse`; a recipe must be able to pass it, where any is trained.
-      needs_lungs: whether lungs will be learnt from the first dataset's masks.
-      model: a version of the model store that must be there; or nothing.
-      archive, models, schema: of the data, the model store and a schema of the user's; or nothing.
+      gate: see `rules.parse`; one of the recipes must be able to pass it.
+      needs_lungs: whether the lung segmenter is trained on the first dataset's masks.
+      model: a version of the model store that must exist; or empty.
+      archive, store, schema: archive of the data, model store and the user's own schema; or empty.
 
     Raises:
       UserError: something is wrong; the message says what, where, and what to do.
@@ -54,14 +55,14 @@ def check(
     numbers = rules.parse(gate)
     if recipes is not None:
         _require_gate_can_be_met(chosen, numbers)
-    for one in chosen:
-        start_weights.require_usable(one, weights)
+    for recipe in chosen:
+        start_weights.require_usable(recipe, weights)
     with reaching(schema):
         if schema and not location(schema).is_file():
             raise UserError(f"schema: there is no {schema}; `cxrflow schema accept` makes one")
     if model:
         _require_model(model)
-    _require_covid(location(covid), views, needs_lungs)
+    _require_covid(location(covid_directory), views, needs_lungs)
     with reaching(kermany_directory):
         kermany.class_folders(location(kermany_directory))
     for texts, to_train_on in ((sources, True), (external, False)):
@@ -69,35 +70,35 @@ def check(
             _require_source(source, to_train_on)
     if archive:
         _require_archive(location(archive), seed)
-    if models:
-        with reaching(models):
-            names(location(models) / NAME)
+    if store:
+        with reaching(store):
+            names(location(store) / NAME)
 
 
 def _recipes(texts: Sequence[str] | None, epochs: str) -> list[Recipe]:
     if texts is not None and not texts:
-        raise UserError("recipes: none is named; `cxrflow recipes` lists all")
+        raise UserError("recipes: name at least one; `cxrflow recipes` lists all")
     chosen = [with_epochs(recipe_named(text), epochs) for text in texts or ()]
-    for one in chosen:
-        if chosen.count(one) > 1:
-            raise UserError(f"recipes: {one.name} is named more than once")
+    for recipe in chosen:
+        if chosen.count(recipe) > 1:
+            raise UserError(f"recipes: {recipe.name} is named more than once")
     return chosen
 
 
 def _require_gate_can_be_met(recipes: Sequence[Recipe], gate: Mapping[str, float]) -> None:
     asked = {name.removesuffix(rules.LOW) for name in gate if name not in rules.RULE_NAMES}
     asked.discard(DEFAULT)
-    if not any(asked <= set(one.classes) for one in recipes):
-        told = "; ".join(f"{one.name} tells {', '.join(one.classes)}" for one in recipes)
+    if not any(asked <= set(recipe.classes) for recipe in recipes):
+        told = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)
         raise UserError(
-            f"gate: it names {', '.join(sorted(asked))}, and no recipe tells all of them: {told}. Name fewer "
-            "classes in --gate, or other --recipes."
+            f"gate: it names {', '.join(sorted(asked))}, and no recipe has all of these classes: {told}. "
+            "Name fewer classes in --gate, or other --recipes."
         )
 
 
 def _require_model(model: str) -> None:
     if not is_remote(model):
-        store.version_in(Path(model))
+        version_in(Path(model))
         return
     with reaching(model):
         if not (location(model) / VERSION).is_file():
@@ -112,14 +113,14 @@ def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> 
     if not usable:
         why = f", e.g. because {rows[0].excluded}" if rows else ""
         raise UserError(
-            f"{covid_chestxray.NAME}: of {len(rows)} images that {directory}/metadata.csv names none can be "
+            f"{covid_chestxray.NAME}: none of the {len(rows)} images in {directory}/metadata.csv can be "
             f"used{why}. Is --views right?"
         )
     if needs_lungs and len(masks) < sum(covid_chestxray.FEWEST_MASKS):
         raise UserError(
-            f"{covid_chestxray.NAME}: {directory / covid_chestxray.MASKS} has masks of {len(masks)} images "
-            f"that can be used; the lungs are learnt from at least {sum(covid_chestxray.FEWEST_MASKS)}. They "
-            f"come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+            f"{covid_chestxray.NAME}: {directory / covid_chestxray.MASKS} has masks for {len(masks)} usable "
+            f"images; the lung segmenter needs at least {sum(covid_chestxray.FEWEST_MASKS)}. The masks "
+            f"are part of the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
         )
 
 

@@ -8,6 +8,7 @@ import typer
 from core.errors import UserError
 from core.locations import absolute, location
 from pipelines.console import console, live_line, print_rows
+from pipelines.options import OUTPUT
 
 app = typer.Typer()
 schema_app = typer.Typer(no_args_is_help=True, help="Review what the kept schema does not know.")
@@ -15,7 +16,6 @@ data_app = typer.Typer(no_args_is_help=True, help="Get the two public datasets."
 app.add_typer(schema_app, name="schema")
 app.add_typer(data_app, name="data")
 
-OUTPUT = Path("cxrflow-output")
 Archive = Annotated[
     str, typer.Option(help="Of the data's states: a directory, gs:// or s3://.", show_default=True)
 ]

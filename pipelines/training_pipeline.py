@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.data.choose_to_train import NEW_COVID
 from components.data.sources import covid_chestxray, kermany
 from components.steps import (
     audit_step,
@@ -22,9 +23,12 @@ from components.steps import (
 )
 from components.trust.rules import GATE
 from core.artifacts import DEPLOY, NEW, TRAIN
+from pipelines.options import CANARY, CANARY_MINUTES, SEED
 from pipelines.targets import LOCAL, Target, job_template, place
 from serving import NAME as MODEL_NAME
+from training.precision import AUTO
 from training.recipes import CANDIDATES
+from training.start_weights import IMAGENET
 
 NAME = "cxrflow-training"
 
@@ -51,13 +55,13 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
         epochs: str = "",
-        weights: str = "imagenet",
-        precision: str = "auto",
-        seed: int = 0,
+        weights: str = IMAGENET,
+        precision: str = AUTO,
+        seed: int = SEED,
         beam_options: list[str] = [],
         archive: str = f"{target.data}/archive",
         if_new: bool = False,
-        new_covid: int = 20,
+        new_covid: int = NEW_COVID,
         schema: str = "",
         served: str = "",
         checkpoints: str = f"{target.data}/checkpoints",
@@ -65,8 +69,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         model_name: str = MODEL_NAME,
         server: str = "",
         namespace: str = target.namespace,
-        canary: str = "10,50,100",
-        canary_minutes: float = 5.0,
+        canary: str = CANARY,
+        canary_minutes: float = CANARY_MINUTES,
     ) -> None:
         """Runs the main job.
 

@@ -27,6 +27,7 @@ from core.progress import Progress, logger
 from core.tables import read_table
 from training import heat_maps, metrics
 from training.recipes import Recipe, recipe_named
+from training.start_weights import IMAGENET
 
 _EXAMPLES_PER_CLASS = 3
 
@@ -170,7 +171,7 @@ def _differences(
 ) -> list[str]:
     """Returns, a sentence each, how this reproduction differs from what the paper did."""
     said = []
-    if recipe.pretrained and card["weights"] != "imagenet":
+    if recipe.pretrained and card["weights"] != IMAGENET:
         said.append(f"Training started {card['starting_point']}.")
     trained, published = card["recipe"]["epochs"], recipe.epochs
     if trained != published:

@@ -12,6 +12,9 @@ from core.files import read_json
 from core.labels import COVID
 from core.progress import logger
 
+# New images of covid that are enough to train again.
+NEW_COVID = 20
+
 
 def choose_to_train(
     examples: Path,

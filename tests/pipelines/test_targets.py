@@ -126,5 +126,5 @@ def test_several_nodes_train_a_candidate_and_its_step_waits(tmp_path: Path) -> N
 
 def test_the_placeholders_of_gke_are_not_compiled(tmp_path: Path) -> None:
     error = cxrflow("compile", str(tmp_path / "p.yaml"), "--target", "gke", fails=True)
-    assert error.startswith("error: gke: put your own names for")
+    assert error.startswith("error: gke: replace the placeholder in")
     assert error.count("\n") == 1
