@@ -107,18 +107,12 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
                 model=trained.outputs["model"], records=recorded.outputs["records"]
             ).set_display_name("Evaluate on what was held out")
 
-        compared = reproduce_step(
+        reproduce_step(
             examples=ingested.outputs["examples"],
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
         ).set_display_name("Compare with the published figures")
 
-        place(
-            target,
-            data=[ingested, recorded],
-            training=[],
-            together=[trained],
-            light=[evaluated, compared],
-        )
+        place(target)
 
     return pipeline

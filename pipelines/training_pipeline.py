@@ -208,7 +208,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 # What the archive has counted is not in the key of the cache.
                 decided.set_caching_options(False)
 
-                reported = report_step(
+                report_step(
                     examples=ingested.outputs["examples"],
                     validation=validated.outputs["validation"],
                     evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
@@ -233,32 +233,6 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     ).set_display_name("Deploy the winner")
                     deployed.set_caching_options(False)
 
-        place(
-            target,
-            data=[ingested, recorded],
-            training=[lungs],
-            together=[trained],
-            light=[
-                checked,
-                validated,
-                chosen,
-                champion,
-                evaluated,
-                audited,
-                decided,
-                reported,
-                deployed,
-            ],
-            reading=[
-                checked,
-                validated,
-                chosen,
-                champion,
-                evaluated,
-                audited,
-                decided,
-                deployed,
-            ],
-        )
+        place(target)
 
     return pipeline
