@@ -68,10 +68,10 @@ def check_for_new_data_step(
     sources: list[str],
 ) -> str:
     """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
-    from core.artifacts import NEW
+    from core.artifacts import NewData
 
     if not if_new:
-        return NEW
+        return NewData.NEW
 
     from components.data.check_for_new_data import check_for_new_data
     from components.data.sources.listed import parse
@@ -389,7 +389,7 @@ def gate_step(
 
     from components.trust.gate import gate, record
     from components.trust.rules import parse
-    from core.artifacts import DEPLOY, KEEP
+    from core.artifacts import ToDeploy
     from core.locations import location
 
     kept = location(archive) if archive else None
@@ -413,7 +413,7 @@ def gate_step(
             if candidate.metadata["recipe"] == decided["winner"]:
                 output.uri = candidate.uri
                 output.metadata.update(candidate.metadata)
-    return DEPLOY if decided["winner"] else KEEP
+    return ToDeploy.DEPLOY if decided["winner"] else ToDeploy.KEEP
 
 
 @_step("data", size="light", hours=3, storage=False)

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from components.data.choose_to_train import NEW_COVID
-from components.trust.rules import GATE
+from components.trust.rules import GATE, Verdict
 from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING
 from core.errors import UserError
 from core.locations import absolute, is_remote
@@ -411,7 +411,7 @@ def audit(
     console.print()
     for row in measured["rules"]:
         value = "–" if row["value"] is None else f"{row['value']:.2f}"
-        colour = {"kept": "green", "refused": "red"}.get(row["verdict"], "dim")
+        colour = {Verdict.KEPT: "green", Verdict.REFUSED: "red"}.get(row["verdict"], "dim")
         verdict = f"[{colour}]{row['verdict']:<10}[/]"
         console.print(f"{verdict} {value:>6}  {escape(row['what'])}", highlight=False)
     console.print()

@@ -22,7 +22,7 @@ from components.steps import (
     write_records_step,
 )
 from components.trust.rules import GATE
-from core.artifacts import DEPLOY, NEW, TRAIN
+from core.artifacts import NewData, ToDeploy, ToTrain
 from pipelines.options import CANARY, CANARY_MINUTES, SEED
 from pipelines.targets import LOCAL, Target, job_template, place
 from serving import NAME as MODEL_NAME
@@ -111,7 +111,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         # What is in a directory is not in the key of the cache.
         checked.set_caching_options(False)
 
-        with dsl.If(checked.output == NEW, name="there-is-something-new"):
+        with dsl.If(checked.output == NewData.NEW, name="there-is-something-new"):
             ingested = ingest_step(
                 covid_directory=covid_directory,
                 kermany_directory=kermany_directory,
@@ -137,7 +137,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             ).set_display_name("Choose whether to train")
             chosen.set_caching_options(False)
 
-            with dsl.If(chosen.outputs["Output"] == TRAIN, name="enough-is-new"):
+            with dsl.If(chosen.outputs["Output"] == ToTrain.TRAIN, name="enough-is-new"):
                 recorded = write_records_step(
                     examples=ingested.outputs["examples"],
                     covid_directory=covid_directory,
@@ -216,7 +216,9 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 ).set_display_name("Report")
 
                 # Not a named output: kfp.local resolves conditions on the unnamed one alone.
-                with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
+                with dsl.If(
+                    decided.outputs["Output"] == ToDeploy.DEPLOY, name="a-candidate-passed"
+                ):
                     deployed = deploy_step(
                         model=decided.outputs["winner"],
                         evaluation=decided.outputs["winners_evaluation"],

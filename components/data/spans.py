@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,19 @@ from core.locations import names, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
 
-# What comes of a span. Nothing is trained on it; models are trained, and the gate refuses all; one passes and
-# is not deployed yet, which the schedule tries again; it is deployed; or it was, and was taken back since.
-WAITS, REFUSED, PASSED, DEPLOYED, ROLLED_BACK = (
-    "waits",
-    "refused",
-    "passed",
-    "deployed",
-    "rolled back",
-)
+
+class State(StrEnum):
+    """What has become of a span."""
+
+    WAITS = "waits"  # no model is trained on it
+    REFUSED = "refused"  # models are trained, and none passes the gate
+    PASSED = "passed"  # a model passes and is not deployed yet; a scheduled run tries again
+    DEPLOYED = "deployed"
+    ROLLED_BACK = "rolled back"  # the model was deployed, and rolled back since
 
 
 class Overtaken(UserError):
-    """Another ingest has added the span of the same number meanwhile; nothing of this one is kept."""
+    """Another ingest has added the span with the same number; nothing of this one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,11 @@ def span(archive: Path, number: int) -> Span:
 
 
 def outcome(archive: Path, number: int) -> dict[str, Any] | None:
-    """Returns what has come of a span, or None where that is open yet.
+    """Returns what has become of a span, or None if that is not decided yet.
 
     Returns:
-      `state`, one of those above (empty in archives of before there were states); `trained`, whether models
-      were trained on it; `reason`, a sentence.
+      `state`, a `State` (empty in archives that are older than states); `trained`, whether models were
+      trained on it; `reason`, a sentence.
     """
     file = archive / "spans" / f"{number:05d}.outcome.json"
     with reaching(archive):
@@ -112,15 +113,15 @@ def outcome(archive: Path, number: int) -> dict[str, Any] | None:
             return None
 
 
-def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
-    """Writes what has come of a span; that models were trained on it is not forgotten again.
+def record_outcome(archive: Path, number: int, state: State, reason: str) -> None:
+    """Writes what has become of a span. Once models were trained on it, `WAITS` no longer replaces that.
 
     Args:
-      state: one of those above.
+      state: the new one.
       reason: a sentence.
     """
     past = outcome(archive, number)
-    trained = state != WAITS
+    trained = state != State.WAITS
     if trained or not (past and past["trained"]):
         what = {"state": state, "trained": trained, "reason": reason}
         with reaching(archive):
@@ -128,7 +129,7 @@ def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
 
 
 def not_deployed(number: int) -> str:
-    """Returns a sentence for a span whose outcome is `PASSED`."""
+    """Returns a sentence for a span whose state is `PASSED`."""
     return f"A candidate of span {number} passed the gate and was not deployed: it is tried again."
 
 

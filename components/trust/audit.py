@@ -6,9 +6,9 @@ signal", Nature Machine Intelligence 2021). What is measured is held against the
 `components.trust.rules`.
 """
 
-import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from components.data.sources import covid_chestxray, kermany, listed
 from components.data.sources.listed import Listed
 from components.pages import plots
 from components.trust import rules
+from components.trust.rules import View
 from core.artifacts import (
     AUDIT,
     AUDIT_PAGE,
@@ -68,8 +69,40 @@ _AGES = (0, 18, 40, 65, 200)
 _AGE_NAMES = ("under 18 years", "18 to 39 years", "40 to 64 years", "65 years and over")
 _ADULT = 18
 
-WHOLE, LUNG_FREE, LUNGS_ALONE = "whole image", "lungs blanked", "lungs alone"
-FRAME_ALONE, NO_MARKERS, PROBE = "frame alone", "markers blanked", "frame probe"
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Test images, and a candidate's answers about them; each array has a row for each image.
+
+    Attributes:
+      ids: of the images, str [N].
+      truth: positions of their classes, int [N].
+      features: float32 [N, features].
+      ood_score: float32 [N]; see `training.ood`.
+      area: share of the image that is lungs, float [N] in 0..1.
+      inside: share of the heat map's mass in the lungs, float [N] in 0..1; NaN where the map is empty.
+      views: by view, probabilities float32 [N, classes].
+    """
+
+    ids: np.ndarray
+    truth: np.ndarray
+    features: np.ndarray
+    ood_score: np.ndarray
+    area: np.ndarray
+    inside: np.ndarray
+    views: Mapping[View, np.ndarray]
+
+
+def _joined(batches: Sequence[_Seen]) -> _Seen:
+    arrays = {
+        field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
+        for field in fields(_Seen)
+        if field.name != "views"
+    }
+    views = {
+        view: np.concatenate([batch.views[view] for batch in batches]) for view in batches[0].views
+    }
+    return _Seen(**arrays, views=views)
 
 
 def audit(
@@ -128,7 +161,7 @@ def audit(
     """
     card = read_json(model / CARD)
     trained_as = card["recipe"]
-    recipe = dataclasses.replace(
+    recipe = replace(
         recipe_named(trained_as["name"]),
         epochs=trained_as["epochs"],
         input_size=tuple(trained_as["input_size"]),
@@ -148,15 +181,15 @@ def audit(
     with Progress("test images looked at", count) as progress:
         seen, pictures = _look(exported, images, recipe, finder, progress)
 
-    table = everyone.set_index("id").loc[seen["id"]].reset_index()
-    truth, probabilities = seen["truth"], seen["views"][WHOLE]
+    table = everyone.set_index("id").loc[seen.ids].reset_index()
+    truth, probabilities = seen.truth, seen.views[View.WHOLE]
     table["truth"] = [recipe.classes[i] for i in truth]
     table["predicted"] = [recipe.classes[i] for i in probabilities.argmax(axis=1)]
 
-    views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
+    views = {name: _view(truth, shares, recipe.classes) for name, shares in seen.views.items()}
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
         probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch), made_with)
-    views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
+    views[View.PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
     summary = read_json(examples / SUMMARY)
     leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
     groups = _subgroups(table)
@@ -171,11 +204,13 @@ def audit(
         "views": views,
         "frame_probe_seconds": round(probe["seconds"], 1),
         "explained": {
-            name: _explained(views[name]["balanced"], views[WHOLE]["balanced"], len(recipe.classes))
-            for name in (PROBE, LUNG_FREE, FRAME_ALONE)
+            name: _explained(
+                views[name]["balanced"], views[View.WHOLE]["balanced"], len(recipe.classes)
+            )
+            for name in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
         },
         "attribution": _attribution(seen, recipe.classes),
-        "probes": _probes(seen["features"], table),
+        "probes": _probes(seen.features, table),
         "same_source": _same_source(table, probabilities[:, recipe.classes.index(COVID)]),
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
@@ -183,16 +218,16 @@ def audit(
             **calibration.reliability(probabilities, truth),
             "temperature": card["temperature"],
         },
-        "abstention": _abstention(seen["ood_score"], probabilities, truth),
+        "abstention": _abstention(seen.ood_score, probabilities, truth),
         "external": [
-            _external(exported, source, recipe, views[WHOLE]["recall"])
+            _external(exported, source, recipe, views[View.WHOLE]["recall"])
             for source in (external or {}).values()
         ],
         "leaks": leak.ours,
         "leakage": vars(leak),
         "lungs": {
             **read_json(segmenter / SEGMENTER_CARD),
-            "not_found": int((seen["area"] < lungs.LEAST).sum()),
+            "not_found": int((seen.area < lungs.LEAST).sum()),
         },
     }
     found["rules"] = rules.judged(found, gate or rules.parse(""))
@@ -257,33 +292,32 @@ def inner(height: int, width: int) -> np.ndarray:
     return mask
 
 
-def shown_otherwise(pixels: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
+def shown_otherwise(pixels: tf.Tensor, lung_mask: tf.Tensor) -> dict[View, tf.Tensor]:
     """Returns images as the audit shows them to a model.
 
     Args:
       pixels: float32 [N, height, width, 1] in 0..255.
-      found: where the lungs are; see `lungs.find`.
+      lung_mask: where the lungs are; see `lungs.find`.
 
     Returns:
-      by the view's name, images of the same shape. Lungs are blanked with a margin, so that their outline
-      goes with them.
+      by view, images of the same shape. Lungs are blanked with a margin, so that their outline is gone, too.
     """
     height, width = pixels.shape[1:3]
     margin = 2 * max(1, round(min(height, width) / 40)) + 1
-    swollen = tf.nn.max_pool2d(found, margin, 1, "SAME")
+    swollen = tf.nn.max_pool2d(lung_mask, margin, 1, "SAME")
     corner = np.zeros((1, height, width, 1), np.float32)
     y, x = round(_CORNER * height), round(_CORNER * width)
     corner[:, :y, :x] = corner[:, :y, -x:] = corner[:, -y:, :x] = corner[:, -y:, -x:] = 1
     # Letters are burned in at full brightness.
     highest = tf.reduce_max(pixels, (1, 2, 3), keepdims=True)
     letters = tf.nn.max_pool2d(tf.cast(pixels > 0.95 * highest, tf.float32), 3, 1, "SAME")
-    markers = tf.maximum(tf.broadcast_to(corner, tf.shape(found)), letters) * (1 - found)
+    markers = tf.maximum(tf.broadcast_to(corner, tf.shape(lung_mask)), letters) * (1 - lung_mask)
     return {
-        WHOLE: pixels,
-        LUNG_FREE: blanked(pixels, swollen),
-        LUNGS_ALONE: blanked(pixels, 1 - swollen),
-        FRAME_ALONE: blanked(pixels, inner(height, width)),
-        NO_MARKERS: blanked(pixels, markers),
+        View.WHOLE: pixels,
+        View.LUNG_FREE: blanked(pixels, swollen),
+        View.LUNGS_ALONE: blanked(pixels, 1 - swollen),
+        View.FRAME_ALONE: blanked(pixels, inner(height, width)),
+        View.NO_MARKERS: blanked(pixels, markers),
     }
 
 
@@ -293,92 +327,95 @@ def _look(
     recipe: Recipe,
     segmenter: keras.Model,
     progress: Progress,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[_Seen, list[dict[str, Any]]]:
     """Shows the candidate every test image in every view.
 
     Returns:
-      `id`, `truth`, `views` (probabilities by view), `features`, `inside` and `area` (shares of the heat
-      map and of the image that are lungs), each an array with a row an image; and for the page the first
-      image of each class in each view.
+      the images with the candidate's answers; and for the page the first image of each class in each view.
+
+    Raises:
+      UserError: there is no image.
     """
-    gathered: dict[str, list[Any]] = {}
+    batches: list[_Seen] = []
     pictures: dict[int, dict[str, Any]] = {}
-    for content, position, identity in images.batch(_BATCH):
-        pictured, shown, found = _shown(exported, content, recipe, segmenter)
-        pixels = shown[WHOLE]
-        classified = {name: exported.classify(pixels=one) for name, one in shown.items()}
-        answers = {name: one["probabilities"].numpy() for name, one in classified.items()}
-        explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
-        heat = explained["heat_maps"].numpy()
-        size = pixels.shape[1:3]
-        fitted = np.stack([gradcam.fitted(one, size) for one in heat])
-        mask = found.numpy()[..., 0]
-        mass = fitted.sum(axis=(1, 2))
-        batch = {
-            "id": [one.decode() for one in identity.numpy()],
-            "truth": position.numpy(),
-            "features": exported.features(pixels=pixels)["features"].numpy(),
-            "ood_score": classified[WHOLE]["ood_score"].numpy(),
-            "area": mask.mean(axis=(1, 2)),
-            "inside": np.divide(
-                (fitted * mask).sum(axis=(1, 2)),
-                mass,
-                out=np.full(len(mass), np.nan),
-                where=mass > 0,
-            ),
-            **{f"view {name}": shares for name, shares in answers.items()},
-        }
-        for key, values in batch.items():
-            gathered.setdefault(key, []).append(values)
-        progress.advance(len(batch["id"]))
-        for row, truth in enumerate(position.numpy()):
-            if truth not in pictures and batch["area"][row] >= lungs.LEAST:
-                pictures[truth] = {
-                    "truth": recipe.classes[truth],
+    for contents, truth, identity in images.batch(_BATCH):
+        pictured, shown, lung_mask = _shown(exported, contents, recipe, segmenter)
+        seen, heat = _answers(exported, shown, lung_mask, truth.numpy(), identity.numpy())
+        batches.append(seen)
+        progress.advance(len(seen.ids))
+        for row, position in enumerate(seen.truth):
+            if position not in pictures and seen.area[row] >= lungs.LEAST:
+                pictures[position] = {
+                    "truth": recipe.classes[position],
                     "views": [
                         {
-                            "name": name,
-                            "picture": _picture(one[row]),
-                            "predicted": recipe.classes[int(answers[name][row].argmax())],
-                            "share": float(answers[name][row].max()),
+                            "name": view,
+                            "picture": _picture(pixels[row]),
+                            "predicted": recipe.classes[int(seen.views[view][row].argmax())],
+                            "share": float(seen.views[view][row].max()),
                         }
-                        for name, one in pictured.items()
+                        for view, pixels in pictured.items()
                     ],
-                    "heat_map": pages.image_uri(heat_maps.overlay(_image(pixels[row]), heat[row])),
+                    "heat_map": pages.image_uri(
+                        heat_maps.overlay(_image(shown[View.WHOLE][row]), heat[row])
+                    ),
                 }
-    if not gathered:
+    if not batches:
         raise UserError(
             "audit: the version was made with every image of the test split; give data that has others"
         )
-    arrays = {key: np.concatenate(values) for key, values in gathered.items()}
-    views = {
-        key.removeprefix("view "): arrays.pop(key)
-        for key in list(arrays)
-        if key.startswith("view ")
-    }
-    return {**arrays, "views": views}, [pictures[truth] for truth in sorted(pictures)]
+    return _joined(batches), [pictures[position] for position in sorted(pictures)]
+
+
+def _answers(
+    exported: export.Exported,
+    shown: Mapping[View, tf.Tensor],
+    lung_mask: tf.Tensor,
+    truth: np.ndarray,
+    identity: np.ndarray,
+) -> tuple[_Seen, np.ndarray]:
+    """Returns the candidate's answers about a batch, and its heat maps of the whole images."""
+    pixels = shown[View.WHOLE]
+    answers = {view: exported.classify(pixels=images) for view, images in shown.items()}
+    explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
+    heat = explained["heat_maps"].numpy()
+    fitted = np.stack([gradcam.fitted(heat_map, pixels.shape[1:3]) for heat_map in heat])
+    mask = lung_mask.numpy()[..., 0]
+    mass = fitted.sum(axis=(1, 2))
+    seen = _Seen(
+        ids=np.array([name.decode() for name in identity]),
+        truth=truth,
+        features=exported.features(pixels=pixels)["features"].numpy(),
+        ood_score=answers[View.WHOLE]["ood_score"].numpy(),
+        area=mask.mean(axis=(1, 2)),
+        inside=np.divide(
+            (fitted * mask).sum(axis=(1, 2)), mass, out=np.full(len(mass), np.nan), where=mass > 0
+        ),
+        views={view: answer["probabilities"].numpy() for view, answer in answers.items()},
+    )
+    return seen, heat
 
 
 def _shown(
     exported: export.Exported, contents: tf.Tensor, recipe: Recipe, segmenter: keras.Model
-) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
-    """Returns by view what an image is, and what the candidate makes of it, and where that has lungs.
+) -> tuple[dict[View, tf.Tensor], dict[View, tf.Tensor], tf.Tensor]:
+    """Returns by view the images as pictures and as the candidate's inputs, and the inputs' lung masks.
 
-    A candidate that is shown the lungs alone is given every view as a whole image, as a client would.
+    A candidate that is shown the lungs alone gets every view as a whole image, as from a client.
     """
     if recipe.view == "full":
-        pixels = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in contents])
-        found = lungs.find(segmenter, pixels)
-        views = shown_otherwise(pixels, found)
-        return views, views, found
-    whole = tf.stack([to_input(one, (_GIVEN, _GIVEN)) for one in contents])
+        pixels = tf.stack([exported.preprocess(image_bytes=image)["pixels"] for image in contents])
+        lung_mask = lungs.find(segmenter, pixels)
+        views = shown_otherwise(pixels, lung_mask)
+        return views, views, lung_mask
+    whole = tf.stack([to_input(image, (_GIVEN, _GIVEN)) for image in contents])
     views = shown_otherwise(whole, lungs.find(segmenter, whole))
+    encoded = {view: [_png(image) for image in images] for view, images in views.items()}
     shown = {
-        name: tf.stack([exported.preprocess(image_bytes=_png(one))["pixels"] for one in of_view])
-        for name, of_view in views.items()
+        view: tf.stack([exported.preprocess(image_bytes=image)["pixels"] for image in images])
+        for view, images in {**encoded, View.WHOLE: contents}.items()
     }
-    shown[WHOLE] = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in contents])
-    return views, shown, tf.cast(shown[WHOLE] > 0, tf.float32)
+    return views, shown, tf.cast(shown[View.WHOLE] > 0, tf.float32)
 
 
 def _png(pixels: tf.Tensor) -> tf.Tensor:
@@ -401,7 +438,7 @@ def _view(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) 
         "accuracy": figures["accuracy"],
         # Of a version of the store, images may be left of some classes alone.
         "balanced": float(
-            np.mean([one["value"] for one in recall.values() if one["value"] is not None])
+            np.mean([rate["value"] for rate in recall.values() if rate["value"] is not None])
         ),
         "recall": recall,
     }
@@ -414,18 +451,18 @@ def _explained(balanced: float, whole: float, classes: int) -> float | None:
     return max(0.0, (balanced - chance) / (whole - chance))
 
 
-def _attribution(seen: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any] | None:
-    usable = (seen["area"] >= lungs.LEAST) & ~np.isnan(seen["inside"])
+def _attribution(seen: _Seen, classes: Sequence[str]) -> dict[str, Any] | None:
+    usable = (seen.area >= lungs.LEAST) & ~np.isnan(seen.inside)
     if not usable.any():
         return None
 
     def of(which: np.ndarray) -> dict[str, Any] | None:
         if not which.any():
             return None
-        inside, area = float(seen["inside"][which].mean()), float(seen["area"][which].mean())
+        inside, area = float(seen.inside[which].mean()), float(seen.area[which].mean())
         return {"inside": inside, "area": area, "focus": inside / area, "images": int(which.sum())}
 
-    by_class = {name: of(usable & (seen["truth"] == i)) for i, name in enumerate(classes)}
+    by_class = {name: of(usable & (seen.truth == i)) for i, name in enumerate(classes)}
     return {"all": of(usable), "by_class": by_class}
 
 
@@ -455,7 +492,7 @@ def _frame_probe(
             return 255 * tf.cast(pixels > 0, tf.float32)
         return blanked(pixels[tf.newaxis], mask[tf.newaxis])[0]
 
-    probe = dataclasses.replace(
+    probe = replace(
         recipe,
         name=f"{recipe.name}-frame-probe",
         epochs=-(-recipe.epochs // PROBE_SHARE),

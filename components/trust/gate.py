@@ -224,7 +224,7 @@ def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) ->
     span = read_json(examples / SUMMARY)["span"]
     if archive and span:
         # That the winner is deployed is for the step that does it to say.
-        state = spans.PASSED if decision["winner"] else spans.REFUSED
+        state = spans.State.PASSED if decision["winner"] else spans.State.REFUSED
         spans.record_outcome(archive, span["number"], state, decision["reason"])
 
 

@@ -21,9 +21,6 @@ from components.data.sources import listed
 from components.data.write_records import write_records
 from components.trust import rules
 from components.trust.audit import (
-    FRAME_ALONE,
-    LUNG_FREE,
-    WHOLE,
     _frame_probe,
     _probes,
     _same_source,
@@ -32,6 +29,7 @@ from components.trust.audit import (
     blanked,
     shown_otherwise,
 )
+from components.trust.rules import View
 from core.errors import UserError
 from core.labels import COVID
 from training import data
@@ -123,31 +121,31 @@ def brighter(image: Image.Image, label: str) -> Image.Image:
 
 def test_without_a_shortcut_the_frame_explains_nothing(audited: Callable[..., dict]) -> None:
     found = audited(lambda image, label: image)
-    assert found["views"][WHOLE]["balanced"] > 0.9
-    assert found["explained"]["frame probe"] < 0.4
-    assert found["explained"][LUNG_FREE] < 0.4
+    assert found["views"][View.WHOLE]["balanced"] > 0.9
+    assert found["explained"][View.PROBE] < 0.4
+    assert found["explained"][View.LUNG_FREE] < 0.4
     assert not broken(found) & {"frame-explained", "lung-free-explained", "leaks"}
 
 
 def test_a_marker_in_the_corner_of_one_class_is_found(audited: Callable[..., dict]) -> None:
     found = audited(marked)
-    assert found["explained"]["frame probe"] > 0.9
-    assert found["views"][LUNG_FREE]["balanced"] > 0.9
-    assert found["views"][FRAME_ALONE]["balanced"] > 0.9
+    assert found["explained"][View.PROBE] > 0.9
+    assert found["views"][View.LUNG_FREE]["balanced"] > 0.9
+    assert found["views"][View.FRAME_ALONE]["balanced"] > 0.9
     assert {"frame-explained", "lung-free-explained"} <= broken(found)
 
 
 def test_the_lungs_alone_do_not_show_the_marker(audited: Callable[..., dict]) -> None:
     found = audited(marked, name="cnn-dubey+lungs", view="lungs")
-    assert found["views"][WHOLE]["balanced"] > 0.8
-    assert found["explained"]["frame probe"] < 0.4
-    assert found["explained"][LUNG_FREE] < 0.4
+    assert found["views"][View.WHOLE]["balanced"] > 0.8
+    assert found["explained"][View.PROBE] < 0.4
+    assert found["explained"][View.LUNG_FREE] < 0.4
     assert not broken(found) & {"frame-explained", "lung-free-explained"}
 
 
 def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> None:
     found = audited(brighter)
-    assert found["explained"]["frame probe"] > 0.6
+    assert found["explained"][View.PROBE] > 0.6
     assert "frame-explained" in broken(found)
 
 
@@ -253,7 +251,7 @@ def test_views_without_lungs_show_no_pixel_of_them() -> None:
     random = np.random.default_rng(0)
     pixels = random.uniform(0, 200, (1, 40, 40, 1)).astype(np.float32)
     others = np.where(found == 1, random.uniform(0, 200, pixels.shape), pixels).astype(np.float32)
-    for view in (LUNG_FREE, FRAME_ALONE):
+    for view in (View.LUNG_FREE, View.FRAME_ALONE):
         one, other = (
             shown_otherwise(tf.constant(image), tf.constant(found))[view]
             for image in (pixels, others)
@@ -293,7 +291,7 @@ def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
     assert (row["name"], row["images"], row["counts"]) == ("there", 9, {COVID: 3, "normal": 3})
     assert row["called_covid"]["value"] in {n / 6 for n in range(7)}
     for name, drop in row["drop"].items():
-        inside = found["views"][WHOLE]["recall"][name]["value"]
+        inside = found["views"][View.WHOLE]["recall"][name]["value"]
         assert drop["value"] == pytest.approx(inside - row["recall"][name]["value"])
         assert drop["low"] < drop["value"] < drop["high"]
         assert 0 <= row["auc"][name] <= 1
