@@ -1,8 +1,8 @@
-"""Step `audit`: whether a candidate decides by the lungs, or by what tells its data's sources apart.
+"""Step `audit`: measures whether a candidate decides by the lungs, or by what tells its sources apart.
 
-Covid comes from one source and nearly all else from another, of children: so a model can be right for
+Covid comes from one source and nearly everything else from another, of children. So a model can be right for
 wrong reasons (DeGrave, Janizek, Lee: "AI for radiographic COVID-19 detection selects shortcuts over
-signal", Nature Machine Intelligence 2021). What is measured is held against the gate's rules; see
+signal", Nature Machine Intelligence 2021). The gate's rules judge the measurements; see
 `components.trust.rules`.
 """
 
@@ -54,11 +54,11 @@ from training.preprocess import to_input
 from training.recipes import Recipe, recipe_named
 from training.views import Change
 
-# Of each side of an image; the lungs are hardly ever in it.
+# Share of each side of an image; the lungs are hardly ever in it.
 _FRAME = 0.12
 _CORNER = 0.2
 _BATCH = 16
-# Of the candidate's epochs, one in so many for the frame probe.
+# The candidate's epochs for each epoch of the frame probe.
 PROBE_SHARE = 4
 _FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
 _FOLDS = 4
@@ -92,6 +92,11 @@ class _Seen:
     inside: np.ndarray
     views: Mapping[View, np.ndarray]
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Those of the whole images."""
+        return self.views[View.WHOLE]
+
 
 def _joined(batches: Sequence[_Seen]) -> _Seen:
     arrays = {
@@ -116,165 +121,215 @@ def audit(
     gate: Mapping[str, float] | None = None,
     kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures what a candidate's answers on the test split rest on.
+    """Measures what a candidate's answers on the test split are based on.
 
     Args:
-      model: the output of `train`, or a version of the model store: of that, images that it was made with
+      model: the output of `train`; or a version of the model store: then the images that it was made with
         are left out.
       records: the TFRecords.
       examples: the output of `ingest`.
       segmenter: the output of `find_lungs`.
-      output: a directory to be made, with `audit.json` and `audit.html`. Written aside and renamed.
-      external: radiographs that training never saw, by name.
-      gate: whose rules the page holds the candidate against; see `rules.parse`.
+      output: the directory to write, with `audit.json` and `audit.html`. Written aside and renamed.
+      external: radiographs that the candidate was not trained on, by name.
+      gate: the rules that judge the candidate; see `rules.parse`.
       kept: a directory that outlives the step, where the frame probe's training is kept; or None.
 
     Returns:
-      what `audit.json` says:
-      `views`: by name, how the candidate does when it is given the whole image, the image with its lungs
-        blanked, its lungs alone, its frame alone, and without corners and burned-in letters; and
-        `frame probe`, how its own network does, trained on with what a candidate is shown beside the lungs:
-        the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall of
-        the classes there are) and `recall` by class, with intervals.
-      `frame_probe_seconds`: of its training.
-      `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
-        chance that it reaches; None where the candidate is hardly above chance.
-      `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), that of the
-        image which the lungs take (`area`), and their ratio (`focus`).
-      `probes`: rows of `what`, `auc` and `images`: how well a linear classifier tells the sources of one
-        class, or adults from children, by the candidate's own features, in cross-validation by patient.
-      `same_source`: in covid's own source, how covid is told from the other findings; or None.
-      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`, that of the
-        lowest recall with at least 20 images of covid; or None.
+      the content of `audit.json`:
+      `views`: by `rules.View`, `accuracy`, `balanced` (the mean recall of the classes that have images) and
+        `recall` by class, with intervals: of the candidate when it is given the whole image, the image with
+        blanked lungs, the lungs alone, the frame alone, and the image without corners and burned-in
+        letters; and of the frame probe, its own network, trained further on what the candidate is shown
+        beside the lungs: the frame of whole images, or the outline of lungs alone.
+      `frame_probe_seconds`: how long that training took.
+      `explained`: by view without lungs, the share of the candidate's balanced accuracy above chance that
+        it reaches; None if the candidate is hardly above chance.
+      `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), the share of
+        the image that is lungs (`area`), and their ratio (`focus`).
+      `probes`: rows of `what`, `auc` and `images`: how well a linear classifier of the candidate's features
+        tells the sources of one class, or adults from children, in cross-validation by patient.
+      `same_source`: within covid's own source, how well covid is told from the other findings; or None.
+      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`: the row with
+        the lowest recall among those with at least 20 images of covid; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
-      `abstention`: on the test split, the share that is `rejected` as unlike what was trained on, and how
-        many answers are wrong when only some are given (see `ood.risk_coverage`), by `ood_score` and by
+      `abstention`: on the test split, the share that is `rejected` as unlike the training images, and how
+        many answers are wrong if only some are given (see `ood.risk_coverage`), by `ood_score` and by
         `confidence`.
       `external`: rows of `name`, `images`, `called_covid` (of those without covid), `rejected`, and by class
-        `counts`, `recall`, `drop` (see `metrics.drop`) from the test split's, and `auc`.
+        `counts`, `recall`, `drop` (see `metrics.drop`) from the test split, and `auc`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
-      `lungs`: what `find_lungs` says, and in how many images they were `not_found`.
+      `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
       `rules`: see `rules.judged`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
 
     Raises:
-      UserError: the records are not whole, or no test image is left.
+      UserError: the records are incomplete, or no test image is left.
     """
-    card = read_json(model / CARD)
-    trained_as = card["recipe"]
-    recipe = replace(
-        recipe_named(trained_as["name"]),
-        epochs=trained_as["epochs"],
-        input_size=tuple(trained_as["input_size"]),
-    )
-    manifest, parts = data.read_manifest(records), division(card["division"])
-    saved = model / SAVED_MODEL
-    saved = saved if saved.is_dir() else model
-    exported = export.load(saved)
-    made_with: list[str] = []
-    if (model / MADE_WITH).is_file():
-        made_with = read_table(model / MADE_WITH)["id"].to_list()
-    images = data.without(data.encoded_images(records, manifest, recipe, parts.test), made_with)
+    candidate = _candidate(model)
+    recipe = candidate.recipe
     finder = lungs.load(segmenter)
-    everyone = read_table(examples / EXAMPLES)
-    tested = everyone["split"].isin(parts.test) & everyone["label"].isin(list(recipe.task))
-    count = int((tested & ~everyone["id"].isin(made_with)).sum())
-    with Progress("test images looked at", count) as progress:
-        seen, pictures = _look(exported, images, recipe, finder, progress)
-
+    manifest, everyone = data.read_manifest(records), read_table(examples / EXAMPLES)
+    seen, pictures = _look(candidate, records, manifest, everyone, finder)
     table = everyone.set_index("id").loc[seen.ids].reset_index()
-    truth, probabilities = seen.truth, seen.views[View.WHOLE]
-    table["truth"] = [recipe.classes[i] for i in truth]
-    table["predicted"] = [recipe.classes[i] for i in probabilities.argmax(axis=1)]
+    table["truth"] = [recipe.classes[i] for i in seen.truth]
+    table["predicted"] = [recipe.classes[i] for i in seen.probabilities.argmax(axis=1)]
 
-    views = {name: _view(truth, shares, recipe.classes) for name, shares in seen.views.items()}
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch), made_with)
-    views[View.PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
-    summary = read_json(examples / SUMMARY)
-    leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
-    groups = _subgroups(table)
-    found: dict[str, Any] = {
+        probe = _frame_probe(candidate, records, finder, kept or Path(scratch))
+    measured: dict[str, Any] = {
         "recipe": recipe.name,
-        "division": card["division"],
-        "starting_point": card["starting_point"],
+        "division": candidate.card["division"],
+        "starting_point": candidate.card["starting_point"],
         "view": recipe.view,
-        "images": len(truth),
+        "images": len(seen.truth),
         "fingerprint": manifest["fingerprint"],
-        "phantoms": card["phantoms"] or manifest["phantoms"],
-        "views": views,
-        "frame_probe_seconds": round(probe["seconds"], 1),
-        "explained": {
-            name: _explained(
-                views[name]["balanced"], views[View.WHOLE]["balanced"], len(recipe.classes)
-            )
-            for name in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
-        },
-        "attribution": _attribution(seen, recipe.classes),
+        "phantoms": candidate.card["phantoms"] or manifest["phantoms"],
+        "frame_probe_seconds": round(probe.seconds, 1),
+        **_without_lungs(seen, probe, recipe.classes),
+        **_by_lungs(seen, recipe.classes),
+        **_by_table(seen, table, recipe.classes),
+        **_by_probability(seen, candidate.card["temperature"]),
+        **_leaks(everyone, read_json(examples / SUMMARY)),
+    }
+    measured["lungs"] |= read_json(segmenter / SEGMENTER_CARD)
+    measured["external"] = [
+        _external(candidate.exported, source, recipe, measured["views"][View.WHOLE]["recall"])
+        for source in (external or {}).values()
+    ]
+    measured["rules"] = rules.judged(measured, gate or rules.parse(""))
+    page = _page(measured, recipe, pictures)
+    with write_aside(output) as aside:
+        aside.mkdir()
+        write_json(aside / AUDIT, measured)
+        write_text(aside / AUDIT_PAGE, page)
+    _say(measured)
+    return measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A model to audit.
+
+    Attributes:
+      recipe: as it was trained.
+      card: see `train`.
+      saved: the SavedModel's directory.
+      exported: that model.
+      made_with: ids of the images that it was made with, if it is a version of the model store.
+    """
+
+    recipe: Recipe
+    card: Mapping[str, Any]
+    saved: Path
+    exported: export.Exported
+    made_with: Sequence[str]
+
+
+def _candidate(model: Path) -> _Candidate:
+    card = read_json(model / CARD)
+    saved = model / SAVED_MODEL if (model / SAVED_MODEL).is_dir() else model
+    made_with = model / MADE_WITH
+    return _Candidate(
+        recipe=replace(
+            recipe_named(card["recipe"]["name"]),
+            epochs=card["recipe"]["epochs"],
+            input_size=tuple(card["recipe"]["input_size"]),
+        ),
+        card=card,
+        saved=saved,
+        exported=export.load(saved),
+        made_with=read_table(made_with)["id"].to_list() if made_with.is_file() else [],
+    )
+
+
+def _without_lungs(seen: _Seen, probe: "_FrameProbe", classes: Sequence[str]) -> dict[str, Any]:
+    """Returns `views` and `explained`; see `audit`."""
+    views = {view: _figures(seen.truth, shares, classes) for view, shares in seen.views.items()}
+    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes)
+    whole = views[View.WHOLE]["balanced"]
+    explained = {
+        view: _explained(views[view]["balanced"], whole, len(classes))
+        for view in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
+    }
+    return {"views": views, "explained": explained}
+
+
+def _by_lungs(seen: _Seen, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns `attribution`, and of `lungs` in how many images they were not found; see `audit`."""
+    not_found = int((seen.area < lungs.LEAST).sum())
+    return {"attribution": _attribution(seen, classes), "lungs": {"not_found": not_found}}
+
+
+def _by_table(seen: _Seen, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns what needs to be known of the images besides their class; see `audit`."""
+    groups = _subgroups(table)
+    return {
         "probes": _probes(seen.features, table),
-        "same_source": _same_source(table, probabilities[:, recipe.classes.index(COVID)]),
+        "same_source": _same_source(table, seen.probabilities[:, classes.index(COVID)]),
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
-        "calibration": {
-            **calibration.reliability(probabilities, truth),
-            "temperature": card["temperature"],
-        },
-        "abstention": _abstention(seen.ood_score, probabilities, truth),
-        "external": [
-            _external(exported, source, recipe, views[View.WHOLE]["recall"])
-            for source in (external or {}).values()
-        ],
-        "leaks": leak.ours,
-        "leakage": vars(leak),
-        "lungs": {
-            **read_json(segmenter / SEGMENTER_CARD),
-            "not_found": int((seen.area < lungs.LEAST).sum()),
-        },
     }
-    found["rules"] = rules.judged(found, gate or rules.parse(""))
-    page = pages.render(
+
+
+def _by_probability(seen: _Seen, temperature: float) -> dict[str, Any]:
+    """Returns `calibration` and `abstention`; see `audit`."""
+    reliability = calibration.reliability(seen.probabilities, seen.truth)
+    return {
+        "calibration": {**reliability, "temperature": temperature},
+        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth),
+    }
+
+
+def _leaks(everyone: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `leaks` and `leakage`; see `audit`."""
+    leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
+    return {"leaks": leakage.ours, "leakage": vars(leakage)}
+
+
+def _page(
+    measured: Mapping[str, Any], recipe: Recipe, pictures: Sequence[Mapping[str, Any]]
+) -> str:
+    abstention = measured["abstention"]
+    return pages.render(
         AUDIT_PAGE,
         version=version("cxrflow"),
-        fingerprint=manifest["fingerprint"],
-        phantoms=found["phantoms"],
+        fingerprint=measured["fingerprint"],
+        phantoms=measured["phantoms"],
         quick=recipe.quick,
-        audit=found,
+        audit=measured,
         classes=recipe.classes,
         levels=plots.levels(
-            {name: view["balanced"] for name, view in views.items()}, 1 / len(recipe.classes)
+            {view: figures["balanced"] for view, figures in measured["views"].items()},
+            1 / len(recipe.classes),
         ),
-        reliability=plots.reliability(found["calibration"]["bins"]),
+        reliability=plots.reliability(measured["calibration"]["bins"]),
         risk=plots.risk_coverage(
             {
-                "out-of-distribution score": found["abstention"]["ood_score"],
-                "confidence": found["abstention"]["confidence"],
+                "out-of-distribution score": abstention["ood_score"],
+                "confidence": abstention["confidence"],
             }
         ),
         pictures=pictures,
         colour_bar=heat_maps.colour_bar(),
     )
-    with write_aside(output) as aside:
-        aside.mkdir()
-        write_json(aside / AUDIT, found)
-        write_text(aside / AUDIT_PAGE, page)
-    for row in found["rules"]:
+
+
+def _say(measured: Mapping[str, Any]) -> None:
+    for row in measured["rules"]:
         if not row["passed"]:
-            logger.warning("%s: %s", recipe.name, row["reason"])
-    verdicts = [row["verdict"] for row in found["rules"]]
-    logger.info(
-        "%s: of %d rules of trust %s",
-        recipe.name,
-        len(verdicts),
-        ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
+            logger.warning("%s: %s", measured["recipe"], row["reason"])
+    verdicts = [row["verdict"] for row in measured["rules"]]
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)
     )
-    return found
+    logger.info("%s: of %d rules of trust %s", measured["recipe"], len(verdicts), counts)
 
 
 def blanked(pixels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Returns images in which what is in a mask has the mean of the rest.
+    """Returns images in which the pixels in a mask are set to the mean of the others.
 
     Args:
       pixels: float32 [N, height, width, 1] in 0..255.
-      mask: float32 of the same shape, or [1, height, width, 1]; 1 where nothing shall be seen.
+      mask: float32 of the same shape, or [1, height, width, 1]; 1 where the image is blanked.
     """
     axes = (1, 2, 3)
     rest = 1 - tf.broadcast_to(mask, tf.shape(pixels))
@@ -322,13 +377,13 @@ def shown_otherwise(pixels: tf.Tensor, lung_mask: tf.Tensor) -> dict[View, tf.Te
 
 
 def _look(
-    exported: export.Exported,
-    images: tf.data.Dataset,
-    recipe: Recipe,
+    candidate: _Candidate,
+    records: Path,
+    manifest: Mapping[str, Any],
+    everyone: pd.DataFrame,
     segmenter: keras.Model,
-    progress: Progress,
 ) -> tuple[_Seen, list[dict[str, Any]]]:
-    """Shows the candidate every test image in every view.
+    """Shows the candidate in every view all test images but those that it was made with.
 
     Returns:
       the images with the candidate's answers; and for the page the first image of each class in each view.
@@ -336,35 +391,49 @@ def _look(
     Raises:
       UserError: there is no image.
     """
+    recipe, exported = candidate.recipe, candidate.exported
+    tested = division(candidate.card["division"]).test
+    images = data.without(
+        data.encoded_images(records, manifest, recipe, tested), candidate.made_with
+    )
+    to_show = everyone["split"].isin(tested) & everyone["label"].isin(list(recipe.task))
+    count = int((to_show & ~everyone["id"].isin(candidate.made_with)).sum())
     batches: list[_Seen] = []
     pictures: dict[int, dict[str, Any]] = {}
-    for contents, truth, identity in images.batch(_BATCH):
-        pictured, shown, lung_mask = _shown(exported, contents, recipe, segmenter)
-        seen, heat = _answers(exported, shown, lung_mask, truth.numpy(), identity.numpy())
-        batches.append(seen)
-        progress.advance(len(seen.ids))
-        for row, position in enumerate(seen.truth):
-            if position not in pictures and seen.area[row] >= lungs.LEAST:
-                pictures[position] = {
-                    "truth": recipe.classes[position],
-                    "views": [
-                        {
-                            "name": view,
-                            "picture": _picture(pixels[row]),
-                            "predicted": recipe.classes[int(seen.views[view][row].argmax())],
-                            "share": float(seen.views[view][row].max()),
-                        }
-                        for view, pixels in pictured.items()
-                    ],
-                    "heat_map": pages.image_uri(
-                        heat_maps.overlay(_image(shown[View.WHOLE][row]), heat[row])
-                    ),
-                }
+    with Progress("test images looked at", count) as progress:
+        for contents, truth, identity in images.batch(_BATCH):
+            pictured, shown, lung_mask = _shown(exported, contents, recipe, segmenter)
+            seen, heat = _answers(exported, shown, lung_mask, truth.numpy(), identity.numpy())
+            batches.append(seen)
+            progress.advance(len(seen.ids))
+            for row, position in enumerate(seen.truth):
+                if position not in pictures and seen.area[row] >= lungs.LEAST:
+                    heat_map = heat_maps.overlay(_image(shown[View.WHOLE][row]), heat[row])
+                    pictures[position] = {
+                        "truth": recipe.classes[position],
+                        "views": _pictures(pictured, seen, row, recipe.classes),
+                        "heat_map": pages.image_uri(heat_map),
+                    }
     if not batches:
         raise UserError(
             "audit: the version was made with every image of the test split; give data that has others"
         )
     return _joined(batches), [pictures[position] for position in sorted(pictures)]
+
+
+def _pictures(
+    pictured: Mapping[View, tf.Tensor], seen: _Seen, row: int, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns an image in every view, with the candidate's answer about it."""
+    return [
+        {
+            "name": view,
+            "picture": pages.image_uri(_image(pixels[row])),
+            "predicted": classes[int(seen.views[view][row].argmax())],
+            "share": float(seen.views[view][row].max()),
+        }
+        for view, pixels in pictured.items()
+    ]
 
 
 def _answers(
@@ -427,11 +496,9 @@ def _image(pixels: tf.Tensor) -> Image.Image:
     return image.resize((_PICTURE, _PICTURE))
 
 
-def _picture(pixels: tf.Tensor) -> str:
-    return pages.image_uri(_image(pixels))
-
-
-def _view(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def _figures(
+    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
     figures = metrics.evaluate(truth, probabilities, classes)
     recall = {name: figures["per_class"][name]["recall"] for name in classes}
     return {
@@ -466,24 +533,27 @@ def _attribution(seen: _Seen, classes: Sequence[str]) -> dict[str, Any] | None:
     return {"all": of(usable), "by_class": by_class}
 
 
-def _frame_probe(
-    model: Path,
-    records: Path,
-    recipe: Recipe,
-    card: Mapping[str, Any],
-    segmenter: keras.Model,
-    checkpoints: Path,
-    made_with: Sequence[str],
-) -> dict[str, Any]:
-    """Trains the candidate's network on, with nothing but what it is shown beside the lungs.
+@dataclass(frozen=True, kw_only=True)
+class _FrameProbe:
+    """What a frame probe answers about the test split, and how long its training took, in seconds."""
 
-    From the candidate's own weights, because these have learnt already what in a frame tells classes apart;
-    for a quarter of its epochs.
+    truth: np.ndarray
+    probabilities: np.ndarray
+    seconds: float
+
+
+def _frame_probe(
+    candidate: _Candidate, records: Path, segmenter: keras.Model, checkpoints: Path
+) -> _FrameProbe:
+    """Continues the training of the candidate's network with only what it is shown beside the lungs.
+
+    It starts from the candidate's own weights, which already know what in a frame tells the classes apart,
+    and takes a quarter of its epochs.
 
     Returns:
-      `truth` and `probabilities`, as in `_look`, of the test split without the images whose ids are in
-      `made_with`; `seconds` of training.
+      its answers about the images of `_look`.
     """
+    recipe, card = candidate.recipe, candidate.card
     outline = recipe.view == "lungs"
     mask = tf.constant(inner(*recipe.input_size)[0])
 
@@ -505,17 +575,17 @@ def _frame_probe(
         checkpoints,
         seed=card["seed"],
         division=card["division"],
-        start=model,
+        start=candidate.saved,
         segmenter=segmenter,
         change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
     )
     tested = division(card["division"]).test
-    _, probabilities, truth = loop.answers(trained, probe, tested, without=made_with)
-    return {
-        "truth": truth,
-        "probabilities": probabilities,
-        "seconds": float(trained.history["seconds"].sum()),
-    }
+    _, probabilities, truth = loop.answers(trained, probe, tested, without=candidate.made_with)
+    return _FrameProbe(
+        truth=truth,
+        probabilities=probabilities,
+        seconds=float(trained.history["seconds"].sum()),
+    )
 
 
 def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -533,7 +603,7 @@ def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
 def _probe(
     what: str, features: np.ndarray, members: pd.DataFrame, which: pd.Series
 ) -> dict[str, Any] | None:
-    """Returns how well one side is told from the other; None where either is too few to say."""
+    """Returns how well one side is told from the other; None if either has too few images."""
     for side in (members[which], members[~which]):
         # Every fold must have patients of both to learn from.
         if len(side) < _FEWEST_TO_PROBE or side["patient"].nunique() < _FOLDS:
@@ -550,13 +620,13 @@ def _probe(
 
 
 def _adult(table: pd.DataFrame) -> pd.Series:
-    """Returns 1 for adults, 0 for children, NaN where it is not known."""
+    """Returns 1 for adults, 0 for children, NaN if it is not known."""
     adult = (table["age"] >= _ADULT).astype(float).where(table["age"].notna())
     return adult.mask(adult.isna() & (table["source"] == kermany.NAME), 0.0)
 
 
 def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | None:
-    """Returns how covid is told where the source is no clue; None on too few images."""
+    """Returns how well covid is told where the source is no clue; None if there are too few images."""
     own = (table["source"] == covid_chestxray.NAME).to_numpy()
     is_covid = (table["truth"] == COVID).to_numpy()
     others = own & ~is_covid
@@ -619,24 +689,24 @@ def _external(
     with reaching(source.place):
         rows = list(listed.read(source))
         answers = []
-        with Progress(f"images of {source.name} asked", len(rows)) as progress:
+        with Progress(f"images of {source.name} predicted", len(rows)) as progress:
             for start in range(0, len(rows), _BATCH):
                 some = rows[start : start + _BATCH]
                 answers.append(_asked(exported, [source.directory / row.path for row in some]))
                 progress.advance(len(some))
-    probabilities, score = (np.concatenate(one) for one in zip(*answers, strict=True))
+    probabilities, score = map(np.concatenate, zip(*answers, strict=True))
     predicted = np.array(recipe.classes)[probabilities.argmax(axis=1)]
-    # A finding that is none of our labels is none of the classes, and no covid.
+    # A finding that is not one of our labels belongs to no class, and is not covid.
     truth = np.array([recipe.task.get(row.label or "", row.finding.lower()) for row in rows])
     recall, drop, counts, auc = {}, {}, {}, {}
-    for position, one in enumerate(recipe.classes):
-        members = truth == one
+    for position, name in enumerate(recipe.classes):
+        members = truth == name
         if members.any():
-            counts[one] = int(members.sum())
-            recall[one] = metrics.rate(int((predicted[members] == one).sum()), counts[one])
-            drop[one] = metrics.drop(internal[one], recall[one])
+            counts[name] = int(members.sum())
+            recall[name] = metrics.rate(int((predicted[members] == name).sum()), counts[name])
+            drop[name] = metrics.drop(internal[name], recall[name])
             if not members.all():
-                auc[one] = float(roc_auc_score(members, probabilities[:, position]))
+                auc[name] = float(roc_auc_score(members, probabilities[:, position]))
     others = truth != COVID
     return {
         "name": source.name,

@@ -21,10 +21,11 @@ from components.data.sources import listed
 from components.data.write_records import write_records
 from components.trust import rules
 from components.trust.audit import (
+    _candidate,
+    _figures,
     _frame_probe,
     _probes,
     _same_source,
-    _view,
     audit,
     blanked,
     shown_otherwise,
@@ -152,20 +153,13 @@ def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> Non
 def test_of_a_frozen_base_the_head_is_probed(records: Path, lungs: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe_named("soares-vgg16"), input_size=(32, 32), epochs=5)
     checkpoints = tmp_path / "checkpoints"
-    card = train(recipe, records, tmp_path / "model", checkpoints, weights="none")
+    train(recipe, records, tmp_path / "model", checkpoints, weights="none")
     images = data.encoded_images(records, data.read_manifest(records), recipe, ("test",))
     tested = [identity.decode() for _, _, identity in images.as_numpy_iterator()]
-    found = _frame_probe(
-        tmp_path / "model" / "saved_model",
-        records,
-        recipe,
-        card,
-        segmenter.load(lungs),
-        checkpoints,
-        made_with=tested[:3],
-    )
-    assert np.allclose(found["probabilities"].sum(axis=1), 1, atol=1e-3)
-    assert len(found["probabilities"]) == len(found["truth"]) == len(tested) - 3
+    candidate = dataclasses.replace(_candidate(tmp_path / "model"), made_with=tested[:3])
+    probe = _frame_probe(candidate, records, segmenter.load(lungs), checkpoints)
+    assert np.allclose(probe.probabilities.sum(axis=1), 1, atol=1e-3)
+    assert len(probe.probabilities) == len(probe.truth) == len(tested) - 3
     # Frames have features of their own.
     assert len(list((checkpoints / "features").iterdir())) == 2
     epochs = [len(pd.read_csv(history)) for history in checkpoints.glob("vgg16-*/history.csv")]
@@ -229,7 +223,7 @@ def test_where_covid_s_source_has_no_covid_nothing_is_said_of_it() -> None:
 
 
 def test_a_class_without_images_does_not_count_as_missed() -> None:
-    view = _view(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("covid", "normal"))
+    view = _figures(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("covid", "normal"))
     assert view["recall"]["normal"]["value"] is None
     assert view["balanced"] == 0.5
 
