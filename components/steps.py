@@ -340,7 +340,7 @@ def audit_step(
     records: dsl.Input[dsl.Dataset],
     examples: dsl.Input[dsl.Dataset],
     lungs: dsl.Input[dsl.Model],
-    gate: str,
+    thresholds: str,
     external: list[str],
     checkpoints: str,
     audit: dsl.Output[dsl.Artifact],
@@ -362,7 +362,7 @@ def audit_step(
         Path(lungs.path),
         Path(audit.path),
         external=listed.parse(external),
-        gate=parse(gate),
+        thresholds=parse(thresholds),
         kept=Path(checkpoints) if checkpoints else None,
     )
     audit.metadata["recipe"] = model.metadata["recipe"]

@@ -54,7 +54,7 @@ def audit(
     Raises:
       UserError: see the steps.
     """
-    rules = parse(gate)
+    thresholds = parse(gate)
     version = store.fetched(model)
     unseen = listed.parse(external)
     with alone(output):
@@ -66,7 +66,7 @@ def audit(
             output / LUNGS,
             output / "audit",
             external=unseen,
-            gate=rules,
+            thresholds=thresholds,
             kept=output / _KEPT,
         )
 

@@ -164,7 +164,7 @@ def run(
     ] = "",
 ) -> None:
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
-    from pipelines import checks, local
+    from pipelines import checks, local_run
     from serving import NAME
     from serving import local as servers
     from serving.store import newest
@@ -188,7 +188,7 @@ def run(
         "schema": absolute(schema) if schema else "",
     }
     checks.check(**arguments, needs_lungs=True)
-    done = local.run(
+    done = local_run.run(
         _training,
         {
             **arguments,
@@ -204,7 +204,7 @@ def run(
         console,
         verbose=_debug,
     )
-    pages = local.collect_pages(done.directory, home / "report")
+    pages = local_run.collect_pages(done.directory, home / "report")
     if not pages:
         console.print("Nothing is new: nothing was done.")
     rows = [("" if number else "report", str(page)) for number, page in enumerate(pages)]
@@ -217,7 +217,7 @@ def run(
         rows.append(("server", server.url))
     console.print()
     print_rows(rows)
-    decision = local.decision(done.directory)
+    decision = local_run.decision(done.directory)
     if decision and not decision["winner"]:
         console.print("\n[bold yellow]No candidate passed: nothing was deployed.[/]")
         print_rows(refusals(decision))
@@ -270,7 +270,7 @@ def reproduce(
 
     from core.divisions import folds_of
     from core.files import write_aside
-    from pipelines import checks, local
+    from pipelines import checks, local_run
 
     recipes = [with_epochs(recipe_named(name), training.epochs) for name in parts_of(recipe)]
     protocols = {recipe.protocol for recipe in recipes}
@@ -293,7 +293,7 @@ def reproduce(
     )
     protocol = f"{published.folds}-fold" if published.folds else protocols.pop()
     home = output.resolve()
-    done = local.run(
+    done = local_run.run(
         _cross_validation,
         {
             **datasets.arguments(),
@@ -351,7 +351,7 @@ def pretrain(
 
     from core.divisions import folds_of
     from core.files import write_aside
-    from pipelines import checks, local
+    from pipelines import checks, local_run
 
     chosen = with_epochs(recipe_named(recipe), training.epochs)
     if not chosen.pretrained:
@@ -362,7 +362,7 @@ def pretrain(
         )
     checks.check(**datasets.arguments(), recipes=[recipe])
     home = output.resolve()
-    done = local.run(
+    done = local_run.run(
         _pretraining,
         {
             **datasets.arguments(),
@@ -398,7 +398,7 @@ def audit(
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
     from pipelines import checks
-    from pipelines.local import CONTINUES
+    from pipelines.local_run import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     given = {**datasets.arguments(), "sources": _specs(source)}
@@ -425,7 +425,7 @@ def lungs(
 ) -> None:
     """Train the lung segmenter on the dataset's masks, as every run does, and show its quality."""
     from pipelines import checks
-    from pipelines.local import CONTINUES
+    from pipelines.local_run import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     given = {**datasets.arguments(), "sources": _specs(source)}
@@ -553,7 +553,7 @@ def sample_data(
     )
 
 
-# The pipelines are imported once `local.run` has begun, so that what their packages print goes to its
+# The pipelines are imported once `local_run.run` has begun, so that what their packages print goes to its
 # log. Trainings go one after the other, for each uses all of the machine.
 
 

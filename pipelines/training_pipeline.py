@@ -190,7 +190,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         records=recorded.outputs["records"],
                         examples=ingested.outputs["examples"],
                         lungs=lungs.outputs["lungs"],
-                        gate=gate,
+                        thresholds=gate,
                         external=external,
                         checkpoints=checkpoints,
                     ).set_display_name("Audit what it looks at")

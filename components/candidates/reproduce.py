@@ -207,12 +207,12 @@ def _differences(
 
 def _compared(recipe: Recipe, figures: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns a row for each published figure: `figure`, `ours` (a rate) and `published`, by where."""
-    wanted = dict.fromkeys(name for one in recipe.published for name in one.figures)
+    wanted = dict.fromkeys(name for published in recipe.published for name in published.figures)
     rows = []
     for name in wanted:
         ours = _figure(name, figures)
         if ours is not None:
-            said = [one.figures.get(name) for one in recipe.published]
+            said = [published.figures.get(name) for published in recipe.published]
             rows.append({"figure": name, "ours": ours, "published": said})
     return rows
 

@@ -118,7 +118,7 @@ def audit(
     output: Path,
     *,
     external: Mapping[str, Listed] | None = None,
-    gate: Mapping[str, float] | None = None,
+    thresholds: Mapping[str, float] | None = None,
     kept: Path | None = None,
 ) -> dict[str, Any]:
     """Measures what a candidate's answers on the test split are based on.
@@ -131,7 +131,7 @@ def audit(
       segmenter: the output of `find_lungs`.
       output: the directory to write, with `audit.json` and `audit.html`. Written aside and renamed.
       external: radiographs that the candidate was not trained on, by name.
-      gate: the rules that judge the candidate; see `rules.parse`.
+      thresholds: of the rules that judge the candidate; see `rules.parse`.
       kept: a directory that outlives the step, where the frame probe's training is kept; or None.
 
     Returns:
@@ -175,27 +175,20 @@ def audit(
 
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
         probe = _frame_probe(candidate, records, finder, kept or Path(scratch))
-    measured: dict[str, Any] = {
-        "recipe": recipe.name,
-        "division": candidate.card["division"],
-        "starting_point": candidate.card["starting_point"],
-        "view": recipe.view,
-        "images": len(seen.truth),
-        "fingerprint": manifest["fingerprint"],
-        "phantoms": candidate.card["phantoms"] or manifest["phantoms"],
-        "frame_probe_seconds": round(probe.seconds, 1),
-        **_without_lungs(seen, probe, recipe.classes),
-        **_by_lungs(seen, recipe.classes),
-        **_by_table(seen, table, recipe.classes),
-        **_by_probability(seen, candidate.card["temperature"]),
-        **_leaks(everyone, read_json(examples / SUMMARY)),
+    measured = {
+        **_identity(candidate, manifest),
+        **_measured(seen, probe, table, recipe.classes),
     }
+    measured["calibration"]["temperature"] = candidate.card["temperature"]
     measured["lungs"] |= read_json(segmenter / SEGMENTER_CARD)
+    summary = read_json(examples / SUMMARY)
+    leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
+    measured |= {"leaks": leakage.ours, "leakage": vars(leakage)}
     measured["external"] = [
         _external(candidate.exported, source, recipe, measured["views"][View.WHOLE]["recall"])
         for source in (external or {}).values()
     ]
-    measured["rules"] = rules.judged(measured, gate or rules.parse(""))
+    measured["rules"] = rules.judged(measured, thresholds or rules.parse(""))
     page = _page(measured, recipe, pictures)
     with write_aside(output) as aside:
         aside.mkdir()
@@ -241,48 +234,42 @@ def _candidate(model: Path) -> _Candidate:
     )
 
 
-def _without_lungs(seen: _Seen, probe: "_FrameProbe", classes: Sequence[str]) -> dict[str, Any]:
-    """Returns `views` and `explained`; see `audit`."""
+def _identity(candidate: _Candidate, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": candidate.recipe.name,
+        "division": candidate.card["division"],
+        "starting_point": candidate.card["starting_point"],
+        "view": candidate.recipe.view,
+        "fingerprint": manifest["fingerprint"],
+        "phantoms": candidate.card["phantoms"] or manifest["phantoms"],
+    }
+
+
+def _measured(
+    seen: _Seen, probe: "_FrameProbe", table: pd.DataFrame, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what follows from the candidate's answers, and the probe's; see `audit`."""
     views = {view: _figures(seen.truth, shares, classes) for view, shares in seen.views.items()}
     views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes)
     whole = views[View.WHOLE]["balanced"]
-    explained = {
-        view: _explained(views[view]["balanced"], whole, len(classes))
-        for view in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
-    }
-    return {"views": views, "explained": explained}
-
-
-def _by_lungs(seen: _Seen, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns `attribution`, and of `lungs` in how many images they were not found; see `audit`."""
-    not_found = int((seen.area < lungs.LEAST).sum())
-    return {"attribution": _attribution(seen, classes), "lungs": {"not_found": not_found}}
-
-
-def _by_table(seen: _Seen, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns what needs to be known of the images besides their class; see `audit`."""
     groups = _subgroups(table)
     return {
+        "images": len(seen.truth),
+        "views": views,
+        "frame_probe_seconds": round(probe.seconds, 1),
+        "explained": {
+            view: _explained(views[view]["balanced"], whole, len(classes))
+            for view in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
+        },
+        "attribution": _attribution(seen, classes),
         "probes": _probes(seen.features, table),
         "same_source": _same_source(table, seen.probabilities[:, classes.index(COVID)]),
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
-    }
-
-
-def _by_probability(seen: _Seen, temperature: float) -> dict[str, Any]:
-    """Returns `calibration` and `abstention`; see `audit`."""
-    reliability = calibration.reliability(seen.probabilities, seen.truth)
-    return {
-        "calibration": {**reliability, "temperature": temperature},
+        "calibration": calibration.reliability(seen.probabilities, seen.truth),
         "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth),
+        "lungs": {"not_found": int((seen.area < lungs.LEAST).sum())},
     }
-
-
-def _leaks(everyone: pd.DataFrame, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `leaks` and `leakage`; see `audit`."""
-    leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
-    return {"leaks": leakage.ours, "leakage": vars(leakage)}
 
 
 def _page(

@@ -109,10 +109,10 @@ def _learnt(
     model = lungs.build(seed)
     validation = lungs.train(model, of(TRAIN), of(VALIDATION), seed)
     tested = table.loc[table["split"] == TEST, "path"]
-    found = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
+    predicted = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
     dices = [
         float(lungs.dice(_mask(masks[path], _JUDGED_SIDE)[np.newaxis], seen[tf.newaxis]))
-        for path, seen in zip(tested, found, strict=True)
+        for path, seen in zip(tested, predicted, strict=True)
     ]
     card = {
         "dice": float(np.mean(dices)),

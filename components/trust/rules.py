@@ -203,14 +203,18 @@ def parse(text: str) -> dict[str, float]:
     return {DEFAULT: parse_numbers("gate", GATE, GATE)[DEFAULT], **rules, **given}
 
 
-def judged(audit: Mapping[str, Any], gate: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Holds an audit against a gate.
+def judged(audit: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Judges an audit by the rules.
+
+    Args:
+      audit: see `components.trust.audit`.
+      thresholds: see `parse`.
 
     Returns:
       a row for each rule: `name`, `what`, `value` (or None), `bound` (None where the rule is off),
       `at_least`, `passed`, `reason`, why not, and `verdict`, a `Verdict`.
     """
-    return [_judged(rule, rule.measure(audit), gate[rule.name]) for rule in RULES]
+    return [_judged(rule, rule.measure(audit), thresholds[rule.name]) for rule in RULES]
 
 
 def _judged(rule: Rule, value: float | None, bound: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from components.data import spans
 from components.data.ingest import ingest
 from components.data.sources.covid_chestxray import MASKS
 from core.errors import UserError
-from pipelines import auditing, checks, cli, local
+from pipelines import auditing, checks, cli, local_run
 from tests.datasets import covid_row, draw, write_datasets, write_metadata
 
 Said = Callable[..., str]
@@ -33,7 +33,7 @@ def said(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def would_run(*_: object, **__: object) -> None:
         raise UserError("it would run")
 
-    monkeypatch.setattr(local, "run", would_run)
+    monkeypatch.setattr(local_run, "run", would_run)
     monkeypatch.setattr(auditing, "audit", would_run)
     monkeypatch.setattr(auditing, "learn_lungs", would_run)
 

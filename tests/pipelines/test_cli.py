@@ -9,7 +9,7 @@ from typer import rich_utils
 from typer.testing import CliRunner
 
 from core.errors import UserError
-from pipelines import checks, cli, local
+from pipelines import checks, cli, local_run
 from pipelines.training_pipeline import training_pipeline
 from tests.pipelines.cli import cxrflow
 from training.recipes import RECIPES
@@ -108,7 +108,7 @@ def test_what_run_takes_by_default_is_what_the_pipeline_does(monkeypatch, tmp_pa
         given.update(arguments)
         raise UserError("stopped")
 
-    monkeypatch.setattr(local, "run", stopped)
+    monkeypatch.setattr(local_run, "run", stopped)
     places = ["--covid", "c", "--kermany", "k", "--output", str(tmp_path)]
     done = CliRunner().invoke(cli.app, ["run", *places])
     assert str(done.exception) == "stopped"
