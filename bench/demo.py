@@ -65,7 +65,7 @@ def demo(home: Path) -> Iterator[str]:
                     lungs=lungs,
                 )
                 metrics = evaluate(model, records, evaluation)
-                found = audit(model, records, examples, lungs, audited, gate=gate)
+                found = audit(model, records, examples, lungs, audited, thresholds=gate)
                 (row,) = decide([metrics], gate, audits=[found])["candidates"]
                 name, distance = _nearest(row)
                 least[recipe.name] = min(distance, least.get(recipe.name, 1.0))

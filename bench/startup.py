@@ -53,7 +53,7 @@ def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
     yield "a run that finds nothing to do, to `import kfp`"
     archive = home / "startup" / "archive"
     ingest(covid, kermany, home / "startup" / "examples", archive=archive)
-    spans.record_outcome(archive, 1, spans.REFUSED, "as if")
+    spans.record_outcome(archive, 1, spans.State.REFUSED, "as if")
     run = [
         CXRFLOW, "run", "--if-new", "--covid", str(covid), "--kermany", str(kermany),
         "--archive", str(archive), "--output", str(home / "startup"),

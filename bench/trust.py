@@ -24,15 +24,11 @@ from components.data.ingest import ingest
 from components.data.sources import covid_chestxray, listed
 from components.data.write_records import write_records
 from components.trust.audit import (
-    FRAME_ALONE,
-    LUNG_FREE,
-    LUNGS_ALONE,
-    PROBE,
     PROBE_SHARE,
-    WHOLE,
     audit,
 )
 from components.trust.find_lungs import find_lungs
+from components.trust.rules import View
 from core.artifacts import CARD, EXAMPLES, RECORDS, SAVED_MODEL, SUMMARY
 from core.divisions import TEST
 from core.files import read_json, write_json, write_text
@@ -99,7 +95,7 @@ SETTINGS = (
         "(`+lungs+augmented+balanced`)",
     ),
 )
-VIEWS = (WHOLE, LUNG_FREE, LUNGS_ALONE, FRAME_ALONE, PROBE)
+VIEWS = (View.WHOLE, View.LUNG_FREE, View.LUNGS_ALONE, View.FRAME_ALONE, View.PROBE)
 
 
 def main(
@@ -283,7 +279,7 @@ def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adult
 def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     published = RECIPES[recipe].published[0].figures["accuracy"]
     audits = [row["audit"] for row in rows]
-    classes = len(audits[0]["views"][WHOLE]["recall"])
+    classes = len(audits[0]["views"][View.WHOLE]["recall"])
     heads = [row["setting"].name for row in rows]
 
     def line(what: str, cells: Iterable[str]) -> str:
@@ -297,9 +293,11 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         line("---", ["---"] * len(heads)),
         line(
             f"accuracy (published: {100 * published:.1f} %)",
-            (rate(one["views"][WHOLE]["accuracy"]) for one in audits),
+            (rate(one["views"][View.WHOLE]["accuracy"]) for one in audits),
         ),
-        line("recall of covid", (rate(one["views"][WHOLE]["recall"]["covid"]) for one in audits)),
+        line(
+            "recall of covid", (rate(one["views"][View.WHOLE]["recall"]["covid"]) for one in audits)
+        ),
         *(
             line(
                 f"mean recall, {view}",

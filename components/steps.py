@@ -1,27 +1,64 @@
-"""Every step: what it takes and gives, in the order of a run. What a step does is in the module it calls.
+"""Every step: its inputs and outputs, in the order of a run, and what it needs on a cluster.
 
-KFP keeps nothing but the source of each function: its body imports what it needs, and does no more than
-call. What the parameters mean is said by the functions that are called, and by the pipelines.
+What a step does is in the module it calls; there, and in the pipelines, its parameters are explained. KFP
+keeps only the source of each function: so its body imports what it needs, and only calls that module.
 """
 
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from kfp import dsl
 
-
-def _step(target: str) -> Callable[[Callable[..., Any]], Any]:
-    # The images hold this package and KFP already, so nothing is installed when a step starts.
-    image = f"cxrflow-{target}:{version('cxrflow')}"
-    return functools.partial(dsl.component, base_image=image, install_kfp_package=False)
+Size = Literal["light", "data", "training"]
 
 
-data_step, training_step, serving_step = (_step(one) for one in ("data", "training", "serving"))
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a step needs on a cluster. How much of it a cluster gives: `pipelines.targets`.
+
+    Attributes:
+      size: which processors, memory and GPUs.
+      hours: time limit.
+      storage: whether it uses the datasets, archive, checkpoints or model store, which are on the data
+        volume or in an object store.
+      distributed: whether several nodes do its work, if the target has them; the step then waits for them.
+    """
+
+    size: Size
+    hours: int
+    storage: bool
+    distributed: bool = False
 
 
-@data_step
+NEEDS: dict[str, Needs] = {}  # by a step's name
+
+
+def _step(
+    image: Literal["data", "training", "serving"],
+    *,
+    size: Size,
+    hours: int,
+    storage: bool,
+    distributed: bool = False,
+) -> Callable[[Callable[..., None | str]], Any]:
+    """Makes a KFP component of a function, to run in an image, and records what it needs; see `Needs`."""
+
+    def component(function: Callable[..., None | str]) -> Any:
+        # The images hold this package and KFP already, so nothing is installed when a step starts.
+        made = dsl.component(
+            function,
+            base_image=f"cxrflow-{image}:{version('cxrflow')}",
+            install_kfp_package=False,
+        )
+        NEEDS[made.name] = Needs(size=size, hours=hours, storage=storage, distributed=distributed)
+        return made
+
+    return component
+
+
+@_step("data", size="light", hours=3, storage=True)
 def check_for_new_data_step(
     covid_directory: str,
     kermany_directory: str,
@@ -31,10 +68,10 @@ def check_for_new_data_step(
     sources: list[str],
 ) -> str:
     """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
-    from core.artifacts import NEW
+    from core.artifacts import NewData
 
     if not if_new:
-        return NEW
+        return NewData.NEW
 
     from components.data.check_for_new_data import check_for_new_data
     from components.data.sources.listed import parse
@@ -49,7 +86,7 @@ def check_for_new_data_step(
     )
 
 
-@data_step
+@_step("data", size="data", hours=6, storage=True)
 def ingest_step(
     covid_directory: str,
     kermany_directory: str,
@@ -87,7 +124,7 @@ def ingest_step(
     examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})
 
 
-@data_step
+@_step("data", size="light", hours=3, storage=True)
 def validate_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Output[dsl.Artifact],
@@ -115,7 +152,7 @@ def validate_step(
             shutil.copyfile(Path(validation.path, VALIDATION_PAGE), page.path)
 
 
-@data_step
+@_step("data", size="light", hours=3, storage=True)
 def choose_to_train_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
@@ -141,7 +178,7 @@ def choose_to_train_step(
     return choice
 
 
-@data_step
+@_step("data", size="data", hours=6, storage=True)
 def write_records_step(
     examples: dsl.Input[dsl.Dataset],
     covid_directory: str,
@@ -175,7 +212,7 @@ def write_records_step(
         records.metadata[f"{split}_records"] = described["records"]
 
 
-@training_step
+@_step("training", size="training", hours=72, storage=True)
 def find_lungs_step(
     covid_directory: str,
     examples: dsl.Input[dsl.Dataset],
@@ -205,7 +242,7 @@ def find_lungs_step(
     lungs.metadata.update({key: card[key] for key in ("dice", "trained_on", "tested_on")})
 
 
-@serving_step
+@_step("serving", size="light", hours=3, storage=True)
 def champion_step(
     records: dsl.Input[dsl.Dataset],
     store: str,
@@ -234,7 +271,7 @@ def champion_step(
     )
 
 
-@training_step
+@_step("training", size="training", hours=72, storage=True, distributed=True)
 def train_step(
     examples: dsl.Input[dsl.Dataset],
     records: dsl.Input[dsl.Dataset],
@@ -275,7 +312,7 @@ def train_step(
     )
 
 
-@training_step
+@_step("training", size="light", hours=3, storage=True)
 def evaluate_step(
     model: dsl.Input[dsl.Model],
     records: dsl.Input[dsl.Dataset],
@@ -297,13 +334,13 @@ def evaluate_step(
     show(Path(evaluation.path), metrics, classification)
 
 
-@training_step
+@_step("training", size="training", hours=72, storage=True)
 def audit_step(
     model: dsl.Input[dsl.Model],
     records: dsl.Input[dsl.Dataset],
     examples: dsl.Input[dsl.Dataset],
     lungs: dsl.Input[dsl.Model],
-    gate: str,
+    thresholds: str,
     external: list[str],
     checkpoints: str,
     audit: dsl.Output[dsl.Artifact],
@@ -325,14 +362,14 @@ def audit_step(
         Path(lungs.path),
         Path(audit.path),
         external=listed.parse(external),
-        gate=parse(gate),
+        thresholds=parse(thresholds),
         kept=Path(checkpoints) if checkpoints else None,
     )
     audit.metadata["recipe"] = model.metadata["recipe"]
     shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)
 
 
-@data_step
+@_step("data", size="light", hours=3, storage=True)
 def gate_step(
     models: dsl.Input[list[dsl.Model]],
     evaluations: dsl.Input[list[dsl.Artifact]],
@@ -352,7 +389,7 @@ def gate_step(
 
     from components.trust.gate import gate, record
     from components.trust.rules import parse
-    from core.artifacts import DEPLOY, KEEP
+    from core.artifacts import ToDeploy
     from core.locations import location
 
     kept = location(archive) if archive else None
@@ -367,19 +404,19 @@ def gate_step(
         run=run,
     )
     record(decided, Path(examples.path), kept)
-    for made, found in (
+    for output, candidates in (
         (winner, models),
         (winners_evaluation, evaluations),
         (winners_audit, audits),
     ):
-        for one in found:
-            if one.metadata["recipe"] == decided["winner"]:
-                made.uri = one.uri
-                made.metadata.update(one.metadata)
-    return DEPLOY if decided["winner"] else KEEP
+        for candidate in candidates:
+            if candidate.metadata["recipe"] == decided["winner"]:
+                output.uri = candidate.uri
+                output.metadata.update(candidate.metadata)
+    return ToDeploy.DEPLOY if decided["winner"] else ToDeploy.KEEP
 
 
-@data_step
+@_step("data", size="light", hours=3, storage=False)
 def report_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
@@ -401,7 +438,7 @@ def report_step(
     )
 
 
-@serving_step
+@_step("serving", size="light", hours=3, storage=True)
 def deploy_step(
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
@@ -444,7 +481,7 @@ def deploy_step(
     )
 
 
-@training_step
+@_step("training", size="light", hours=3, storage=False)
 def reproduce_step(
     examples: dsl.Input[dsl.Dataset],
     models: dsl.Input[list[dsl.Model]],
@@ -468,7 +505,7 @@ def reproduce_step(
     shutil.copyfile(Path(reproduction.path, REPRODUCTION_PAGE), page.path)
 
 
-@data_step
+@_step("data", size="light", hours=3, storage=False)
 def choose_step(
     examples: dsl.Input[dsl.Dataset],
     recipe: str,
@@ -484,7 +521,7 @@ def choose_step(
     choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)
 
 
-@training_step
+@_step("training", size="training", hours=72, storage=True)
 def pretrain_step(
     chosen: dsl.Input[dsl.Dataset],
     records: dsl.Input[dsl.Dataset],

@@ -1,29 +1,48 @@
-"""The names of all that one step, or the server, reads of another: verdicts and files, in the order of a run."""
+"""What steps and the server read of one another: verdicts and names of files, in the order of a run."""
 
-# Verdicts, which the pipeline reads in its conditions: of `check_for_new_data`, `choose_to_train` and `gate`.
-NEW, NOTHING = "new", "nothing"
-TRAIN, WAIT = "train", "wait"
-DEPLOY, KEEP = "deploy", "keep"
+from enum import StrEnum
+
+
+class NewData(StrEnum):
+    """Verdict of `check_for_new_data`, which the pipeline reads in a condition."""
+
+    NEW = "new"
+    NOTHING = "nothing"
+
+
+class ToTrain(StrEnum):
+    """Verdict of `choose_to_train`, which the pipeline reads in a condition."""
+
+    TRAIN = "train"
+    WAIT = "wait"
+
+
+class ToDeploy(StrEnum):
+    """Verdict of `gate`, which the pipeline reads in a condition."""
+
+    DEPLOY = "deploy"
+    KEEP = "keep"
+
 
 # `ingest`: its tables (see `components.data.example_tables`) and counts; the examples of the span before.
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
 PREVIOUS = "previous.parquet"
 
-# `validate`: see `components.data.validation.findings`.
+# `validate`; see `components.data.validation.findings`.
 ANOMALIES, COMPARISONS = "anomalies.json", "comparisons.json"
 VALIDATION_PAGE = "validation.html"
 
-# `write_records`: what shards there are.
+# `write_records`: the list of shards.
 RECORDS = "manifest.json"
 
-# `find_lungs`: the segmenter, and what is known of it.
+# `find_lungs`: the segmenter, its card and its page.
 SEGMENTER, SEGMENTER_CARD, LUNGS_PAGE = "lungs.keras", "lungs.json", "lungs.html"
 
-# `pretrain`: a base, how it was made, and a row for each image it has seen.
+# `pretrain`: a base, and how it was trained; its images are in `MADE_WITH`.
 BASE_WEIGHTS, PRETRAINING = "base.weights.h5", "pretraining.json"
 
-# `train`: where a model comes from, the model (see `training.export`), its losses and accuracies by epoch,
-# and a row for each image it was made with (also of `pretrain`).
+# `train`: the model's card, the model (see `training.export`), losses and accuracies by epoch, and a row for
+# each image that it was trained or tuned with.
 CARD, SAVED_MODEL, HISTORY = "model.json", "saved_model", "history.csv"
 MADE_WITH = "images.parquet"
 
@@ -33,19 +52,19 @@ METRICS, PREDICTIONS, GALLERY = "metrics.json", "predictions.parquet", "gallery.
 KNOWN_ANSWERS = "known_answers.json"
 EVALUATION_PAGE = "evaluation.html"
 
-# `champion`: which version gave the metrics beside it.
+# `champion`: which version the metrics beside it are of.
 CHAMPION = "champion.json"
 
-# `audit`: what a model's answers rest on; see `components.trust.audit`.
+# `audit`: what the model's answers are based on; see `components.trust.audit`.
 AUDIT, AUDIT_PAGE = "audit.json", "audit.html"
 
 # `gate`: see `components.trust.gate.decide`.
 DECISION = "decision.json"
 
-# `report`, and `reproduce`: the figures of a published system beside ours.
+# `report`; and `reproduce`: published figures beside ours.
 REPORT = "report.html"
 REPRODUCTION, REPRODUCTION_PAGE = "reproduction.json", "reproduction.html"
 
-# `deploy`: of a published version, its files with their sizes and digests, and the run that made it.
+# `deploy`: a version's files with sizes and digests, the run that made it, and its model card.
 VERSION, LINEAGE = "manifest.json", "lineage.json"
 MODEL_CARD, MODEL_CARD_PAGE = "model_card.md", "model_card.html"

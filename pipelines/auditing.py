@@ -1,6 +1,7 @@
-"""An audit of a model that is there already, and the lungs that it needs: their steps in this process."""
+"""Audits an existing model: runs the steps for that, and for the lung segmenter, in this process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,92 +20,86 @@ LUNGS = "lungs"
 _EXAMPLES, _RECORDS = "examples", "records"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is ingested, with the names of a pipeline's parameters.
+
+    Attributes:
+      covid_directory, kermany_directory: the two published datasets: directories or places.
+      views: projections of the first to keep; see `ingest`.
+      sources: further sources that the model was trained on; see `components.data.sources.listed`.
+    """
+
+    covid_directory: str
+    kermany_directory: str
+    views: Sequence[str]
+    sources: Sequence[str]
+
+
 def audit(
-    model: str,
-    sources: Mapping[str, str],
-    further: Sequence[str],
-    external: Sequence[str],
-    output: Path,
-    gate: str,
-    views: Sequence[str],
-    kept: Path,
+    model: str, data: Data, external: Sequence[str], output: Path, gate: str, kept: Path
 ) -> dict[str, Any]:
     """Audits a version of the model store on the test split of the data.
 
     Args:
       model: its directory or URL.
-      sources: `covid` and `kermany`, directories or places.
-      further: sources that it was trained on besides; see `components.data.sources.listed`.
-      external: likewise, that it was not.
+      data: the sources that it was trained on.
+      external: further sources, that it was not trained on.
       output: gets a directory for each step.
       gate: see `rules.parse`.
-      views: see `ingest`.
       kept: a directory where earlier trainings are found, and what is trained here is kept.
 
     Returns:
-      what `audit.json` says.
+      the content of `audit.json`.
 
     Raises:
       UserError: see the steps.
     """
-    rules = parse(gate)
-    there = store.fetched(model)
-    seen = listed.parse(external)
+    thresholds = parse(gate)
+    version = store.fetched(model)
+    unseen = listed.parse(external)
     with alone(output):
-        _learn_lungs(sources, further, output, views, read_json(there / CARD)["seed"], kept)
+        _learn_lungs(data, output, read_json(version / CARD)["seed"], kept)
         return measure(
-            there,
+            version,
             output / _RECORDS,
             output / _EXAMPLES,
             output / LUNGS,
             output / "audit",
-            external=seen,
-            gate=rules,
+            external=unseen,
+            thresholds=thresholds,
             kept=kept,
         )
 
 
-def learn_lungs(
-    sources: Mapping[str, str],
-    further: Sequence[str],
-    output: Path,
-    views: Sequence[str],
-    seed: int,
-    kept: Path,
-) -> dict[str, Any]:
+def learn_lungs(data: Data, output: Path, seed: int, kept: Path) -> dict[str, Any]:
     """Ingests the data and trains the lung segmenter on the masks of their training split.
 
     Args:
-      sources, further, views, kept: see `audit`.
-      output: gets a directory for each step, of which `lungs` has the network and its page.
+      data: the sources.
+      output: gets a directory for each step; `lungs` holds the network and its page.
       seed: of the split and the network.
+      kept: see `audit`.
 
     Returns:
-      what `lungs.json` says; see `find_lungs`.
+      the content of `lungs.json`; see `find_lungs`.
 
     Raises:
       UserError: see the steps.
     """
     with alone(output):
-        return _learn_lungs(sources, further, output, views, seed, kept)
+        return _learn_lungs(data, output, seed, kept)
 
 
-def _learn_lungs(
-    sources: Mapping[str, str],
-    further: Sequence[str],
-    output: Path,
-    views: Sequence[str],
-    seed: int,
-    kept: Path,
-) -> dict[str, Any]:
-    covid, others = location(sources["covid"]), location(sources["kermany"])
-    named = listed.parse(further)
+def _learn_lungs(data: Data, output: Path, seed: int, kept: Path) -> dict[str, Any]:
+    covid, others = location(data.covid_directory), location(data.kermany_directory)
+    named = listed.parse(data.sources)
     directories = {
         covid_chestxray.NAME: covid,
         kermany.NAME: others,
         **{name: source.directory for name, source in named.items()},
     }
     examples, records = output / _EXAMPLES, output / _RECORDS
-    ingest(covid, others, examples, views=views, seed=seed, sources=named)
+    ingest(covid, others, examples, views=data.views, seed=seed, sources=named)
     write_records(examples, directories, records)
     return find_lungs(covid, examples, records, output / LUNGS, seed=seed, kept=kept)

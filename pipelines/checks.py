@@ -1,10 +1,9 @@
-"""What can be seen at once of what a command was given, before anything runs that takes long."""
+"""Checks what a command was given before anything runs that takes long."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.data import spans
-from components.data.named_images import named_images
 from components.data.sources import covid_chestxray, kermany, listed
 from components.trust import rules
 from core.artifacts import VERSION
@@ -12,15 +11,16 @@ from core.errors import UserError
 from core.labels import LABELS
 from core.locations import is_remote, location, names, reaching, sizes
 from core.settings import DEFAULT
-from serving import NAME, store
+from serving import NAME
+from serving.store import version_in
 from training import start_weights
 from training.recipes import Recipe, recipe_named, with_epochs
 
 
 def check(
-    covid: str,
-    kermany_directory: str,
     *,
+    covid_directory: str,
+    kermany_directory: str,
     views: Sequence[str],
     sources: Sequence[str] = (),
     external: Sequence[str] = (),
@@ -32,76 +32,84 @@ def check(
     model: str = "",
     archive: str = "",
     seed: int = 0,
-    models: str = "",
+    store: str = "",
     schema: str = "",
 ) -> None:
-    """Looks at everything that a command was given, and opens no image.
+    """Checks everything that a command was given, without opening an image.
 
-    Of a place in an object store a few names are looked up and tables are read; it is not listed as a whole.
+    In an object store it looks up a few names and reads tables, but never lists everything.
 
     Args:
-      covid, kermany_directory: the two published datasets.
+      covid_directory, kermany_directory: the two published datasets.
       views, sources, external, weights, seed: as the steps take them.
-      recipes: names of those to train; None where none is trained.
+      recipes: names of the recipes to train; None if none is trained.
       epochs: see `training.recipes.with_epochs`.
-      gate: see `rules.parse`; a recipe must be able to pass it, where any is trained.
-      needs_lungs: whether lungs will be learnt from the first dataset's masks.
-      model: a version of the model store that must be there; or nothing.
-      archive, models, schema: of the data, the model store and a schema of the user's; or nothing.
+      gate: see `rules.parse`; one of the recipes must be able to pass it.
+      needs_lungs: whether the lung segmenter is trained on the first dataset's masks.
+      model: a version of the model store that must exist; or empty.
+      archive, store, schema: archive of the data, model store and the user's own schema; or empty.
 
     Raises:
       UserError: something is wrong; the message says what, where, and what to do.
     """
-    chosen = _recipes(recipes, epochs)
-    numbers = rules.parse(gate)
-    if recipes is not None:
-        _require_gate_can_be_met(chosen, numbers)
-    for one in chosen:
-        start_weights.require_usable(one, weights)
+    thresholds = rules.parse(gate)
+    for recipe in [] if recipes is None else candidates(recipes, epochs, thresholds):
+        start_weights.require_usable(recipe, weights)
     with reaching(schema):
         if schema and not location(schema).is_file():
             raise UserError(f"schema: there is no {schema}; `cxrflow schema accept` makes one")
     if model:
         _require_model(model)
-    _require_covid(location(covid), views, needs_lungs)
+    _require_covid(location(covid_directory), views, needs_lungs)
     with reaching(kermany_directory):
         kermany.class_folders(location(kermany_directory))
     for texts, to_train_on in ((sources, True), (external, False)):
         for source in listed.parse(texts).values():
             _require_source(source, to_train_on)
-    if not any(map(is_remote, (covid, kermany_directory, *sources))):
-        _require_every_label(location(covid), location(kermany_directory), views, sources)
+    if not any(map(is_remote, (covid_directory, kermany_directory, *sources))):
+        _require_every_label(Path(covid_directory), Path(kermany_directory), views, sources)
     if archive:
         _require_archive(location(archive), seed)
-    if models:
-        with reaching(models):
-            names(location(models) / NAME)
+    if store:
+        with reaching(store):
+            names(location(store) / NAME)
 
 
-def _recipes(texts: Sequence[str] | None, epochs: str) -> list[Recipe]:
-    if texts is not None and not texts:
-        raise UserError("recipes: none is named; `cxrflow recipes` lists all")
-    chosen = [with_epochs(recipe_named(text), epochs) for text in texts or ()]
-    for one in chosen:
-        if chosen.count(one) > 1:
-            raise UserError(f"recipes: {one.name} is named more than once")
-    return chosen
+def candidates(names: Sequence[str], epochs: str, gate: Mapping[str, float]) -> list[Recipe]:
+    """Returns the recipes to train.
+
+    Args:
+      names: of the recipes.
+      epochs: see `training.recipes.with_epochs`.
+      gate: see `rules.parse`; one of the recipes must be able to pass it.
+
+    Raises:
+      UserError: there is none, one is unknown or named twice, or none has all classes of the gate.
+    """
+    if not names:
+        raise UserError("recipes: name at least one; `cxrflow recipes` lists all")
+    recipes = [with_epochs(recipe_named(name), epochs) for name in names]
+    for recipe in recipes:
+        if recipes.count(recipe) > 1:
+            raise UserError(f"recipes: {recipe.name} is named more than once")
+    _require_gate_can_be_met(recipes, gate)
+    return recipes
 
 
 def _require_gate_can_be_met(recipes: Sequence[Recipe], gate: Mapping[str, float]) -> None:
     asked = {name.removesuffix(rules.LOW) for name in gate if name not in rules.RULE_NAMES}
     asked.discard(DEFAULT)
-    if not any(asked <= set(one.classes) for one in recipes):
-        told = "; ".join(f"{one.name} tells {', '.join(one.classes)}" for one in recipes)
+    if not any(asked <= set(recipe.classes) for recipe in recipes):
+        told = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)
         raise UserError(
-            f"gate: it names {', '.join(sorted(asked))}, and no recipe tells all of them: {told}. Name fewer "
-            "classes in --gate, or other --recipes."
+            f"gate: it names {', '.join(sorted(asked))}, and no recipe has all of these classes: {told}. "
+            "Name fewer classes in --gate, or other --recipes."
         )
 
 
 def _require_model(model: str) -> None:
     if not is_remote(model):
-        store.version_in(Path(model))
+        version_in(Path(model))
         return
     with reaching(model):
         if not (location(model) / VERSION).is_file():
@@ -116,14 +124,14 @@ def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> 
     if not usable:
         why = f", e.g. because {rows[0].excluded}" if rows else ""
         raise UserError(
-            f"{covid_chestxray.NAME}: of {len(rows)} images that {directory}/metadata.csv names none can be "
+            f"{covid_chestxray.NAME}: none of the {len(rows)} images in {directory}/metadata.csv can be "
             f"used{why}. Is --views right?"
         )
     if needs_lungs and len(masks) < sum(covid_chestxray.FEWEST_MASKS):
         raise UserError(
-            f"{covid_chestxray.NAME}: {directory / covid_chestxray.MASKS} has masks of {len(masks)} images "
-            f"that can be used; the lungs are learnt from at least {sum(covid_chestxray.FEWEST_MASKS)}. They "
-            f"come with the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
+            f"{covid_chestxray.NAME}: {directory / covid_chestxray.MASKS} has masks for {len(masks)} usable "
+            f"images; the lung segmenter needs at least {sum(covid_chestxray.FEWEST_MASKS)}. The masks "
+            f"are part of the dataset: {covid_chestxray.WHERE_TO_GET_IT}."
         )
 
 
@@ -146,6 +154,8 @@ def _require_source(source: listed.Listed, to_train_on: bool) -> None:
 def _require_every_label(
     covid: Path, kermany_directory: Path, views: Sequence[str], sources: Sequence[str]
 ) -> None:
+    from components.data.named_images import named_images  # pandas takes long to import
+
     directories = {covid_chestxray.NAME: covid, kermany.NAME: kermany_directory}
     named, _ = named_images(directories, views, listed.parse(sources))
     present = named[(named["size"] > 0) & (named["excluded"] == "")]

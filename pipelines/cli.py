@@ -4,20 +4,33 @@ import os
 import sys
 import traceback
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from components.data.choose_to_train import NEW_COVID
+from components.trust.rules import GATE, Verdict
 from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING
 from core.errors import UserError
 from core.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
+from pipelines.options import (
+    OUTPUT,
+    SEED,
+    Datasets,
+    FromWeights,
+    Output,
+    Protocol,
+    Seed,
+    Training,
+    spread,
+)
 from pipelines.refusals import next_steps, refusals
-
-OUTPUT = Path("cxrflow-output")
+from training.recipes import CANDIDATES, RECIPES, quick_name, recipe_named, with_epochs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,58 +51,17 @@ _EXTRAS = {
 }
 _ALL_EXTRAS = "data,training,serving,pipelines"
 
-Output = Annotated[Path, typer.Option(help="Where everything is written.", file_okay=False)]
-Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
-Covid = Annotated[
-    str,
-    typer.Option(help="covid-chestxray-dataset: has metadata.csv. A directory, gs:// or s3://."),
-]
-Kermany = Annotated[str, typer.Option(help="Kermany's chest X-rays: has train/NORMAL etc.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 2, help="The same seed gives the same result.")
-]
-Epochs = Annotated[
-    str, typer.Option(help="Other than a recipe's own, e.g. 5, or cnn-dubey=5,default=2.")
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        help="Start of pretrained bases: imagenet (downloads), none, a weights file, or what "
-        "`cxrflow pretrain` made."
-    ),
-]
-ChosenPrecision = Annotated[Precision, typer.Option(help="auto: what the hardware is quickest in.")]
-Views = Annotated[str, typer.Option(help="Projections to keep of the covid dataset, with commas.")]
-Folds = Annotated[
-    int,
-    typer.Option(min=0, max=99, help="Cross-validate in so many folds. Default: as the paper."),
-]
-Split = Annotated[
-    Literal["patient", "origin", "random"],
-    typer.Option(
-        help="origin: whole sites and publications are held out, too. random: as the papers did; "
-        "patients are then on both sides."
-    ),
-]
-Subset = Annotated[
-    Literal["all", "paper"],
-    typer.Option(help="paper: draw as many images of each class as the paper had."),
-]
 Sources = Annotated[
     list[str] | None,
     typer.Option(
-        "--source",
         help="A further source, NAME=SPEC: a CSV of path, label, patient, or a directory with a folder "
         r"for each finding, e.g. nih=data/nih,patient=(\d+)_. Repeatable.",
     ),
 ]
 Externals = Annotated[
     list[str] | None,
-    typer.Option(
-        help="NAME=SPEC, as for --source, of radiographs that training never sees. Repeatable."
-    ),
+    typer.Option(help="NAME=SPEC, as for --source, of images never trained on. Repeatable."),
 ]
-FRONTAL = "PA,AP,AP Supine,AP semi erect"
 
 
 def main() -> None:
@@ -140,17 +112,20 @@ def _options(
 
 
 @app.command()
+@spread
 def run(
-    covid: Covid,
-    kermany: Kermany,
+    datasets: Datasets,
+    training: FromWeights,
     source: Sources = None,
     external: Externals = None,
     recipes: Annotated[
-        str, typer.Option(help="Candidates, with commas; `cxrflow recipes` lists all.")
-    ] = "coronet-4class,cnn-dubey",
+        str,
+        typer.Option(help="Candidates, separated by commas; `cxrflow recipes` lists all."),
+    ] = ",".join(CANDIDATES),
     gate: Annotated[
-        str, typer.Option(help="Least recall by class (default: every other), and rules of trust.")
-    ] = "covid=0.9,default=0.7",
+        str,
+        typer.Option(help="Lowest recall by class (default: of all others), and rules of trust."),
+    ] = GATE,
     output: Output = OUTPUT,
     quick: Annotated[
         bool,
@@ -159,99 +134,82 @@ def run(
             help="A first look within minutes: smaller images, few epochs. Not the papers' networks.",
         ),
     ] = False,
-    epochs: Epochs = "",
-    weights: Weights = "imagenet",
-    precision: ChosenPrecision = "auto",
-    seed: Seed = 0,
-    views: Views = FRONTAL,
     beam_option: Annotated[
         list[str] | None,
-        typer.Option(help="Option of a Beam runner, e.g. --runner=FlinkRunner; may be repeated."),
+        typer.Option(help="Option of the Beam runner, e.g. --runner=FlinkRunner. Repeatable."),
     ] = None,
-    serve: Annotated[bool, typer.Option(help="Start a model server of the winner.")] = True,
+    serve: Annotated[bool, typer.Option(help="Start a model server for the winner.")] = True,
     archive: Annotated[
         str,
         typer.Option(
-            help="States of the data: a directory, gs:// or s3://.", show_default="OUTPUT/archive"
+            help="Archive of the data's states: a directory, gs:// or s3://.",
+            show_default="OUTPUT/archive",
         ),
     ] = "",
     store: Annotated[
-        str, typer.Option(help="Model store: likewise.", show_default="OUTPUT/store")
+        str,
+        typer.Option(help="Model store: a directory, gs:// or s3://.", show_default="OUTPUT/store"),
     ] = "",
     if_new: Annotated[
-        bool, typer.Option("--if-new", help="Train only where enough is new; see --new-covid.")
+        bool, typer.Option("--if-new", help="Train only if enough is new; see --new-covid.")
     ] = False,
-    new_covid: Annotated[int, typer.Option(min=1, help="Images of covid that are enough.")] = 20,
-    schema: Annotated[str, typer.Option(help="Your own, as `cxrflow schema` makes it.")] = "",
+    new_covid: Annotated[
+        int, typer.Option(min=1, help="New images of covid that are enough to train again.")
+    ] = NEW_COVID,
+    schema: Annotated[
+        str, typer.Option(help="Your own schema, as `cxrflow schema accept` writes it.")
+    ] = "",
     served: Annotated[
-        str, typer.Option(help="A server's feature log, to be compared with the data.")
+        str, typer.Option(help="Feature log of a server, to compare with the data.")
     ] = "",
 ) -> None:
     """Run the whole pipeline on this machine: ingest, validate, train, evaluate, gate, deploy."""
-    from pipelines import checks, local
+    from pipelines import checks, local_run
     from serving import NAME
     from serving import local as servers
     from serving.store import newest
-    from training.recipes import quick_name, recipe_named
 
     home = output.resolve()
-    places = {
-        "archive": absolute(archive or home / "archive"),
-        "schema": absolute(schema) if schema else "",
-    }
-    models = absolute(store or home / "store")
     names = parts_of(recipes)
     if quick:
         # By the name that was typed, so that an error says that.
         names = [quick_name(recipe_named(name).name) for name in names]
-    checks.check(
-        absolute(covid),
-        absolute(kermany),
-        views=parts_of(views),
-        sources=_specs(source),
-        external=_specs(external),
-        recipes=names,
-        epochs=epochs,
-        weights=_absolute(weights),
-        gate=gate,
-        needs_lungs=True,
-        seed=seed,
-        models=models,
-        **places,
-    )
-    done = local.run(
+    arguments = {
+        **datasets.arguments(),
+        "sources": _specs(source),
+        "external": _specs(external),
+        "recipes": names,
+        "gate": gate,
+        "epochs": training.epochs,
+        "weights": training.path(),
+        "seed": training.seed,
+        "archive": absolute(archive or home / "archive"),
+        "store": absolute(store or home / "store"),
+        "schema": absolute(schema) if schema else "",
+    }
+    checks.check(**arguments, needs_lungs=True)
+    done = local_run.run(
         _training,
         {
-            "covid_directory": absolute(covid),
-            "kermany_directory": absolute(kermany),
-            "sources": _specs(source),
-            "external": _specs(external),
-            "views": parts_of(views),
-            "recipes": names,
-            "gate": gate,
-            "epochs": epochs,
-            "weights": _absolute(weights),
-            "precision": precision,
-            "seed": seed,
+            **arguments,
+            "precision": training.precision,
             "beam_options": beam_option or [],
             "if_new": if_new,
             "new_covid": new_covid,
             "served": absolute(served) if served else "",
-            "checkpoints": _checkpoints(places["archive"], home),
-            "store": models,
-            **places,
+            "checkpoints": _checkpoints(arguments["archive"], home),
             "server": str(home / "server") if serve else "",
         },
         home,
         console,
         verbose=_debug,
     )
-    pages = local.collect_pages(done.directory, home / "report")
+    pages = local_run.collect_pages(done.directory, home / "report")
     if not pages:
         console.print("Nothing is new: nothing was done.")
     rows = [("" if number else "report", str(page)) for number, page in enumerate(pages)]
     rows += [("artifacts", str(done.directory)), ("log", str(done.log))]
-    model = newest(models, NAME)
+    model = newest(arguments["store"], NAME)
     if model:
         rows.append(("model", model))
     server = servers.running(home / "server")
@@ -259,7 +217,7 @@ def run(
         rows.append(("server", server.url))
     console.print()
     print_rows(rows)
-    decision = local.decision(done.directory)
+    decision = local_run.decision(done.directory)
     if decision and not decision["winner"]:
         console.print("\n[bold yellow]No candidate passed: nothing was deployed.[/]")
         print_rows(refusals(decision))
@@ -270,10 +228,6 @@ def run(
 @app.command("recipes")
 def list_recipes() -> None:
     """List the published systems that can be trained."""
-    from itertools import groupby
-
-    from training.recipes import RECIPES
-
     for paper, recipes in groupby(RECIPES.values(), key=lambda recipe: recipe.paper):
         console.print(f"\n{escape(paper)}", highlight=False, style="dim")
         for recipe in recipes:
@@ -301,68 +255,62 @@ def list_recipes() -> None:
 
 
 @app.command()
+@spread
 def reproduce(
-    recipe: Annotated[str, typer.Argument(help="A recipe, or several with commas, side by side.")],
-    covid: Covid,
-    kermany: Kermany,
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe, or several separated by commas, side by side.")
+    ],
+    datasets: Datasets,
+    training: FromWeights,
+    published: Protocol,
     output: Output = OUTPUT,
-    folds: Folds = 0,
-    split: Split = "patient",
-    subset: Subset = "all",
-    epochs: Epochs = "",
-    weights: Weights = "imagenet",
-    precision: ChosenPrecision = "auto",
-    seed: Seed = 0,
-    views: Views = FRONTAL,
 ) -> None:
     """Run a paper's protocol and show our figures beside the published ones."""
     import shutil
 
     from core.divisions import folds_of
     from core.files import write_aside
-    from pipelines import checks, local
-    from training.recipes import RECIPES, recipe_named, with_epochs
+    from pipelines import checks, local_run
 
-    recipes = [with_epochs(recipe_named(name), epochs) for name in parts_of(recipe)]
-    protocols = {one.protocol for one in recipes}
-    if any(one.name not in RECIPES for one in recipes):
+    recipes = [with_epochs(recipe_named(name), training.epochs) for name in parts_of(recipe)]
+    protocols = {recipe.protocol for recipe in recipes}
+    if any(recipe.name not in RECIPES for recipe in recipes):
         raise UserError("reproduce: no paper has variants; `cxrflow run --recipes` trains those")
-    if len(protocols) > 1 and not folds:
-        raise UserError(f"reproduce: name recipes of one protocol, not of {len(protocols)}")
-    if subset == "paper" and len({tuple(one.subset.items()) for one in recipes}) > 1:
-        raise UserError("reproduce: the papers had other numbers of images; name one with --subset")
+    if len(protocols) > 1 and not published.folds:
+        raise UserError(
+            f"reproduce: these recipes have {len(protocols)} protocols; name recipes of one protocol"
+        )
+    drawn = published.subset == "paper"
+    if drawn and len({tuple(recipe.subset.items()) for recipe in recipes}) > 1:
+        raise UserError(
+            "reproduce: the papers had different numbers of images; with --subset name one recipe"
+        )
     checks.check(
-        absolute(covid),
-        absolute(kermany),
-        views=parts_of(views),
-        recipes=[one.name for one in recipes],
-        epochs=epochs,
-        weights=_absolute(weights),
+        **datasets.arguments(),
+        recipes=[recipe.name for recipe in recipes],
+        epochs=training.epochs,
+        weights=training.path(),
     )
-    protocol = f"{folds}-fold" if folds else protocols.pop()
+    protocol = f"{published.folds}-fold" if published.folds else protocols.pop()
     home = output.resolve()
-    done = local.run(
+    done = local_run.run(
         _cross_validation,
         {
-            "covid_directory": absolute(covid),
-            "kermany_directory": absolute(kermany),
-            "trials": [trial for one in recipes for trial in one.trials(protocol)],
-            "views": parts_of(views),
+            **datasets.arguments(),
+            "trials": [trial for recipe in recipes for trial in recipe.trials(protocol)],
             "folds": folds_of(protocol),
-            "split_by": split,
-            "subset": recipes[0].name if subset == "paper" else "",
-            "epochs": epochs,
-            "weights": _absolute(weights),
-            "precision": precision,
-            "seed": seed,
+            "split_by": published.split,
+            "subset": recipes[0].name if drawn else "",
+            **vars(training),
+            "weights": training.path(),
             "beam_options": [],
-            "checkpoints": _checkpoints(str(home / "archive"), home),
+            "checkpoints": str(_kept(home)),
         },
         home,
         console,
         verbose=_debug,
     )
-    name = "+".join(one.name for one in recipes)
+    name = "+".join(recipe.name for recipe in recipes)
     page, figures = home / f"{name}.html", home / f"{name}.json"
     with write_aside(page) as aside:
         shutil.copyfile(next(done.directory.glob("*/reproduce-step/page")), aside)
@@ -380,59 +328,51 @@ def reproduce(
 
 
 @app.command()
+@spread
 def pretrain(
-    recipe: Annotated[str, typer.Argument(help="Whose base, and what it will be tested on.")],
-    covid: Covid,
-    kermany: Kermany,
-    target: Annotated[Path, typer.Option(help="The directory to make.", file_okay=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="The recipe whose base is trained, and that it is for.")
+    ],
+    datasets: Datasets,
+    training: Training,
+    published: Protocol,
+    target: Annotated[Path, typer.Option(help="The directory to write.", file_okay=False)],
     output: Output = OUTPUT,
-    folds: Folds = 0,
-    split: Split = "patient",
-    subset: Subset = "all",
-    epochs: Epochs = "",
     size: Annotated[
         int, typer.Option(min=0, help="Side of the images in pixels. Default: the recipe's.")
     ] = 0,
-    precision: ChosenPrecision = "auto",
-    seed: Seed = 0,
-    views: Views = FRONTAL,
 ) -> None:
-    """Train a recipe's base on Kermany's images, for where there is no network: see --weights.
+    """Train a recipe's base on Kermany's images, for machines without internet: see --weights.
 
-    Nothing that the recipe will be tested on is seen: give the same data, --seed, --split, --folds
-    and --subset as you will give to `run` or `reproduce`.
+    The base sees no image that the recipe is tested on later, if you give the same data, --seed,
+    --split, --folds and --subset to `run` or `reproduce`.
     """
     import shutil
 
     from core.divisions import folds_of
     from core.files import write_aside
-    from pipelines import checks, local
-    from training.recipes import recipe_named, with_epochs
+    from pipelines import checks, local_run
 
-    chosen = with_epochs(recipe_named(recipe), epochs)
+    chosen = with_epochs(recipe_named(recipe), training.epochs)
     if not chosen.pretrained:
         raise UserError(f"pretrain: {chosen.name} is trained from scratch, as published")
     if target.exists() and any(target.iterdir()) and not (target / PRETRAINING).is_file():
         raise UserError(
-            f"pretrain: {target} would be replaced, and holds something else; name another --target"
+            f"pretrain: {target} holds something else, which is not overwritten; give another --target"
         )
-    checks.check(absolute(covid), absolute(kermany), views=parts_of(views), recipes=[recipe])
+    checks.check(**datasets.arguments(), recipes=[recipe])
     home = output.resolve()
-    done = local.run(
+    done = local_run.run(
         _pretraining,
         {
-            "covid_directory": absolute(covid),
-            "kermany_directory": absolute(kermany),
+            **datasets.arguments(),
             "recipe": chosen.name,
-            "views": parts_of(views),
-            "folds": folds_of(f"{folds}-fold" if folds else chosen.protocol),
-            "split_by": split,
-            "subset": chosen.name if subset == "paper" else "",
-            "epochs": epochs,
+            "folds": folds_of(f"{published.folds}-fold" if published.folds else chosen.protocol),
+            "split_by": published.split,
+            "subset": chosen.name if published.subset == "paper" else "",
             "size": size,
-            "precision": precision,
-            "seed": seed,
-            "checkpoints": _checkpoints(str(home / "archive"), home),
+            **vars(training),
+            "checkpoints": str(_kept(home)),
         },
         home,
         console,
@@ -445,94 +385,61 @@ def pretrain(
 
 
 @app.command()
+@spread
 def audit(
     model: Annotated[
-        str, typer.Argument(help="A version of the model store, at gs:// or s3:// too.")
+        str, typer.Argument(help="A version of the model store: a directory, gs:// or s3://.")
     ],
-    covid: Covid,
-    kermany: Kermany,
+    datasets: Datasets,
     output: Output = OUTPUT,
     source: Sources = None,
     external: Externals = None,
     gate: Annotated[str, typer.Option(help="Rules of trust, e.g. in-lungs=1.2.")] = "",
-    views: Views = FRONTAL,
 ) -> None:
     """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
     from pipelines import checks
-    from pipelines.local import CONTINUES
+    from pipelines.local_run import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
-    checks.check(
-        absolute(covid),
-        absolute(kermany),
-        views=parts_of(views),
-        sources=_specs(source),
-        external=_specs(external),
-        gate=gate,
-        needs_lungs=True,
-        model=model,
-    )
+    given = {**datasets.arguments(), "sources": _specs(source)}
+    checks.check(**given, external=_specs(external), gate=gate, needs_lungs=True, model=model)
+    home = output.resolve() / "audit"
     with quiet(), live_line():
-        from pipelines.auditing import audit as measure
+        from pipelines import auditing
 
-        found = measure(
-            model,
-            {name: absolute(text) for name, text in (("covid", covid), ("kermany", kermany))},
-            _specs(source),
-            _specs(external),
-            output.resolve() / "audit",
-            gate,
-            parts_of(views),
-            Path(_checkpoints(str(output.resolve() / "archive"), output.resolve())),
+        measured = auditing.audit(
+            model, auditing.Data(**given), _specs(external), home, gate, _kept(output.resolve())
         )
     console.print()
-    for row in found["rules"]:
+    for row in measured["rules"]:
         value = "–" if row["value"] is None else f"{row['value']:.2f}"
-        colour = {"kept": "green", "refused": "red"}.get(row["verdict"], "dim")
+        colour = {Verdict.KEPT: "green", Verdict.REFUSED: "red"}.get(row["verdict"], "dim")
         verdict = f"[{colour}]{row['verdict']:<10}[/]"
         console.print(f"{verdict} {value:>6}  {escape(row['what'])}", highlight=False)
     console.print()
-    print_rows([("report", str(output.resolve() / "audit" / "audit" / AUDIT_PAGE))])
+    print_rows([("report", str(home / "audit" / AUDIT_PAGE))])
 
 
 @app.command()
+@spread
 def lungs(
-    covid: Covid,
-    kermany: Kermany,
-    output: Output = OUTPUT,
-    source: Sources = None,
-    seed: Seed = 0,
-    views: Views = FRONTAL,
+    datasets: Datasets, output: Output = OUTPUT, source: Sources = None, seed: Seed = SEED
 ) -> None:
-    """Learn where the lungs are from the dataset's masks, as every run does, and show how well."""
+    """Train the lung segmenter on the dataset's masks, as every run does, and show its quality."""
     from pipelines import checks
-    from pipelines.local import CONTINUES
+    from pipelines.local_run import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
-    checks.check(
-        absolute(covid),
-        absolute(kermany),
-        views=parts_of(views),
-        sources=_specs(source),
-        needs_lungs=True,
-    )
+    given = {**datasets.arguments(), "sources": _specs(source)}
+    checks.check(**given, needs_lungs=True)
     home = output.resolve() / "audit"
     with quiet(), live_line():
-        from pipelines.auditing import LUNGS, learn_lungs
+        from pipelines import auditing
 
-        found = learn_lungs(
-            {name: absolute(text) for name, text in (("covid", covid), ("kermany", kermany))},
-            _specs(source),
-            home,
-            parts_of(views),
-            seed,
-            Path(_checkpoints(str(output.resolve() / "archive"), output.resolve())),
-        )
-    dice = (
-        f"{found['dice']:.3f} on {found['tested_on']} masks held out, {found['worst']:.3f} at worst"
-    )
+        card = auditing.learn_lungs(auditing.Data(**given), home, seed, _kept(output.resolve()))
+    dice = f"{card['dice']:.3f} on {card['tested_on']} masks held out, {card['worst']:.3f} at worst"
     console.print()
-    print_rows([("Dice", dice), ("report", str(home / LUNGS / LUNGS_PAGE))])
+    print_rows([("Dice", dice), ("report", str(home / auditing.LUNGS / LUNGS_PAGE))])
 
 
 @app.command()
@@ -632,7 +539,7 @@ def stop(output: Output = OUTPUT) -> None:
 def sample_data(
     directory: Annotated[Path, typer.Argument(help="To be made.", file_okay=False)],
     patients: Annotated[int, typer.Option(min=10, help="Of each label.")] = 60,
-    seed: Seed = 0,
+    seed: Seed = SEED,
 ) -> None:
     """Draw phantom radiographs in both datasets' layouts, with their quirks, for a first run."""
     from components.data import phantoms
@@ -648,7 +555,7 @@ def sample_data(
     )
 
 
-# The pipelines are imported once `local.run` has begun, so that what their packages print goes to its
+# The pipelines are imported once `local_run.run` has begun, so that what their packages print goes to its
 # log. Trainings go one after the other, for each uses all of the machine.
 
 
@@ -670,6 +577,11 @@ def _pretraining() -> Any:
     return pretraining_pipeline()
 
 
+def _kept(home: Path) -> Path:
+    """Returns where a command without `--archive` keeps trainings, and finds those of `run`."""
+    return Path(_checkpoints(str(home / "archive"), home))
+
+
 def _checkpoints(archive: str, home: Path) -> str:
     """Returns where trainings are kept: beside the data that they are of, where every run finds them."""
     return str(home / "checkpoints" if is_remote(archive) else Path(archive, "checkpoints"))
@@ -681,10 +593,6 @@ def _specs(texts: list[str] | None) -> list[str]:
 
     listed.parse(texts or [])
     return [listed.absolute_spec(text) for text in texts or []]
-
-
-def _absolute(weights: str) -> str:
-    return str(Path(weights).resolve()) if Path(weights).exists() else weights
 
 
 if __name__ == "__main__":

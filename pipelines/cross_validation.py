@@ -12,8 +12,11 @@ from components.steps import (
     train_step,
     write_records_step,
 )
+from pipelines.options import SEED
 from pipelines.targets import LOCAL, Target, job_template, place
+from training.precision import AUTO
 from training.recipes import recipe_named
+from training.start_weights import IMAGENET
 
 NAME = "cxrflow-cross-validation"
 
@@ -42,9 +45,9 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
         split_by: str = "patient",
         subset: str = "",
         epochs: str = "",
-        weights: str = "imagenet",
-        precision: str = "auto",
-        seed: int = 0,
+        weights: str = IMAGENET,
+        precision: str = AUTO,
+        seed: int = SEED,
         beam_options: list[str] = [],
         checkpoints: str = f"{target.data}/checkpoints",
     ) -> None:
@@ -104,18 +107,12 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
                 model=trained.outputs["model"], records=recorded.outputs["records"]
             ).set_display_name("Evaluate on what was held out")
 
-        compared = reproduce_step(
+        reproduce_step(
             examples=ingested.outputs["examples"],
             models=dsl.Collected(trained.outputs["model"]),
             evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
         ).set_display_name("Compare with the published figures")
 
-        place(
-            target,
-            data=[ingested, recorded],
-            training=[],
-            together=[trained],
-            light=[evaluated, compared],
-        )
+        place(target)
 
     return pipeline

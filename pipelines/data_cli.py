@@ -8,6 +8,7 @@ import typer
 from core.errors import UserError
 from core.locations import absolute, location
 from pipelines.console import console, live_line, print_rows
+from pipelines.options import OUTPUT
 
 app = typer.Typer()
 schema_app = typer.Typer(no_args_is_help=True, help="Review what the kept schema does not know.")
@@ -15,7 +16,6 @@ data_app = typer.Typer(no_args_is_help=True, help="Get the two public datasets."
 app.add_typer(schema_app, name="schema")
 app.add_typer(data_app, name="data")
 
-OUTPUT = Path("cxrflow-output")
 Archive = Annotated[
     str, typer.Option(help="Of the data's states: a directory, gs:// or s3://.", show_default=True)
 ]
@@ -38,13 +38,13 @@ def diff(
         raise UserError(f"{archive} has no span yet; `cxrflow run` makes one")
     text = _schema_text(schema)
     table = span_tables.table(place, last, "examples")
-    found = {
+    unknown_values = {
         feature: unknown(text, feature, table[feature].dropna())
         for feature in listed_features(text)
         if feature in table
     }
-    found["columns"] = unknown(text, "columns", last.summary["columns"])
-    news = [(feature, value) for feature, values in found.items() for value in values]
+    unknown_values["columns"] = unknown(text, "columns", last.summary["columns"])
+    news = [(feature, value) for feature, values in unknown_values.items() for value in values]
     for feature, value in news:
         count = "" if feature == "columns" else f"{int((table[feature] == value).sum())} images"
         print_rows([(f"+ {feature}", f'"{value}"  {count}'.rstrip())])
@@ -124,27 +124,27 @@ def lineage(
         version = known[-1]
     elif version.isdigit():
         version = lineages.version_named(place, NAME, version)
-    found = lineages.lineage(version)
-    data = found["data"]
+    origin = lineages.lineage(version)
+    data = origin["data"]
     recalls = [
         f"{check['class']} {100 * check['recall']['value']:.1f} % (at least "
         f"{100 * check['threshold']:g} %)"
-        for check in found["checks"]
+        for check in origin["checks"]
     ]
     print_rows(
         [
-            ("version", found["version"]),
-            ("run", found["run"] or "by hand"),
-            ("code", f"cxrflow {found['code']}, TensorFlow {found['packages']['tensorflow']}"),
-            ("recipe", f"{found['recipe']}, seed {found['seed']}, {found['precision']}"),
-            ("started", found["starting_point"]),
-            ("parent", f"version {found['parent']}" if found["parent"] else "none"),
+            ("version", origin["version"]),
+            ("run", origin["run"] or "by hand"),
+            ("code", f"cxrflow {origin['code']}, TensorFlow {origin['packages']['tensorflow']}"),
+            ("recipe", f"{origin['recipe']}, seed {origin['seed']}, {origin['precision']}"),
+            ("started", origin["starting_point"]),
+            ("parent", f"version {origin['parent']}" if origin["parent"] else "none"),
             ("data", f"{data['images']} images, fingerprint {data['fingerprint']}"),
             ("span", f"{data['span']} of {data['archive']}" if data["span"] else "none"),
-            ("decided", found["decided"]),
-            ("because", found["reason"]),
+            ("decided", origin["decided"]),
+            ("because", origin["reason"]),
             ("recall", ", ".join(recalls)),
-            ("test split", _decided_before(found["decided_before"])),
+            ("test split", _decided_before(origin["decided_before"])),
         ]
     )
 

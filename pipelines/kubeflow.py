@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run of a pipeline: its id, name and state, when it was made, and how long it took, if it ended."""
+class ClusterRun:
+    """A run of a pipeline: its id, name, state, time of creation, and how long it took, if it has ended."""
 
     id: str
     name: str
@@ -74,10 +74,10 @@ def parse_schedule(cron: str, every: str) -> Schedule:
                 "weekday), or six with seconds before"
             )
         return Schedule(cron=" ".join(fields if len(fields) == 6 else ["0", *fields]))
-    found = re.fullmatch(r"([1-9]\d*)([mhd])", every)
-    if not found:
+    match = re.fullmatch(r"([1-9]\d*)([mhd])", every)
+    if not match:
         raise UserError(f"schedule: {every!r} is no time; give e.g. 30m, 12h or 7d")
-    return Schedule(seconds=int(found[1]) * _SECONDS[found[2]])
+    return Schedule(seconds=int(match[1]) * _SECONDS[match[2]])
 
 
 def write(pipeline: Any, file: Path) -> None:
@@ -116,7 +116,7 @@ class Kubeflow:
         # The SDK's own calls take a file, which they read again: slower than all the rest of a command.
         self._api = self._client._run_api.api_client
 
-    def submit(self, target: Target, arguments: Mapping[str, Any]) -> Run:
+    def submit(self, target: Target, arguments: Mapping[str, Any]) -> ClusterRun:
         """Has the main job run once, and returns the run.
 
         Raises:
@@ -132,7 +132,7 @@ class Kubeflow:
             service_account=SERVICE_ACCOUNT,
         )
 
-        def made() -> Run | None:
+        def made() -> ClusterRun | None:
             return next((run for run in self.runs(50) if run.name == name), None)
 
         service = kfp_server_api.RunServiceApi(self._api)
@@ -161,9 +161,9 @@ class Kubeflow:
         def made() -> Any:
             return next(
                 (
-                    one
-                    for one in self._schedules(experiment, name)
-                    if one.description == description and one.status == "ENABLED"
+                    schedule
+                    for schedule in self._schedules(experiment, name)
+                    if schedule.description == description and schedule.status == "ENABLED"
                 ),
                 None,
             )
@@ -188,28 +188,27 @@ class Kubeflow:
                 lambda: service.recurring_run_service_create_recurring_run(recurring_run=wanted),
                 made,
             )
-        others = [
-            one for one in before if not same or one.recurring_run_id != same.recurring_run_id
-        ]
-        for one in others:
-            self._ask(lambda id=one.recurring_run_id: self._client.delete_recurring_run(id))  # type: ignore[misc]
+        kept = same.recurring_run_id if same else None
+        others = [old.recurring_run_id for old in before if old.recurring_run_id != kept]
+        for old in others:
+            self._ask(lambda old=old: self._client.delete_recurring_run(old))  # type: ignore[misc]
         return name, not same or bool(others)
 
-    def runs(self, most: int) -> Sequence[Run]:
+    def runs(self, most: int) -> Sequence[ClusterRun]:
         """Returns the newest runs, the newest first."""
         experiment = self._experiment()
-        found = self._ask(
+        listed = self._ask(
             lambda: self._client.list_runs(
                 page_size=most, sort_by="created_at desc", experiment_id=experiment
             )
         )
-        return [_run(one) for one in found.runs or []]
+        return [_run(run) for run in listed.runs or []]
 
     def _schedules(self, experiment: str, name: str) -> list[Any]:
-        found = self._ask(
+        listed = self._ask(
             lambda: self._client.list_recurring_runs(page_size=100, experiment_id=experiment)
         )
-        return [one for one in found.recurring_runs or [] if one.display_name == name]
+        return [made for made in listed.recurring_runs or [] if made.display_name == name]
 
     def _experiment(self) -> str:
         made = self._ask(lambda: self._client.create_experiment(EXPERIMENT))
@@ -267,15 +266,15 @@ def _trigger(when: Schedule) -> Any:
     return kfp_server_api.V2beta1Trigger(periodic_schedule=periodic)
 
 
-def _run(found: Any) -> Run:
+def _run(run: Any) -> ClusterRun:
     seconds = None
-    if found.finished_at and found.finished_at > found.created_at:
-        seconds = (found.finished_at - found.created_at).total_seconds()
-    return Run(
-        id=found.run_id,
-        name=found.display_name,
-        state=(found.state or "PENDING").lower(),
-        created=found.created_at,
+    if run.finished_at and run.finished_at > run.created_at:
+        seconds = (run.finished_at - run.created_at).total_seconds()
+    return ClusterRun(
+        id=run.run_id,
+        name=run.display_name,
+        state=(run.state or "PENDING").lower(),
+        created=run.created_at,
         seconds=seconds,
     )
 

@@ -85,17 +85,19 @@ class _Stopping:
         os.set_blocking(self._told, False)
         watcher = threading.Thread(target=self._watch, args=[heard], daemon=True)
         watcher.start()
-        before = {one: signal.getsignal(one) for one in _SIGNALS}
-        before = {one: handler for one, handler in before.items() if handler != signal.SIG_IGN}
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {
+            number: handler for number, handler in before.items() if handler != signal.SIG_IGN
+        }
         wakeup = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
-        for one in before:
-            signal.signal(one, self._stop)
+        for number in before:
+            signal.signal(number, self._stop)
         try:
             yield
         finally:
             if not self.signal:
-                for one, handler in before.items():
-                    signal.signal(one, handler)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
                 signal.set_wakeup_fd(wakeup)
                 os.close(self._told)
                 watcher.join()

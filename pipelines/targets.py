@@ -1,11 +1,14 @@
-"""Where a pipeline runs: this machine, or a cluster as an overlay of manifests/ sets it up."""
+"""Where a pipeline runs: on this machine, or on a cluster that an overlay of manifests/ sets up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 from kfp import dsl, kubernetes
+from kfp.dsl.pipeline_context import Pipeline
+
+from components.steps import NEEDS, Needs, Size
 
 # What manifests/base has.
 SERVICE_ACCOUNT = "cxrflow-pipeline"
@@ -15,12 +18,10 @@ _RUNTIME = "cxrflow-training"  # of manifests/many-nodes
 _CLAIM, _DATA = "cxrflow-data", "/data"
 _USER = 10001
 
-_HOURS = {"data": 6, "training": 72, "waiting": 72, "light": 3}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a step asks for, and may use at most: processors and memory as Kubernetes writes them."""
+    """Request and limit of processors and of memory, as Kubernetes writes them."""
 
     cpu: tuple[str, str]
     memory: tuple[str, str]
@@ -32,17 +33,18 @@ class Target:
 
     Attributes:
       name: of the overlay; empty: this machine, where a step is a process.
-      at_once: how many trainings run at the same time; 0: all of them.
+      at_once: how many candidates are trained at the same time; 0: all of them.
       store: the model store.
       namespace: of the InferenceService; empty: none.
-      data: the directory with both datasets and all that outlives a run.
-      resources: of steps, by what they do; see `place`.
-      gpus: of a training step, which shares its batches out to all of them.
-      nodes: that train one candidate together, each with so many GPUs; see `components.candidates.train_job`.
-      accelerator: the GPU's kind, a label of its nodes.
-      registry: what stands before the images' names.
-      object_store: the endpoint of an S3 whose credentials are in the secret of Kubeflow Pipelines;
-        empty: the account of the pod is let in.
+      data: the directory with both datasets and everything that outlives a run.
+      resources: of steps, by their size; see `components.steps`.
+      gpus: of each step of size `training`; training shares each batch among them.
+      nodes: how many train one candidate together, each with `gpus`; see
+        `components.candidates.train_job`.
+      accelerator: the type of GPU, a label of its nodes.
+      registry: prefix of the images' names.
+      object_store: endpoint of an S3 whose credentials are in the secret of Kubeflow Pipelines; empty:
+        the pod's account has access.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Target:
     store: str
     namespace: str
     data: str
-    resources: Mapping[str, Resources] = field(default_factory=dict)
+    resources: Mapping[Size, Resources] = field(default_factory=dict)
     gpus: int = 0
     nodes: int = 1
     accelerator: str = ""
@@ -61,7 +63,7 @@ class Target:
 LOCAL = Target(name="", at_once=1, store="models", namespace="", data=".")
 
 # One node of a laptop: a training at a time, and the object store that Kubeflow Pipelines brings.
-_SMALL = {
+_SMALL: Mapping[Size, Resources] = {
     "data": Resources(cpu=("500m", "2"), memory=("2G", "4G")),
     "training": Resources(cpu=("1", "4"), memory=("3G", "8G")),
     "light": Resources(cpu=("500m", "2"), memory=("1G", "4G")),
@@ -101,61 +103,46 @@ GKE = Target(
 TARGETS = {target.name: target for target in (KIND, MINIKUBE, GKE)}
 
 
-def place(
-    target: Target,
-    *,
-    data: Sequence[Any],
-    training: Sequence[Any],
-    light: Sequence[Any],
-    reading: Sequence[Any] = (),
-    together: Sequence[Any] = (),
-) -> None:
-    """Says of each task what a cluster must know: image, resources, volumes, retries, time-outs.
+def place(target: Target) -> None:
+    """Gives every task of the pipeline that is being defined its image, resources, volumes and limits.
 
-    Args:
-      target: nothing is said for this machine.
-      data: tasks that read the datasets.
-      training: tasks that train.
-      light: all others.
-      reading: those of them that read the datasets, or what outlives a run beside them.
-      together: tasks that train, and where the target has several nodes for it wait for these.
+    What a step needs is declared in `components.steps`. For this machine nothing is set.
+
+    Raises:
+      ValueError: the pipeline has a task that is not one of those steps.
     """
     if not target.name:
         return
-    waiting = together if target.nodes > 1 else ()
-    training = training if waiting else (*training, *together)
-    for kind, tasks in (
-        ("data", data),
-        ("training", training),
-        ("waiting", waiting),
-        ("light", light),
-    ):
-        for task in tasks:
-            _place(target, task, kind)
-    for task in (*data, *training, *waiting, *reading):
-        # Datasets, archive and store may lie in either.
-        kubernetes.mount_pvc(task, pvc_name=_CLAIM, mount_path=_DATA)
-        _let_into_object_store(target, task)
-    if target.gpus:
-        for task in training:
-            _give_gpus(target, task)
+    # This class is not meant for authors of pipelines, but only it knows all tasks: none is forgotten.
+    for task in Pipeline.get_default_pipeline().tasks.values():
+        step = task.component_spec.name
+        if step not in NEEDS:
+            raise ValueError(f"{step} does not say what it needs: define it in components/steps.py")
+        _place(target, task, NEEDS[step])
 
 
-def _place(target: Target, task: Any, kind: str) -> None:
-    resources = target.resources["light" if kind == "waiting" else kind]
+def _place(target: Target, task: dsl.PipelineTask, needs: Needs) -> None:
+    waits = needs.distributed and target.nodes > 1
+    size = "light" if waits else needs.size
+    resources = target.resources[size]
     task.set_container_image(target.registry + task.container_spec.image)
     task.set_cpu_request(resources.cpu[0]).set_cpu_limit(resources.cpu[1])
     task.set_memory_request(resources.memory[0]).set_memory_limit(resources.memory[1])
     task.set_retry(2, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
-    kubernetes.set_timeout(task, 3600 * _HOURS[kind])
+    kubernetes.set_timeout(task, 3600 * needs.hours)
     kubernetes.set_security_context(
         task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True
     )
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
+    if needs.storage:
+        kubernetes.mount_pvc(task, pvc_name=_CLAIM, mount_path=_DATA)
+        _let_into_object_store(target, task)
+    if target.gpus and size == "training":
+        _give_gpus(target, task)
 
 
 def job_template(target: Target) -> dict[str, Any]:
-    """Returns what TrainJobs are made from; nothing where a candidate is trained on one node.
+    """Returns the template of TrainJobs; empty if a candidate is trained on one node.
 
     See `components.candidates.train_job`.
     """
@@ -193,7 +180,7 @@ def job_template(target: Target) -> dict[str, Any]:
 
 
 def _let_into_object_store(target: Target, task: dsl.PipelineTask) -> None:
-    """Gives a task the credentials of the target's object store, where it has any."""
+    """Gives a task the credentials of the target's object store, if it has one."""
     if target.object_store:
         for name, value in _reached(target).items():
             task.set_env_variable(name, value)

@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.data.choose_to_train import NEW_COVID
 from components.data.sources import covid_chestxray, kermany
 from components.steps import (
     audit_step,
@@ -21,10 +22,13 @@ from components.steps import (
     write_records_step,
 )
 from components.trust.rules import GATE
-from core.artifacts import DEPLOY, NEW, TRAIN
+from core.artifacts import NewData, ToDeploy, ToTrain
+from pipelines.options import CANARY, CANARY_MINUTES, SEED
 from pipelines.targets import LOCAL, Target, job_template, place
 from serving import NAME as MODEL_NAME
+from training.precision import AUTO
 from training.recipes import CANDIDATES
+from training.start_weights import IMAGENET
 
 NAME = "cxrflow-training"
 
@@ -51,13 +55,13 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
         epochs: str = "",
-        weights: str = "imagenet",
-        precision: str = "auto",
-        seed: int = 0,
+        weights: str = IMAGENET,
+        precision: str = AUTO,
+        seed: int = SEED,
         beam_options: list[str] = [],
         archive: str = f"{target.data}/archive",
         if_new: bool = False,
-        new_covid: int = 20,
+        new_covid: int = NEW_COVID,
         schema: str = "",
         served: str = "",
         checkpoints: str = f"{target.data}/checkpoints",
@@ -65,8 +69,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         model_name: str = MODEL_NAME,
         server: str = "",
         namespace: str = target.namespace,
-        canary: str = "10,50,100",
-        canary_minutes: float = 5.0,
+        canary: str = CANARY,
+        canary_minutes: float = CANARY_MINUTES,
     ) -> None:
         """Runs the main job.
 
@@ -107,7 +111,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         # What is in a directory is not in the key of the cache.
         checked.set_caching_options(False)
 
-        with dsl.If(checked.output == NEW, name="there-is-something-new"):
+        with dsl.If(checked.output == NewData.NEW, name="there-is-something-new"):
             ingested = ingest_step(
                 covid_directory=covid_directory,
                 kermany_directory=kermany_directory,
@@ -133,7 +137,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             ).set_display_name("Choose whether to train")
             chosen.set_caching_options(False)
 
-            with dsl.If(chosen.outputs["Output"] == TRAIN, name="enough-is-new"):
+            with dsl.If(chosen.outputs["Output"] == ToTrain.TRAIN, name="enough-is-new"):
                 recorded = write_records_step(
                     examples=ingested.outputs["examples"],
                     covid_directory=covid_directory,
@@ -186,7 +190,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         records=recorded.outputs["records"],
                         examples=ingested.outputs["examples"],
                         lungs=lungs.outputs["lungs"],
-                        gate=gate,
+                        thresholds=gate,
                         external=external,
                         checkpoints=checkpoints,
                     ).set_display_name("Audit what it looks at")
@@ -204,7 +208,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 # What the archive has counted is not in the key of the cache.
                 decided.set_caching_options(False)
 
-                reported = report_step(
+                report_step(
                     examples=ingested.outputs["examples"],
                     validation=validated.outputs["validation"],
                     evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
@@ -212,7 +216,9 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                 ).set_display_name("Report")
 
                 # Not a named output: kfp.local resolves conditions on the unnamed one alone.
-                with dsl.If(decided.outputs["Output"] == DEPLOY, name="a-candidate-passed"):
+                with dsl.If(
+                    decided.outputs["Output"] == ToDeploy.DEPLOY, name="a-candidate-passed"
+                ):
                     deployed = deploy_step(
                         model=decided.outputs["winner"],
                         evaluation=decided.outputs["winners_evaluation"],
@@ -229,32 +235,6 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     ).set_display_name("Deploy the winner")
                     deployed.set_caching_options(False)
 
-        place(
-            target,
-            data=[ingested, recorded],
-            training=[lungs],
-            together=[trained],
-            light=[
-                checked,
-                validated,
-                chosen,
-                champion,
-                evaluated,
-                audited,
-                decided,
-                reported,
-                deployed,
-            ],
-            reading=[
-                checked,
-                validated,
-                chosen,
-                champion,
-                evaluated,
-                audited,
-                decided,
-                deployed,
-            ],
-        )
+        place(target)
 
     return pipeline

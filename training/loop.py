@@ -99,162 +99,199 @@ def train(
       UserError: the records are not whole, a class has no image, the weights cannot be had, or the loss
         is no longer a number.
     """
-    with contextlib.ExitStack() as held:
-        return _train(
-            recipe,
-            records,
-            checkpoints,
-            weights,
-            seed,
-            precision,
-            division,
-            start,
-            segmenter,
-            change,
-            strategy,
-            held,
-        )
-
-
-def _train(
-    recipe: Recipe,
-    records: Path,
-    checkpoints: Path,
-    weights: str,
-    seed: int,
-    precision: str,
-    division: str,
-    start: Path | None,
-    segmenter: keras.Model | None,
-    change: Change | None,
-    strategy: tf.distribute.Strategy | None,
-    held: contextlib.ExitStack,
-) -> Trained:
-    manifest = data.read_manifest(records)
-    parts = divisions.division(division)
-    counts = data.class_counts(manifest, recipe, parts.train)
-    held_out = sum(data.class_counts(manifest, recipe, parts.validation).values())
-    weights_of_images = data.image_weights(manifest, recipe, parts.train)
+    strategy = strategy or _strategy()
+    leads = workers.leads(strategy)
+    plan = _plan(recipe, records, division, strategy.num_replicas_in_sync, precision, seed)
     if recipe.view == "full":
         segmenter = None
-    policy = dtype_policy(precision)
-    strategy = strategy or _strategy()
-    replicas = strategy.num_replicas_in_sync
-    batch, learning_rate = scaled(recipe, replicas)
-    images, steps = sum(counts.values()), data.steps_per_epoch(sum(counts.values()), batch)
-
     directory = checkpoints / kept.training(
         recipe,
         # Apart: the folds of a cross-validation have the same parts, and other roles.
-        [data.content(manifest, parts.train), data.content(manifest, parts.validation)],
+        [data.content(plan.manifest, of) for of in (plan.parts.train, plan.parts.validation)],
         start=_start(recipe, weights, start),
         segmenter=segmenter and lungs.digest(segmenter),
         change=change and change.name,
         seed=seed,
-        policy=policy,
-        batch=batch,
+        policy=plan.policy,
+        batch=plan.batch,
     )
-    if workers.leads(strategy):
-        held.enter_context(alone(directory))
-    with strategy.scope(), _policy(policy):
-        model = architectures.build(recipe, architectures.NONE if start else weights, seed)
-        if start:
-            export.restore(model, start)
-        # With a frozen base the head is all that trains.
-        trained = model.get_layer(architectures.HEAD) if recipe.frozen else model
-        _shorten_averages(trained, steps * recipe.epochs)
-        trained.compile(
-            keras.optimizers.Adam(
-                # To zero, because the last of few steps must not decide what few test images show.
-                keras.optimizers.schedules.CosineDecay(learning_rate, steps * recipe.epochs)
-                if recipe.quick
-                else learning_rate
-            ),
-            loss_of(recipe),
-            weighted_metrics=["accuracy"],
+    with alone(directory) if leads else contextlib.nullcontext():
+        with strategy.scope(), _policy(plan.policy):
+            model = architectures.build(recipe, architectures.NONE if start else weights, seed)
+            if start:
+                export.restore(model, start)
+            trained = _compiled(model, plan)
+            state = _State(trained, directory, leads)
+            first_epoch = state.restore()
+        _say(plan, model, start, weights, first_epoch)
+
+        def inputs(of: Sequence[str]) -> tf.data.Dataset:
+            if not recipe.frozen:
+                return data.pixels(records, plan.manifest, recipe, of, segmenter, change)
+            base, store = model.get_layer(architectures.BASE), checkpoints / FEATURES
+            return features.inputs(
+                records, plan.manifest, recipe, of, base, store, segmenter, change
+            )
+
+        if first_epoch < recipe.epochs:
+            _fit(plan, trained, inputs, state, first_epoch, directory if leads else None)
+        return Trained(
+            model=_in_float32(model, recipe, seed),
+            history=state.history(),
+            logs=directory,
+            replicas=plan.replicas,
+            batch=plan.batch,
+            learning_rate=plan.learning_rate,
+            policy=plan.policy,
+            inputs=inputs,
         )
-        trained.optimizer.build(trained.trainable_variables)
-        state = _State(trained, directory, workers.leads(strategy))
-        first_epoch = state.restore()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """A training, on given records and hardware.
+
+    Attributes:
+      manifest: of the records.
+      parts: of the records, by their role.
+      counts: training images by class.
+      held_out: how many validation images there are.
+      replicas, batch, learning_rate, policy: see `Trained`.
+    """
+
+    recipe: Recipe
+    manifest: dict[str, Any]
+    parts: divisions.Division
+    counts: dict[str, int]
+    held_out: int
+    replicas: int
+    batch: int
+    learning_rate: float
+    policy: str
+    seed: int
+
+    @property
+    def images(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def steps(self) -> int:
+        return data.steps_per_epoch(self.images, self.batch)
+
+
+def _plan(
+    recipe: Recipe, records: Path, division: str, replicas: int, precision: str, seed: int
+) -> _Plan:
+    manifest, parts = data.read_manifest(records), divisions.division(division)
+    batch, learning_rate = scaled(recipe, replicas)
+    return _Plan(
+        recipe=recipe,
+        manifest=manifest,
+        parts=parts,
+        counts=data.class_counts(manifest, recipe, parts.train),
+        held_out=sum(data.class_counts(manifest, recipe, parts.validation).values()),
+        replicas=replicas,
+        batch=batch,
+        learning_rate=learning_rate,
+        policy=dtype_policy(precision),
+        seed=seed,
+    )
+
+
+def _compiled(model: keras.Model, plan: _Plan) -> keras.Model:
+    """Returns the part of a network that is trained, compiled: with a frozen base its head."""
+    recipe, steps = plan.recipe, plan.steps * plan.recipe.epochs
+    trained = model.get_layer(architectures.HEAD) if recipe.frozen else model
+    _shorten_averages(trained, steps)
+    trained.compile(
+        keras.optimizers.Adam(
+            # To zero, because the last of few steps must not decide what few test images show.
+            keras.optimizers.schedules.CosineDecay(plan.learning_rate, steps)
+            if recipe.quick
+            else plan.learning_rate
+        ),
+        loss_of(recipe),
+        weighted_metrics=["accuracy"],
+    )
+    trained.optimizer.build(trained.trainable_variables)
+    return trained
+
+
+def _say(
+    plan: _Plan, model: keras.Model, start: Path | None, weights: str, first_epoch: int
+) -> None:
+    recipe = plan.recipe
     logger.info(
         "%s: %d images (%s), %d parameters, %s; %s x%d, batch %d, %s",
         recipe.name,
-        images,
-        ", ".join(f"{count} {name}" for name, count in counts.items()),
+        plan.images,
+        ", ".join(f"{count} {name}" for name, count in plan.counts.items()),
         model.count_params(),
         "from a trained model" if start else architectures.starting_point(recipe, weights),
         "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
-        replicas,
-        batch,
-        policy,
+        plan.replicas,
+        plan.batch,
+        plan.policy,
     )
     if first_epoch:
         state_is = "is trained already, by" if first_epoch == recipe.epochs else "goes on after"
         logger.info("%s: %s epoch %d of %d", recipe.name, state_is, first_epoch, recipe.epochs)
 
-    def inputs(of: Sequence[str]) -> tf.data.Dataset:
-        if not recipe.frozen:
-            return data.pixels(records, manifest, recipe, of, segmenter, change)
-        base, store = model.get_layer(architectures.BASE), checkpoints / FEATURES
-        return features.inputs(records, manifest, recipe, of, base, store, segmenter, change)
 
-    if first_epoch < recipe.epochs:
-        with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-            train, validation = (
-                data.weighted(
-                    data.kept(inputs(of), cache),
-                    weights_of_images,
-                )
-                for of, cache in (
-                    (parts.train, Path(scratch, "train")),
-                    (parts.validation, Path(scratch, "validation")),
-                )
-            )
-            batches = data.training_batches(
-                train,
-                images,
-                batch,
-                first_epoch=first_epoch,
+def _fit(
+    plan: _Plan,
+    trained: keras.Model,
+    inputs: Callable[[Sequence[str]], tf.data.Dataset],
+    state: "_State",
+    first_epoch: int,
+    logs: Path | None,
+) -> None:
+    """Trains for the epochs that are left.
+
+    Args:
+      trained: compiled, with the state of `first_epoch`.
+      inputs: see `Trained`.
+      logs: gets TensorBoard's; None: another process writes them, and says how the training does.
+    """
+    recipe, parts = plan.recipe, plan.parts
+    weights = data.image_weights(plan.manifest, recipe, parts.train)
+    # First, so that the state of an epoch without a loss is not kept.
+    watching: list[keras.callbacks.Callback] = [
+        _EndWithoutLoss(recipe, plan.learning_rate, plan.policy),
+        state,
+    ]
+    said: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if logs:
+        watched = _Watched(recipe, plan.steps, plan.batch, first_epoch)
+        watching += [watched, keras.callbacks.TensorBoard(logs / TENSORBOARD, write_graph=False)]
+        said = watched.progress
+    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
+        train, validation = (
+            data.weighted(data.kept(inputs(of), Path(scratch, role)), weights)
+            for role, of in (("train", parts.train), ("validation", parts.validation))
+        )
+        batches = data.training_batches(
+            train,
+            plan.images,
+            plan.batch,
+            first_epoch=first_epoch,
+            epochs=recipe.epochs,
+            seed=plan.seed,
+            augmented=recipe.augmented,
+        )
+        judged = data.validation_batches(validation, plan.held_out, plan.batch)
+        batches, judged = workers.in_batches_for_all((batches, judged))
+        with said:
+            trained.fit(
+                batches,
+                initial_epoch=first_epoch,
                 epochs=recipe.epochs,
-                seed=seed,
-                augmented=recipe.augmented,
+                steps_per_epoch=plan.steps,
+                validation_data=judged,
+                shuffle=False,  # the dataset is
+                verbose=0,
+                callbacks=watching,
             )
-            judged = data.validation_batches(validation, held_out, batch)
-            batches, judged = workers.in_batches_for_all((batches, judged))
-            # First, so that the state of an epoch without a loss is not kept.
-            watching: list[keras.callbacks.Callback] = [
-                _EndWithoutLoss(recipe, learning_rate, policy),
-                state,
-            ]
-            said: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-            if workers.leads(strategy):
-                watched = _Watched(recipe, steps, batch, first_epoch)
-                watching += [
-                    watched,
-                    keras.callbacks.TensorBoard(directory / TENSORBOARD, write_graph=False),
-                ]
-                said = watched.progress
-            with said:
-                trained.fit(
-                    batches,
-                    initial_epoch=first_epoch,
-                    epochs=recipe.epochs,
-                    steps_per_epoch=steps,
-                    validation_data=judged,
-                    shuffle=False,  # the dataset is
-                    verbose=0,
-                    callbacks=watching,
-                )
-    return Trained(
-        model=_in_float32(model, recipe, seed),
-        history=state.history(),
-        logs=directory,
-        replicas=replicas,
-        batch=batch,
-        learning_rate=learning_rate,
-        policy=policy,
-        inputs=inputs,
-    )
 
 
 def answers(

@@ -1,13 +1,13 @@
 """Which number format the hardware computes in quickest without harm."""
 
 from pathlib import Path
-
-import tensorflow as tf
+from typing import Literal, get_args
 
 from core.errors import UserError
 
-AUTO = "auto"
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+AUTO: Precision = "auto"
+POLICIES = get_args(Precision)[1:]
 
 
 def dtype_policy(precision: str = AUTO) -> str:
@@ -25,6 +25,8 @@ def dtype_policy(precision: str = AUTO) -> str:
         if precision not in POLICIES:
             raise UserError(f"precision: {precision!r} is none of {', '.join((AUTO, *POLICIES))}")
         return precision
+    import tensorflow as tf  # takes seconds, and commands need no more than the names above
+
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]

@@ -213,12 +213,12 @@ def _known_answers(
 
 
 def _contents(images: tf.data.Dataset, ids: list[str]) -> list[bytes]:
-    found = {
+    by_id = {
         identity.decode(): content
         for content, _, identity in images.as_numpy_iterator()
         if identity.decode() in set(ids)
     }
-    return [found[identity] for identity in ids]
+    return [by_id[identity] for identity in ids]
 
 
 def _batches(preprocess: Callable[..., Any], contents: list[bytes]) -> Iterator[list[tf.Tensor]]:

@@ -22,6 +22,7 @@ from core.labels import BACTERIAL, NORMAL, VIRAL
 from core.progress import logger
 from core.tables import read_table
 from training import architectures, data, loop
+from training.precision import AUTO
 from training.recipes import Recipe
 
 _IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
@@ -36,7 +37,7 @@ def pretrain(
     *,
     size: int = 0,
     seed: int = 0,
-    precision: str = "auto",
+    precision: str = AUTO,
 ) -> dict[str, Any]:
     """Trains a recipe's base, with a head of its own.
 

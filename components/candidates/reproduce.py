@@ -27,6 +27,7 @@ from core.progress import Progress, logger
 from core.tables import read_table
 from training import heat_maps, metrics
 from training.recipes import Recipe, recipe_named
+from training.start_weights import IMAGENET
 
 _EXAMPLES_PER_CLASS = 3
 
@@ -170,7 +171,7 @@ def _differences(
 ) -> list[str]:
     """Returns, a sentence each, how this reproduction differs from what the paper did."""
     said = []
-    if recipe.pretrained and card["weights"] != "imagenet":
+    if recipe.pretrained and card["weights"] != IMAGENET:
         said.append(f"Training started {card['starting_point']}.")
     trained, published = card["recipe"]["epochs"], recipe.epochs
     if trained != published:
@@ -206,12 +207,12 @@ def _differences(
 
 def _compared(recipe: Recipe, figures: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns a row for each published figure: `figure`, `ours` (a rate) and `published`, by where."""
-    wanted = dict.fromkeys(name for one in recipe.published for name in one.figures)
+    wanted = dict.fromkeys(name for published in recipe.published for name in published.figures)
     rows = []
     for name in wanted:
         ours = _figure(name, figures)
         if ours is not None:
-            said = [one.figures.get(name) for one in recipe.published]
+            said = [published.figures.get(name) for published in recipe.published]
             rows.append({"figure": name, "ours": ours, "published": said})
     return rows
 

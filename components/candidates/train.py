@@ -20,6 +20,7 @@ from core.tables import read_table
 from serving import store
 from training import architectures, calibration, data, export, loop, ood, workers
 from training.lungs import load as load_segmenter
+from training.precision import AUTO
 from training.recipes import Recipe
 
 # Of the training split: covariances need no more, and memory must not grow with the dataset.
@@ -36,7 +37,7 @@ def train(
     *,
     weights: str = architectures.IMAGENET,
     seed: int = 0,
-    precision: str = "auto",
+    precision: str = AUTO,
     division: str = divisions.HOLD_OUT,
     examples: Path | None = None,
     start: Path | None = None,

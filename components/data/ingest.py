@@ -1,7 +1,7 @@
-"""Step `ingest`: opens every image the sources name, and decides which are used and in which split.
+"""Step `ingest`: opens every image that the sources name, and decides which are used and in which split.
 
-An Apache Beam pipeline reads, hashes and decodes the images on any Beam runner; what it finds, one
-row an image, is small enough to label, group and split in one place.
+An Apache Beam pipeline reads, hashes and decodes the images on any Beam runner. Its result, a row for
+each image, is small enough to label, group and split in one place.
 """
 
 import dataclasses
@@ -40,27 +40,27 @@ def ingest(
     archive: Path | None = None,
     sources: Mapping[str, listed.Listed] | None = None,
 ) -> dict[str, Any]:
-    """Reads the sources and writes what is used, what is not and why, and a summary.
+    """Reads the sources and writes which images are used, which are not and why, and a summary.
 
-    With an archive only images are opened that no earlier ingest has opened, or whose file has another
-    size since; labels and patients are always those that the sources name now, and splits stay: see
+    With an archive it opens only images that no earlier ingest has opened, or whose file size has changed
+    since. Labels and patients are always those that the sources name now, and splits stay: see
     `components.data.spans` and `splits.extend`.
 
     Args:
       covid_directory: the covid-chestxray-dataset; see `core.locations`.
       kermany_directory: Kermany's chest X-rays.
-      output: a directory to be made, with `examples.parquet` (columns as in `SCHEMA`),
-        `excluded.parquet` (as in `EXCLUDED_SCHEMA`), `summary.json` and, where there is a span before,
-        its examples as `previous.parquet`. Written aside and renamed.
-      views: the projections to keep of the first source.
+      output: the directory to write, with `examples.parquet` (columns as in `SCHEMA`), `excluded.parquet`
+        (as in `EXCLUDED_SCHEMA`), `summary.json` and, if there is a span before, its examples as
+        `previous.parquet`. Written aside and renamed.
+      views: the projections of the first source to keep.
       seed: of the split, and of what is drawn.
       folds, split_by: see `splits.assign`.
       subset: the recipe whose paper's number of images of each class is drawn; None: all are used.
       beam_options: see `components.data.beam_options`.
       archive: gets a span, unless nothing has changed since the last; only for the three splits, and
-        without `subset`. Where another run adds a span meanwhile, this one begins again from it. None:
+        without `subset`. If another run adds a span at the same time, this one restarts from it. None:
         everything is read.
-      sources: further ones, by their names.
+      sources: further sources, by name.
 
     Returns:
       the summary: counts by source, label and split, what was excluded and why, files named and
@@ -72,153 +72,158 @@ def ingest(
     Raises:
       UserError: a source's directory is missing or empty, a label has no image or too few patients; or
         the archive was begun with another seed.
+      RuntimeError: the split leaks, although it is not random. Nothing is written.
     """
+    job = _Job(
+        published={covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory},
+        sources=sources or {},
+        views=views,
+        seed=seed,
+        folds=folds,
+        split_by=split_by,
+        subset=subset,
+        beam_options=beam_options,
+        archive=archive,
+    )
     while True:
         try:
-            return _ingested(
-                covid_directory,
-                kermany_directory,
-                output,
-                views,
-                seed,
-                folds,
-                split_by,
-                subset,
-                beam_options,
-                archive,
-                sources or {},
-            )
+            return _ingested(job, output)
         except spans.Overtaken:
-            logger.info(
-                "another run has added a span to %s meanwhile: beginning again from it", archive
-            )
+            logger.info("another run has added a span to %s: restarting from that span", archive)
 
 
-def _ingested(
-    covid_directory: Path,
-    kermany_directory: Path,
-    output: Path,
-    views: Sequence[str],
-    seed: int,
-    folds: int,
-    split_by: str,
-    subset: Recipe | None,
-    beam_options: Sequence[str],
-    archive: Path | None,
-    sources: Mapping[str, listed.Listed],
-) -> dict[str, Any]:
-    directories = {covid_chestxray.NAME: covid_directory, kermany.NAME: kermany_directory}
-    before = spans.newest(archive) if archive else None
-    if archive and before:
-        spans.require_seed(archive, before, seed)
-    named, files = named_images(directories, views, sources)
-    directories |= {name: source.directory for name, source in sources.items()}
-    names = digest_of_names(named)
-    usable = named["label"].notna() & (named["excluded"] == "")
-    there = named["size"] >= 0
-    excluded = [
-        # Given a column longer than itself, an empty frame would grow to the column's length.
-        named[~usable].assign(kind="metadata", reason=lambda rows: rows["excluded"]),
-        named[usable & ~there].assign(
-            kind="absent", reason="the metadata names it, it is not there"
-        ),
-    ]
-    absent = named.loc[~there, "id"]
-    of_covid = named.loc[named["source"] == covid_chestxray.NAME, "path"]
-    named = named[usable & there]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Job:
+    """The arguments of `ingest`."""
+
+    published: Mapping[str, Path]
+    sources: Mapping[str, listed.Listed]
+    views: Sequence[str]
+    seed: int
+    folds: int
+    split_by: str
+    subset: Recipe | None
+    beam_options: Sequence[str]
+    archive: Path | None
+
+
+def _ingested(job: _Job, output: Path) -> dict[str, Any]:
+    before = spans.newest(job.archive) if job.archive else None
     seen = SEEN_SCHEMA.empty_table().to_pandas()
-    if archive and before:
-        seen = span_tables.table(archive, before, SEEN)
-    known = set(named.merge(seen[["id", "size"]], on=["id", "size"])["id"])
-    unknown = set(named["id"]) - known
-    new = named[named["id"].isin(unknown)]
-    logger.info("%d images named by the sources, %d to open", len(there), len(new))
-
+    if job.archive and before:
+        spans.require_seed(job.archive, before, job.seed)
+        seen = span_tables.table(job.archive, before, SEEN)
+    named, files = named_images(job.published, job.views, job.sources)
+    to_use, excluded = _usable(named)
     with write_aside(output) as aside:
         aside.mkdir()
-        opened = pd.DataFrame(columns=_FACTS)
-        if len(new):
-            from components.data.open_images import (
-                open_images,  # where nothing is new, Beam is not needed
-            )
-
-            found = open_images(new, directories, SCHEMA, beam_options, aside / "opened")
-            opened = found.to_pandas()[_FACTS]
-        number = before.number + 1 if before else 1
-        facts = pd.concat(
-            [seen.loc[seen["id"].isin(known), [*_FACTS, "span"]], opened.assign(span=number)],
-            ignore_index=True,
-        )
-        examples = named.merge(facts, on="id").sort_values("id", ignore_index=True)
-        bad = examples["kind"].notna()
-        excluded.append(examples[bad])
-        opened_ones, examples = examples, examples[~bad]
-        conflict = examples.groupby("sha256")["label"].transform("nunique") > 1
-        excluded.append(
-            examples[conflict].assign(
-                kind="conflict", reason="the same bytes stand under two labels"
-            )
-        )
-        examples = examples[~conflict].reset_index(drop=True)
+        images, opened = _with_facts(job, to_use, seen, before, aside / "opened")
+        examples, unreadable = _readable(images)
+        excluded += unreadable
         _require_every_label(examples, sum(map(len, excluded)))
-        if subset:
-            examples, left = drawn(examples, subset, seed)
-            excluded.append(left)
-        if before:
-            examples["split"] = splits.extend(examples, seen[seen["split"].notna()], seed)
-            moved = examples["split"] == ""
-            excluded.append(
-                examples[moved].assign(
-                    kind="related",
-                    reason="trained on before a relative in the test split was found",
-                )
-            )
-            examples = examples[~moved].reset_index(drop=True)
-        else:
-            examples["split"] = splits.assign(examples, seed, folds=folds, by=split_by)
-        out = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
-
-        summary = _summarise(examples, out, seed)
-        summary["leakage"] = dataclasses.asdict(splits.leakage(examples, seed, folds=folds))
-        summary["split_by"], summary["folds"] = split_by, folds
-        summary["subset"] = subset.name if subset else None
-        summary["absent"] = sorted(absent)
-        summary["phantoms"] = any(phantoms.MARKER in paths for paths in files.values())
-        summary["unnamed"] = covid_chestxray.unnamed_files(files[covid_chestxray.NAME], of_covid)
-        summary["further_sources"] = sorted(sources)
-        summary["columns"] = covid_chestxray.columns(covid_directory)
-        leak = summary["leakage"]
-        assert leak["ours"] == 0 or split_by == splits.RANDOM, f"the split leaks: {leak}"
+        if job.subset:
+            examples, rest = drawn(examples, job.subset, job.seed)
+            excluded.append(rest)
+        examples, related = _split(job, examples, seen, before)
+        excluded += related
+        left_out = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
+        summary = _summary(job, examples, left_out, named, files)
         tables = {
             "examples": pa.Table.from_pandas(examples, SCHEMA, preserve_index=False),
-            "excluded": pa.Table.from_pandas(out, EXCLUDED_SCHEMA, preserve_index=False),
+            "excluded": pa.Table.from_pandas(left_out, EXCLUDED_SCHEMA, preserve_index=False),
         }
-        summary["span"] = None
-        if archive:
-            remembered = _remembered(seen, opened_ones, examples)
-            settings = {"seed": seed, "views": list(views), "named": names}
-            one = _span(archive, before, examples, tables, remembered, settings, summary)
-            spans.record_names(archive, one, names)
+        if job.archive:
+            remembered = _remembered(seen, images, examples)
+            names = digest_of_names(named)
+            settings = {"seed": job.seed, "views": list(job.views), "named": names}
+            span = _span(job.archive, before, examples, tables, remembered, settings, summary)
+            spans.record_names(job.archive, span, names)
             summary["span"] = {
-                "archive": str(archive),
-                "opened": len(new),
-                **{key: getattr(one, key) for key in _OF_SPAN},
+                "archive": str(job.archive),
+                "opened": opened,
+                **{key: getattr(span, key) for key in _OF_SPAN},
             }
-            if one.number > 1:
-                previous = span_tables.table(
-                    archive, spans.span(archive, one.number - 1), "examples"
-                )
-                pq.write_table(
-                    pa.Table.from_pandas(
-                        previous.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False
-                    ),
-                    aside / PREVIOUS,
-                )
+            _write_previous(job.archive, span, aside / PREVIOUS)
         pq.write_table(tables["examples"], aside / EXAMPLES)
         pq.write_table(tables["excluded"], aside / EXCLUDED)
         write_json(aside / SUMMARY, summary)
-    _say(summary, len(out))
+    _say(summary, len(left_out))
     return summary
+
+
+def _usable(named: pd.DataFrame) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """Returns the images that have a label and a file, and the others with `kind` and `reason`."""
+    usable = named["label"].notna() & (named["excluded"] == "")
+    present = named["size"] >= 0
+    return named[usable & present], [
+        # Given a column longer than itself, an empty frame would grow to the column's length.
+        named[~usable].assign(kind="metadata", reason=lambda rows: rows["excluded"]),
+        named[usable & ~present].assign(
+            kind="absent", reason="the metadata names it, it is not there"
+        ),
+    ]
+
+
+def _with_facts(
+    job: _Job, named: pd.DataFrame, seen: pd.DataFrame, before: spans.Span | None, scratch: Path
+) -> tuple[pd.DataFrame, int]:
+    """Returns images with the facts of their files, sorted by `id`, and how many had to be opened."""
+    known = set(named.merge(seen[["id", "size"]], on=["id", "size"])["id"])
+    new = named[~named["id"].isin(known)]
+    logger.info("%d usable images named by the sources, %d to open", len(named), len(new))
+    opened = pd.DataFrame(columns=_FACTS)
+    if len(new):
+        # Imported here, because it brings Beam.
+        from components.data.open_images import open_images
+
+        directories = {
+            **job.published,
+            **{name: source.directory for name, source in job.sources.items()},
+        }
+        table = open_images(new, directories, SCHEMA, job.beam_options, scratch)
+        opened = table.to_pandas()[_FACTS]
+    facts = pd.concat(
+        [
+            seen.loc[seen["id"].isin(known), [*_FACTS, "span"]],
+            opened.assign(span=before.number + 1 if before else 1),
+        ],
+        ignore_index=True,
+    )
+    return named.merge(facts, on="id").sort_values("id", ignore_index=True), len(new)
+
+
+def _readable(images: pd.DataFrame) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """Returns the images that can be used, and the others with `kind` and `reason`."""
+    bad = images["kind"].notna()
+    good = images[~bad]
+    conflict = good.groupby("sha256")["label"].transform("nunique") > 1
+    conflicting = good[conflict].assign(
+        kind="conflict", reason="the same bytes stand under two labels"
+    )
+    return good[~conflict].reset_index(drop=True), [images[bad], conflicting]
+
+
+def _split(
+    job: _Job, examples: pd.DataFrame, seen: pd.DataFrame, before: spans.Span | None
+) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """Returns the examples with a `split`, and those that can be in none with `kind` and `reason`."""
+    if not before:
+        split = splits.assign(examples, job.seed, folds=job.folds, by=job.split_by)
+        return examples.assign(split=split), []
+    examples["split"] = splits.extend(examples, seen[seen["split"].notna()], job.seed)
+    related = examples["split"] == ""
+    excluded = examples[related].assign(
+        kind="related", reason="trained on before a relative in the test split was found"
+    )
+    return examples[~related].reset_index(drop=True), [excluded]
+
+
+def _write_previous(archive: Path, span: spans.Span, file: Path) -> None:
+    """Writes the examples of the span before, if there is one."""
+    if span.number > 1:
+        previous = span_tables.table(archive, spans.span(archive, span.number - 1), "examples")
+        columns = previous.reindex(columns=SCHEMA.names)
+        pq.write_table(pa.Table.from_pandas(columns, SCHEMA, preserve_index=False), file)
 
 
 _FACTS = [name for name in SEEN_SCHEMA.names if name not in ("size", "patient", "split", "span")]
@@ -226,8 +231,8 @@ _OF_SPAN = ("number", "fingerprint", "added", "changed", "withdrawn", "added_by_
 
 
 def _remembered(seen: pd.DataFrame, opened: pd.DataFrame, examples: pd.DataFrame) -> pa.Table:
-    """Returns what later spans must know of every image that was ever opened; see `SEEN_SCHEMA`."""
-    now = opened[~opened["kind"].isin(["absent", "unreadable"])]  # those may be there the next time
+    """Returns what later spans need of every image that was ever opened; see `SEEN_SCHEMA`."""
+    now = opened[~opened["kind"].isin(["absent", "unreadable"])]  # those may be readable next time
     table = pd.concat(
         [seen[~seen["id"].isin(now["id"])], now.reindex(columns=SEEN_SCHEMA.names)],
         ignore_index=True,
@@ -248,7 +253,7 @@ def _span(
     settings: Mapping[str, Any],
     summary: Mapping[str, Any],
 ) -> spans.Span:
-    """Returns the span of this state, which is the last one where nothing has changed."""
+    """Returns the span of this state: the last one if nothing has changed, otherwise a new one."""
     digest = span_tables.digest_of(tables)
     if before and before.digest == digest:
         logger.info("nothing has changed since span %d", before.number)
@@ -257,7 +262,7 @@ def _span(
     then = span_tables.table(archive, before, "examples") if before else examples.iloc[:0]
     both = examples[columns].merge(then[columns], on="id")
     added = examples[~examples["id"].isin(then["id"])]
-    one = spans.Span(
+    span = spans.Span(
         number=before.number + 1 if before else 1,
         fingerprint=summary["fingerprint"],
         digest=digest,
@@ -271,15 +276,15 @@ def _span(
         settings=settings,
         summary=summary,
     )
-    one = span_tables.commit(archive, one, {**tables, SEEN: seen})
+    span = span_tables.commit(archive, span, {**tables, SEEN: seen})
     logger.info(
         "span %d: %d images added, %d changed, %d withdrawn",
-        one.number,
-        one.added,
-        one.changed,
-        one.withdrawn,
+        span.number,
+        span.added,
+        span.changed,
+        span.withdrawn,
     )
-    return one
+    return span
 
 
 def _say(summary: Mapping[str, Any], left_out: int) -> None:
@@ -340,14 +345,33 @@ def _require_every_label(examples: pd.DataFrame, excluded: int) -> None:
         )
 
 
-def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _summary(
+    job: _Job,
+    examples: pd.DataFrame,
+    excluded: pd.DataFrame,
+    named: pd.DataFrame,
+    files: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    """Returns the summary of `ingest`, without a span.
+
+    Raises:
+      RuntimeError: the split leaks, although it is not random.
+    """
+
     def counts(*columns: str) -> list[dict[Any, Any]]:
         sizes = examples.groupby(list(columns)).agg(
             images=("id", "size"), patients=("patient", "nunique")
         )
         return sizes.reset_index().to_dict("records")
 
+    leakage = splits.leakage(examples, job.seed, folds=job.folds)
+    if leakage.ours and job.split_by != splits.RANDOM:
+        raise RuntimeError(
+            f"ingest: {leakage.ours} test images have their patient or picture in training. This is a bug in "
+            "components/data/splits.py; nothing was written"
+        )
     reasons = excluded.groupby(["source", "kind", "reason"]).size().rename("images").reset_index()
+    of_covid = named.loc[named["source"] == covid_chestxray.NAME, "path"]
     return {
         "used": len(examples),
         "patients": int(examples["patient"].nunique()),
@@ -355,6 +379,16 @@ def _summarise(examples: pd.DataFrame, excluded: pd.DataFrame, seed: int) -> dic
         "by_split": counts("split", "label"),
         "patients_by_split": examples.groupby("split")["patient"].nunique().to_dict(),
         "excluded": reasons.to_dict("records"),
-        "seed": seed,
+        "seed": job.seed,
         "fingerprint": fingerprint(examples),
+        "leakage": dataclasses.asdict(leakage),
+        "split_by": job.split_by,
+        "folds": job.folds,
+        "subset": job.subset.name if job.subset else None,
+        "absent": sorted(named.loc[named["size"] < 0, "id"]),
+        "phantoms": any(phantoms.MARKER in paths for paths in files.values()),
+        "unnamed": covid_chestxray.unnamed_files(files[covid_chestxray.NAME], of_covid),
+        "further_sources": sorted(job.sources),
+        "columns": covid_chestxray.columns(job.published[covid_chestxray.NAME]),
+        "span": None,
     }

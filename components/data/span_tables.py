@@ -17,10 +17,10 @@ from core.locations import create, reaching
 from core.tables import read_table
 
 
-def table(archive: Path, one: spans.Span, name: str) -> pd.DataFrame:
+def table(archive: Path, span: spans.Span, name: str) -> pd.DataFrame:
     """Returns a table of a span."""
     with reaching(archive):
-        content = (archive / "tables" / one.tables[name]).read_bytes()
+        content = (archive / "tables" / span.tables[name]).read_bytes()
     return read_table(content)
 
 
@@ -33,14 +33,14 @@ def digest_of(tables: Mapping[str, pa.Table]) -> str:
     return digest.hexdigest()
 
 
-def commit(archive: Path, one: spans.Span, tables: Mapping[str, pa.Table]) -> spans.Span:
+def commit(archive: Path, span: spans.Span, tables: Mapping[str, pa.Table]) -> spans.Span:
     """Adds a span to an archive, its tables first.
 
     Returns:
       the span, with `tables`.
 
     Raises:
-      spans.Overtaken: another ingest has added a span meanwhile.
+      spans.Overtaken: another ingest has added a span.
       UserError: the archive cannot be written.
     """
     named = {}
@@ -49,16 +49,16 @@ def commit(archive: Path, one: spans.Span, tables: Mapping[str, pa.Table]) -> sp
             buffer = io.BytesIO()
             pq.write_table(content, buffer)
             named[name] = f"{name}-{digest_of({name: content})[:16]}.parquet"
-            # It may be there: of an attempt that was killed, or of an earlier span.
+            # It may exist: from an attempt that was killed, or from an earlier span.
             with contextlib.suppress(FileExistsError):
                 create(archive / "tables" / named[name], buffer.getvalue())
-        whole = spans.Span(**{**asdict(one), "tables": named})
+        whole = spans.Span(**{**asdict(span), "tables": named})
         text = json.dumps(asdict(whole), indent=2, sort_keys=True)
         try:
-            create(archive / "spans" / f"{one.number:05d}.json", text.encode())
+            create(archive / "spans" / f"{span.number:05d}.json", text.encode())
         except FileExistsError as error:
             raise spans.Overtaken(
-                f"ingest: another ingest has added span {one.number} to {archive} meanwhile. Nothing "
-                "of this one is kept; run it again."
+                f"ingest: another ingest has added span {span.number} to {archive}. Nothing of this "
+                "one is kept; run it again."
             ) from error
     return whole

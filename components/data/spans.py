@@ -1,24 +1,25 @@
-"""Spans: the states that a growing dataset has been ingested in, one after the other.
+"""Spans: the successive states of a growing dataset, as they were ingested.
 
 An archive is a directory, or a place in an object store, that outlives runs:
 
-    <archive>/spans/00001.json       one file a span, written last, once, and never changed
-    <archive>/spans/00001.outcome.json  what has come of it, see `record_outcome`
+    <archive>/spans/00001.json          one file for each span, written last, once, and never changed
+    <archive>/spans/00001.outcome.json  what has become of it; see `record_outcome`
     <archive>/spans/00001.names.json    what the sources said when it was last found unchanged
-    <archive>/tables/<digest>.parquet  the tables that it names, by their content
-    <archive>/records/               the TFRecord shards of all spans; see `components.data.write_records`
-    <archive>/decisions/             what test splits have decided; see `components.trust.decisions`
+    <archive>/tables/<digest>.parquet   the tables that it names, by their content
+    <archive>/records/                  TFRecord shards of all spans; see `components.data.write_records`
+    <archive>/decisions/                decisions on test splits; see `components.trust.decisions`
 
-A span is a state of the whole dataset. It begins when images, labels, patients or anything else that is
-known of them have changed since the last; a second ingest of the same makes none. Whoever is killed
-before the span's file is there has changed nothing; of two at once one wins, and the other begins again
-from its span. Tables are read and written by `components.data.span_tables`.
+A span is a state of the whole dataset. A new one begins when images, labels, patients or anything else that
+is known of them have changed since the last; ingesting the same data again adds none. An ingest that is
+killed before the span's file is written has changed nothing. Of two ingests at once one wins, and the other
+restarts from the winner's span. `components.data.span_tables` reads and writes tables.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,19 @@ from core.locations import names, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
 
-# What comes of a span. Nothing is trained on it; models are trained, and the gate refuses all; one passes and
-# is not deployed yet, which the schedule tries again; it is deployed; or it was, and was taken back since.
-WAITS, REFUSED, PASSED, DEPLOYED, ROLLED_BACK = (
-    "waits",
-    "refused",
-    "passed",
-    "deployed",
-    "rolled back",
-)
+
+class State(StrEnum):
+    """What has become of a span."""
+
+    WAITS = "waits"  # no model is trained on it
+    REFUSED = "refused"  # models are trained, and none passes the gate
+    PASSED = "passed"  # a model passes and is not deployed yet; a scheduled run tries again
+    DEPLOYED = "deployed"
+    ROLLED_BACK = "rolled back"  # the model was deployed, and rolled back since
 
 
 class Overtaken(UserError):
-    """Another ingest has added the span of the same number meanwhile; nothing of this one is kept."""
+    """Another ingest has added the span with the same number; nothing of this one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,11 @@ class Span:
       number: from 1.
       fingerprint: of the images, labels, patients and splits; see `example_tables.fingerprint`.
       digest: of all that is in its tables.
-      added, changed, withdrawn: how many images are used that were not in the span before, are used
-        otherwise (another label, patient, or other bytes), and are used no longer.
-      added_by_label: of `added`, how many are of each label.
-      settings: what ingest was told that decides what is used.
-      tables: by name, where they are below `tables/`.
+      added, changed, withdrawn: numbers of images that are new in this span, that have another label,
+        patient or other bytes, and that are no longer used.
+      added_by_label: of `added`, how many have each label.
+      settings: the arguments of ingest that decide what is used.
+      tables: their files below `tables/`, by name.
       summary: what `ingest` returned.
     """
 
@@ -72,14 +73,14 @@ class Span:
 
 
 def newest(archive: Path) -> Span | None:
-    """Returns the last span, or None where there is none yet.
+    """Returns the last span, or None if there is none yet.
 
     Raises:
       UserError: the archive cannot be read.
     """
     with reaching(archive):
-        found = names(archive / "spans")
-    numbers = [int(match[1]) for name in found if (match := _NAME.fullmatch(name))]
+        files = names(archive / "spans")
+    numbers = [int(match[1]) for name in files if (match := _NAME.fullmatch(name))]
     return span(archive, max(numbers)) if numbers else None
 
 
@@ -98,11 +99,11 @@ def span(archive: Path, number: int) -> Span:
 
 
 def outcome(archive: Path, number: int) -> dict[str, Any] | None:
-    """Returns what has come of a span, or None where that is open yet.
+    """Returns what has become of a span, or None if that is not decided yet.
 
     Returns:
-      `state`, one of those above (empty in archives of before there were states); `trained`, whether models
-      were trained on it; `reason`, a sentence.
+      `state`, a `State` (empty in archives that are older than states); `trained`, whether models were
+      trained on it; `reason`, a sentence.
     """
     file = archive / "spans" / f"{number:05d}.outcome.json"
     with reaching(archive):
@@ -112,15 +113,15 @@ def outcome(archive: Path, number: int) -> dict[str, Any] | None:
             return None
 
 
-def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
-    """Writes what has come of a span; that models were trained on it is not forgotten again.
+def record_outcome(archive: Path, number: int, state: State, reason: str) -> None:
+    """Writes what has become of a span. Once models were trained on it, `WAITS` no longer replaces that.
 
     Args:
-      state: one of those above.
+      state: the new one.
       reason: a sentence.
     """
     past = outcome(archive, number)
-    trained = state != WAITS
+    trained = state != State.WAITS
     if trained or not (past and past["trained"]):
         what = {"state": state, "trained": trained, "reason": reason}
         with reaching(archive):
@@ -128,38 +129,38 @@ def record_outcome(archive: Path, number: int, state: str, reason: str) -> None:
 
 
 def not_deployed(number: int) -> str:
-    """Returns a sentence for a span whose outcome is `PASSED`."""
+    """Returns a sentence for a span whose state is `PASSED`."""
     return f"A candidate of span {number} passed the gate and was not deployed: it is tried again."
 
 
-def names_digest(archive: Path, one: Span) -> str:
+def names_digest(archive: Path, last: Span) -> str:
     """Returns the digest of what the sources said of their images when a span was last ingested.
 
-    It changes without a new span where a value changes that no table holds, such as the age on a CT.
+    It changes without a new span if a value changes that is in no table, such as the age on a CT.
     """
-    file = archive / "spans" / f"{one.number:05d}.names.json"
+    file = archive / "spans" / f"{last.number:05d}.names.json"
     with reaching(archive):
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["named"])
         except FileNotFoundError:
-            return str(one.settings["named"])
+            return str(last.settings["named"])
 
 
-def record_names(archive: Path, one: Span, digest: str) -> None:
-    """Writes what `names_digest` returns, unless it does already."""
-    if digest != names_digest(archive, one):
+def record_names(archive: Path, last: Span, digest: str) -> None:
+    """Writes what `names_digest` returns, unless it has not changed."""
+    if digest != names_digest(archive, last):
         with reaching(archive):
-            write_json(archive / "spans" / f"{one.number:05d}.names.json", {"named": digest})
+            write_json(archive / "spans" / f"{last.number:05d}.names.json", {"named": digest})
 
 
-def require_seed(archive: Path, one: Span, seed: int) -> None:
-    """Looks whether a seed is that of an archive.
+def require_seed(archive: Path, last: Span, seed: int) -> None:
+    """Checks that a seed is that of an archive.
 
     Raises:
-      UserError: the archive was begun with another.
+      UserError: the archive was begun with another seed.
     """
-    if one.settings["seed"] != seed:
+    if last.settings["seed"] != seed:
         raise UserError(
-            f"ingest: {archive} was begun with --seed {one.settings['seed']}, and its splits stay. "
+            f"ingest: {archive} was begun with --seed {last.settings['seed']}, and its splits stay. "
             f"Continue with that seed, or begin another archive with --seed {seed}."
         )

@@ -48,14 +48,14 @@ def near_duplicates(perceptual_hashes: pd.Series) -> np.ndarray:
     # multiplication compares all pairs.
     signs = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
     least = signs.shape[1] - 2 * NEAR_DUPLICATE_BITS
-    found = []
+    close = []
     for start in range(0, len(signs), _BLOCK):
         block = signs[start : start + _BLOCK]
         for other in range(start, len(signs), _BLOCK):
             i, j = np.nonzero(block @ signs[other : other + _BLOCK].T >= least)
             pairs = np.stack([i + start, j + other], axis=1)
-            found.append(pairs[pairs[:, 0] < pairs[:, 1]])
-    return np.concatenate(found)
+            close.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    return np.concatenate(close)
 
 
 def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:

@@ -95,8 +95,8 @@ def validate(
             counted=lambda: len(list(aside.glob("*/Anomalies.pb"))),
         ):
             run_tfdv(*arguments)
-        found = [*read_json(aside / ANOMALIES), *_strange_columns(summary, schema or SCHEMA)]
-        write_json(aside / ANOMALIES, found)
+        anomalies = [*read_json(aside / ANOMALIES), *_strange_columns(summary, schema or SCHEMA)]
+        write_json(aside / ANOMALIES, anomalies)
         compared = read_json(aside / COMPARISONS)
         statistics = {
             split: read_json(aside / split / "FeatureStats.json")["datasets"][0]["features"]
@@ -108,7 +108,7 @@ def validate(
             fingerprint=summary["fingerprint"],
             phantoms=summary["phantoms"],
             summary=summary,
-            found=found,
+            found=anomalies,
             compared=[_drawn(comparison) for comparison in compared],
             sides=list(zip(("before", "now"), plots.COLOURS, strict=False)),
             plots=_plots(statistics),
@@ -118,11 +118,11 @@ def validate(
             del comparison["statistics"]
         write_json(aside / COMPARISONS, compared)
         write_text(aside / VALIDATION_PAGE, page)
-    _judge(found, output)
+    _judge(anomalies, output)
     for comparison in compared:
         for measure in drifted(comparison):
             logger.warning("%s: %s", comparison["kind"], in_words(comparison, measure))
-    return found
+    return anomalies
 
 
 def _served(directory: Path, output: Path) -> Path | None:
@@ -185,14 +185,14 @@ def _interpreter() -> str:
     )
 
 
-def _judge(found: Sequence[Mapping[str, Any]], output: Path) -> None:
+def _judge(anomalies: Sequence[Mapping[str, Any]], output: Path) -> None:
     warnings: dict[str, list[str]] = {}
-    for anomaly in found:
+    for anomaly in anomalies:
         if anomaly["severity"] != "error":
             warnings.setdefault(anomaly["details"], []).append(anomaly["split"])
     for details, in_splits in warnings.items():
         logger.warning("warning (%s): %s", ", ".join(in_splits), details)
-    errors = [anomaly for anomaly in found if anomaly["severity"] == "error"]
+    errors = [anomaly for anomaly in anomalies if anomaly["severity"] == "error"]
     if errors:
         first = errors[0]
         rows = ", ".join(first["rows"][:3]) or "all"

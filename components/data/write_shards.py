@@ -75,7 +75,7 @@ def _write_shard(shard: Shard, roots: Mapping[str, str], output: str, counter: s
 
 def _stored(shard: Shard, home: Path) -> dict[tuple[str, str], bytes]:
     """Returns images as earlier shards hold them, by id and SHA-256 of the file they were made of."""
-    found = {}
+    images = {}
     for earlier in shard.earlier:
         described = read_json(home / earlier)
         content = (home / described["name"]).read_bytes()
@@ -87,8 +87,8 @@ def _stored(shard: Shard, home: Path) -> dict[tuple[str, str], bytes]:
                 feature = tf.train.Example.FromString(record).features.feature
                 identity = feature["id"].bytes_list.value[0].decode()
                 key = identity, described["images"][identity]
-                found[key] = feature["image"].bytes_list.value[0]
-    return found
+                images[key] = feature["image"].bytes_list.value[0]
+    return images
 
 
 def _content(file: Path) -> bytes:

@@ -270,21 +270,21 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
     Args:
       bins: see `training.calibration.reliability`.
     """
-    most = max(one["images"] for one in bins)
+    most = max(bar["images"] for bar in bins)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=(0, (4, 3)))
         axes.plot(
-            [one["confidence"] for one in bins],
-            [one["accuracy"] for one in bins],
+            [bar["confidence"] for bar in bins],
+            [bar["accuracy"] for bar in bins],
             color=COLOURS[0],
             lw=1,
         )
         axes.scatter(
-            [one["confidence"] for one in bins],
-            [one["accuracy"] for one in bins],
-            s=[18 + 140 * one["images"] / most for one in bins],
+            [bar["confidence"] for bar in bins],
+            [bar["accuracy"] for bar in bins],
+            s=[18 + 140 * bar["images"] / most for bar in bins],
             color=COLOURS[0],
             zorder=3,
         )

@@ -136,9 +136,9 @@ def deploy(
             try:
                 rollout.roll_out(service, release, policy or Policy(), answers, said)
             except rollout.RolledBack as error:
-                _record(archive, card, spans.ROLLED_BACK, str(error))
+                _record(archive, card, spans.State.ROLLED_BACK, str(error))
                 raise
-        _record(archive, card, spans.DEPLOYED, said[-1])
+        _record(archive, card, spans.State.DEPLOYED, said[-1])
     except UserError as error:
         said.append(f"ended: {error}")
         raise
@@ -162,6 +162,6 @@ def _identity(card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _record(archive: str, card: Mapping[str, Any], state: str, reason: str) -> None:
+def _record(archive: str, card: Mapping[str, Any], state: spans.State, reason: str) -> None:
     if archive and card["span"]:
         spans.record_outcome(location(archive), card["span"], state, reason)

@@ -34,7 +34,7 @@ def report(
         version=version("cxrflow"),
         fingerprint=summary["fingerprint"],
         phantoms=summary["phantoms"],
-        quick=any(one["quick"] for one in metrics),
+        quick=any(evaluated["quick"] for evaluated in metrics),
         labels=LABELS,
         summary=summary,
         excluded=_by_kind(summary["excluded"]),

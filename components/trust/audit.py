@@ -1,14 +1,14 @@
-"""Step `audit`: whether a candidate decides by the lungs, or by what tells its data's sources apart.
+"""Step `audit`: measures whether a candidate decides by the lungs, or by what tells its sources apart.
 
-Covid comes from one source and nearly all else from another, of children: so a model can be right for
+Covid comes from one source and nearly everything else from another, of children. So a model can be right for
 wrong reasons (DeGrave, Janizek, Lee: "AI for radiographic COVID-19 detection selects shortcuts over
-signal", Nature Machine Intelligence 2021). What is measured is held against the gate's rules; see
+signal", Nature Machine Intelligence 2021). The gate's rules judge the measurements; see
 `components.trust.rules`.
 """
 
-import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from components.data.sources import Row, covid_chestxray, kermany, listed
 from components.data.sources.listed import Listed
 from components.pages import plots
 from components.trust import rules
+from components.trust.rules import View
 from core.artifacts import (
     AUDIT,
     AUDIT_PAGE,
@@ -53,11 +54,11 @@ from training.preprocess import decoded, to_input
 from training.recipes import Recipe, recipe_named
 from training.views import Change
 
-# Of each side of an image; the lungs are hardly ever in it.
+# Share of each side of an image; the lungs are hardly ever in it.
 _FRAME = 0.12
 _CORNER = 0.2
 _BATCH = 16
-# Of the candidate's epochs, one in so many for the frame probe.
+# The candidate's epochs for each epoch of the frame probe.
 PROBE_SHARE = 4
 _FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
 _FOLDS = 4
@@ -68,8 +69,45 @@ _AGES = (0, 18, 40, 65, 200)
 _AGE_NAMES = ("under 18 years", "18 to 39 years", "40 to 64 years", "65 years and over")
 _ADULT = 18
 
-WHOLE, LUNG_FREE, LUNGS_ALONE = "whole image", "lungs blanked", "lungs alone"
-FRAME_ALONE, NO_MARKERS, PROBE = "frame alone", "markers blanked", "frame probe"
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Test images, and a candidate's answers about them; each array has a row for each image.
+
+    Attributes:
+      ids: of the images, str [N].
+      truth: positions of their classes, int [N].
+      features: float32 [N, features].
+      ood_score: float32 [N]; see `training.ood`.
+      area: share of the image that is lungs, float [N] in 0..1.
+      inside: share of the heat map's mass in the lungs, float [N] in 0..1; NaN where the map is empty.
+      views: by view, probabilities float32 [N, classes].
+    """
+
+    ids: np.ndarray
+    truth: np.ndarray
+    features: np.ndarray
+    ood_score: np.ndarray
+    area: np.ndarray
+    inside: np.ndarray
+    views: Mapping[View, np.ndarray]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Those of the whole images."""
+        return self.views[View.WHOLE]
+
+
+def _joined(batches: Sequence[_Seen]) -> _Seen:
+    arrays = {
+        field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
+        for field in fields(_Seen)
+        if field.name != "views"
+    }
+    views = {
+        view: np.concatenate([batch.views[view] for batch in batches]) for view in batches[0].views
+    }
+    return _Seen(**arrays, views=views)
 
 
 def audit(
@@ -80,166 +118,205 @@ def audit(
     output: Path,
     *,
     external: Mapping[str, Listed] | None = None,
-    gate: Mapping[str, float] | None = None,
+    thresholds: Mapping[str, float] | None = None,
     kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures what a candidate's answers on the test split rest on.
+    """Measures what a candidate's answers on the test split are based on.
 
     Args:
-      model: the output of `train`, or a version of the model store: of that, images that it was made with
+      model: the output of `train`; or a version of the model store: then the images that it was made with
         are left out.
       records: the TFRecords.
       examples: the output of `ingest`.
       segmenter: the output of `find_lungs`.
-      output: a directory to be made, with `audit.json` and `audit.html`. Written aside and renamed.
-      external: radiographs that training never saw, by name.
-      gate: whose rules the page holds the candidate against; see `rules.parse`.
+      output: the directory to write, with `audit.json` and `audit.html`. Written aside and renamed.
+      external: radiographs that the candidate was not trained on, by name.
+      thresholds: of the rules that judge the candidate; see `rules.parse`.
       kept: a directory that outlives the step, where the frame probe's training is kept; or None.
 
     Returns:
-      what `audit.json` says:
-      `views`: by name, how the candidate does when it is given the whole image, the image with its lungs
-        blanked, its lungs alone, its frame alone, and without corners and burned-in letters; and
-        `frame probe`, how its own network does, trained on with what a candidate is shown beside the lungs:
-        the frame of whole images, the outline of lungs alone: `accuracy`, `balanced` (the mean recall of
-        the classes there are) and `recall` by class, with intervals.
-      `frame_probe_seconds`: of its training.
-      `explained`: by name of a view without lungs, the share of the candidate's balanced accuracy above
-        chance that it reaches; None where the candidate is hardly above chance.
-      `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), that of the
-        image which the lungs take (`area`), and their ratio (`focus`).
-      `probes`: rows of `what`, `auc` and `images`: how well a linear classifier tells the sources of one
-        class, or adults from children, by the candidate's own features, in cross-validation by patient.
-      `same_source`: in covid's own source, how covid is told from the other findings; or None.
-      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`, that of the
-        lowest recall with at least 20 images of covid; or None.
+      the content of `audit.json`:
+      `views`: by `rules.View`, `accuracy`, `balanced` (the mean recall of the classes that have images) and
+        `recall` by class, with intervals: of the candidate when it is given the whole image, the image with
+        blanked lungs, the lungs alone, the frame alone, and the image without corners and burned-in
+        letters; and of the frame probe, its own network, trained further on what the candidate is shown
+        beside the lungs: the frame of whole images, or the outline of lungs alone.
+      `frame_probe_seconds`: how long that training took.
+      `explained`: by view without lungs, the share of the candidate's balanced accuracy above chance that
+        it reaches; None if the candidate is hardly above chance.
+      `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), the share of
+        the image that is lungs (`area`), and their ratio (`focus`).
+      `probes`: rows of `what`, `auc` and `images`: how well a linear classifier of the candidate's features
+        tells the sources of one class, or adults from children, in cross-validation by patient.
+      `same_source`: within covid's own source, how well covid is told from the other findings; or None.
+      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`: the row with
+        the lowest recall among those with at least 20 images of covid; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
-      `abstention`: on the test split, the share that is `rejected` as unlike what was trained on, and how
-        many answers are wrong when only some are given (see `ood.risk_coverage`), by `ood_score` and by
+      `abstention`: on the test split, the share that is `rejected` as unlike the training images, and how
+        many answers are wrong if only some are given (see `ood.risk_coverage`), by `ood_score` and by
         `confidence`.
-      `external`: rows of `name`, `images`, `left_out` (cannot be read), `called_covid` (of those without covid), `rejected`, and by class
-        `counts`, `recall`, `drop` (see `metrics.drop`) from the test split's, and `auc`.
+      `external`: rows of `name`, `images`, how many more were `unreadable`, `called_covid` (of those
+        without covid), `rejected`, and by class `counts`, `recall`, `drop` (see `metrics.drop`) from the test split, and `auc`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
-      `lungs`: what `find_lungs` says, and in how many images they were `not_found`.
+      `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
       `rules`: see `rules.judged`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
 
     Raises:
-      UserError: the records are not whole, or no test image is left.
+      UserError: the records are incomplete, or no test image is left.
     """
-    card = read_json(model / CARD)
-    trained_as = card["recipe"]
-    recipe = dataclasses.replace(
-        recipe_named(trained_as["name"]),
-        epochs=trained_as["epochs"],
-        input_size=tuple(trained_as["input_size"]),
-    )
-    manifest, parts = data.read_manifest(records), division(card["division"])
-    saved = model / SAVED_MODEL
-    saved = saved if saved.is_dir() else model
-    exported = export.load(saved)
-    made_with: list[str] = []
-    if (model / MADE_WITH).is_file():
-        made_with = read_table(model / MADE_WITH)["id"].to_list()
-    images = data.without(data.encoded_images(records, manifest, recipe, parts.test), made_with)
+    candidate = _candidate(model)
+    recipe = candidate.recipe
     finder = lungs.load(segmenter)
-    everyone = read_table(examples / EXAMPLES)
-    tested = everyone["split"].isin(parts.test) & everyone["label"].isin(list(recipe.task))
-    count = int((tested & ~everyone["id"].isin(made_with)).sum())
-    with Progress("test images looked at", count) as progress:
-        seen, pictures = _look(exported, images, recipe, finder, progress)
+    manifest, everyone = data.read_manifest(records), read_table(examples / EXAMPLES)
+    seen, pictures = _look(candidate, records, manifest, everyone, finder)
+    table = everyone.set_index("id").loc[seen.ids].reset_index()
+    table["truth"] = [recipe.classes[i] for i in seen.truth]
+    table["predicted"] = [recipe.classes[i] for i in seen.probabilities.argmax(axis=1)]
 
-    table = everyone.set_index("id").loc[seen["id"]].reset_index()
-    truth, probabilities = seen["truth"], seen["views"][WHOLE]
-    table["truth"] = [recipe.classes[i] for i in truth]
-    table["predicted"] = [recipe.classes[i] for i in probabilities.argmax(axis=1)]
-
-    views = {name: _view(truth, shares, recipe.classes) for name, shares in seen["views"].items()}
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        probe = _frame_probe(saved, records, recipe, card, finder, kept or Path(scratch), made_with)
-    views[PROBE] = _view(probe["truth"], probe["probabilities"], recipe.classes)
+        probe = _frame_probe(candidate, records, finder, kept or Path(scratch))
+    measured = {
+        **_identity(candidate, manifest),
+        **_measured(seen, probe, table, recipe.classes),
+    }
+    measured["calibration"]["temperature"] = candidate.card["temperature"]
+    measured["lungs"] |= read_json(segmenter / SEGMENTER_CARD)
     summary = read_json(examples / SUMMARY)
-    leak = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
-    groups = _subgroups(table)
-    found: dict[str, Any] = {
-        "recipe": recipe.name,
-        "division": card["division"],
-        "starting_point": card["starting_point"],
-        "view": recipe.view,
-        "images": len(truth),
+    leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
+    measured |= {"leaks": leakage.ours, "leakage": vars(leakage)}
+    measured["external"] = [
+        _external(candidate.exported, source, recipe, measured["views"][View.WHOLE]["recall"])
+        for source in (external or {}).values()
+    ]
+    measured["rules"] = rules.judged(measured, thresholds or rules.parse(""))
+    page = _page(measured, recipe, pictures)
+    with write_aside(output) as aside:
+        aside.mkdir()
+        write_json(aside / AUDIT, measured)
+        write_text(aside / AUDIT_PAGE, page)
+    _say(measured)
+    return measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A model to audit.
+
+    Attributes:
+      recipe: as it was trained.
+      card: see `train`.
+      saved: the SavedModel's directory.
+      exported: that model.
+      made_with: ids of the images that it was made with, if it is a version of the model store.
+    """
+
+    recipe: Recipe
+    card: Mapping[str, Any]
+    saved: Path
+    exported: export.Exported
+    made_with: Sequence[str]
+
+
+def _candidate(model: Path) -> _Candidate:
+    card = read_json(model / CARD)
+    saved = model / SAVED_MODEL if (model / SAVED_MODEL).is_dir() else model
+    made_with = model / MADE_WITH
+    return _Candidate(
+        recipe=replace(
+            recipe_named(card["recipe"]["name"]),
+            epochs=card["recipe"]["epochs"],
+            input_size=tuple(card["recipe"]["input_size"]),
+        ),
+        card=card,
+        saved=saved,
+        exported=export.load(saved),
+        made_with=read_table(made_with)["id"].to_list() if made_with.is_file() else [],
+    )
+
+
+def _identity(candidate: _Candidate, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": candidate.recipe.name,
+        "division": candidate.card["division"],
+        "starting_point": candidate.card["starting_point"],
+        "view": candidate.recipe.view,
         "fingerprint": manifest["fingerprint"],
-        "phantoms": card["phantoms"] or manifest["phantoms"],
+        "phantoms": candidate.card["phantoms"] or manifest["phantoms"],
+    }
+
+
+def _measured(
+    seen: _Seen, probe: "_FrameProbe", table: pd.DataFrame, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what follows from the candidate's answers, and the probe's; see `audit`."""
+    views = {view: _figures(seen.truth, shares, classes) for view, shares in seen.views.items()}
+    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes)
+    whole = views[View.WHOLE]["balanced"]
+    groups = _subgroups(table)
+    return {
+        "images": len(seen.truth),
         "views": views,
-        "frame_probe_seconds": round(probe["seconds"], 1),
+        "frame_probe_seconds": round(probe.seconds, 1),
         "explained": {
-            name: _explained(views[name]["balanced"], views[WHOLE]["balanced"], len(recipe.classes))
-            for name in (PROBE, LUNG_FREE, FRAME_ALONE)
+            view: _explained(views[view]["balanced"], whole, len(classes))
+            for view in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
         },
-        "attribution": _attribution(seen, recipe.classes),
-        "probes": _probes(seen["features"], table),
-        "same_source": _same_source(table, probabilities[:, recipe.classes.index(COVID)]),
+        "attribution": _attribution(seen, classes),
+        "probes": _probes(seen.features, table),
+        "same_source": _same_source(table, seen.probabilities[:, classes.index(COVID)]),
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
-        "calibration": {
-            **calibration.reliability(probabilities, truth),
-            "temperature": card["temperature"],
-        },
-        "abstention": _abstention(seen["ood_score"], probabilities, truth),
-        "external": [
-            _external(exported, source, recipe, views[WHOLE]["recall"])
-            for source in (external or {}).values()
-        ],
-        "leaks": leak.ours,
-        "leakage": vars(leak),
-        "lungs": {
-            **read_json(segmenter / SEGMENTER_CARD),
-            "not_found": int((seen["area"] < lungs.LEAST).sum()),
-        },
+        "calibration": calibration.reliability(seen.probabilities, seen.truth),
+        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth),
+        "lungs": {"not_found": int((seen.area < lungs.LEAST).sum())},
     }
-    found["rules"] = rules.judged(found, gate or rules.parse(""))
-    page = pages.render(
+
+
+def _page(
+    measured: Mapping[str, Any], recipe: Recipe, pictures: Sequence[Mapping[str, Any]]
+) -> str:
+    abstention = measured["abstention"]
+    return pages.render(
         AUDIT_PAGE,
         version=version("cxrflow"),
-        fingerprint=manifest["fingerprint"],
-        phantoms=found["phantoms"],
+        fingerprint=measured["fingerprint"],
+        phantoms=measured["phantoms"],
         quick=recipe.quick,
-        audit=found,
+        audit=measured,
         classes=recipe.classes,
         levels=plots.levels(
-            {name: view["balanced"] for name, view in views.items()}, 1 / len(recipe.classes)
+            {view: figures["balanced"] for view, figures in measured["views"].items()},
+            1 / len(recipe.classes),
         ),
-        reliability=plots.reliability(found["calibration"]["bins"]),
+        reliability=plots.reliability(measured["calibration"]["bins"]),
         risk=plots.risk_coverage(
             {
-                "out-of-distribution score": found["abstention"]["ood_score"],
-                "confidence": found["abstention"]["confidence"],
+                "out-of-distribution score": abstention["ood_score"],
+                "confidence": abstention["confidence"],
             }
         ),
         pictures=pictures,
         colour_bar=heat_maps.colour_bar(),
     )
-    with write_aside(output) as aside:
-        aside.mkdir()
-        write_json(aside / AUDIT, found)
-        write_text(aside / AUDIT_PAGE, page)
-    for row in found["rules"]:
+
+
+def _say(measured: Mapping[str, Any]) -> None:
+    for row in measured["rules"]:
         if not row["passed"]:
-            logger.warning("%s: %s", recipe.name, row["reason"])
-    verdicts = [row["verdict"] for row in found["rules"]]
-    logger.info(
-        "%s: of %d rules of trust %s",
-        recipe.name,
-        len(verdicts),
-        ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
+            logger.warning("%s: %s", measured["recipe"], row["reason"])
+    verdicts = [row["verdict"] for row in measured["rules"]]
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)
     )
-    return found
+    logger.info("%s: of %d rules of trust %s", measured["recipe"], len(verdicts), counts)
 
 
 def blanked(pixels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Returns images in which what is in a mask has the mean of the rest.
+    """Returns images in which the pixels in a mask are set to the mean of the others.
 
     Args:
       pixels: float32 [N, height, width, 1] in 0..255.
-      mask: float32 of the same shape, or [1, height, width, 1]; 1 where nothing shall be seen.
+      mask: float32 of the same shape, or [1, height, width, 1]; 1 where the image is blanked.
     """
     axes = (1, 2, 3)
     rest = 1 - tf.broadcast_to(mask, tf.shape(pixels))
@@ -257,128 +334,144 @@ def inner(height: int, width: int) -> np.ndarray:
     return mask
 
 
-def shown_otherwise(pixels: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
+def shown_otherwise(pixels: tf.Tensor, lung_mask: tf.Tensor) -> dict[View, tf.Tensor]:
     """Returns images as the audit shows them to a model.
 
     Args:
       pixels: float32 [N, height, width, 1] in 0..255.
-      found: where the lungs are; see `lungs.find`.
+      lung_mask: where the lungs are; see `lungs.find`.
 
     Returns:
-      by the view's name, images of the same shape. Lungs are blanked with a margin, so that their outline
-      goes with them.
+      by view, images of the same shape. Lungs are blanked with a margin, so that their outline is gone, too.
     """
     height, width = pixels.shape[1:3]
     margin = 2 * max(1, round(min(height, width) / 40)) + 1
-    swollen = tf.nn.max_pool2d(found, margin, 1, "SAME")
+    swollen = tf.nn.max_pool2d(lung_mask, margin, 1, "SAME")
     corner = np.zeros((1, height, width, 1), np.float32)
     y, x = round(_CORNER * height), round(_CORNER * width)
     corner[:, :y, :x] = corner[:, :y, -x:] = corner[:, -y:, :x] = corner[:, -y:, -x:] = 1
     # Letters are burned in at full brightness.
     highest = tf.reduce_max(pixels, (1, 2, 3), keepdims=True)
     letters = tf.nn.max_pool2d(tf.cast(pixels > 0.95 * highest, tf.float32), 3, 1, "SAME")
-    markers = tf.maximum(tf.broadcast_to(corner, tf.shape(found)), letters) * (1 - found)
+    markers = tf.maximum(tf.broadcast_to(corner, tf.shape(lung_mask)), letters) * (1 - lung_mask)
     return {
-        WHOLE: pixels,
-        LUNG_FREE: blanked(pixels, swollen),
-        LUNGS_ALONE: blanked(pixels, 1 - swollen),
-        FRAME_ALONE: blanked(pixels, inner(height, width)),
-        NO_MARKERS: blanked(pixels, markers),
+        View.WHOLE: pixels,
+        View.LUNG_FREE: blanked(pixels, swollen),
+        View.LUNGS_ALONE: blanked(pixels, 1 - swollen),
+        View.FRAME_ALONE: blanked(pixels, inner(height, width)),
+        View.NO_MARKERS: blanked(pixels, markers),
     }
 
 
 def _look(
-    exported: export.Exported,
-    images: tf.data.Dataset,
-    recipe: Recipe,
+    candidate: _Candidate,
+    records: Path,
+    manifest: Mapping[str, Any],
+    everyone: pd.DataFrame,
     segmenter: keras.Model,
-    progress: Progress,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Shows the candidate every test image in every view.
+) -> tuple[_Seen, list[dict[str, Any]]]:
+    """Shows the candidate in every view all test images but those that it was made with.
 
     Returns:
-      `id`, `truth`, `views` (probabilities by view), `features`, `inside` and `area` (shares of the heat
-      map and of the image that are lungs), each an array with a row an image; and for the page the first
-      image of each class in each view.
+      the images with the candidate's answers; and for the page the first image of each class in each view.
+
+    Raises:
+      UserError: there is no image.
     """
-    gathered: dict[str, list[Any]] = {}
+    recipe, exported = candidate.recipe, candidate.exported
+    tested = division(candidate.card["division"]).test
+    images = data.without(
+        data.encoded_images(records, manifest, recipe, tested), candidate.made_with
+    )
+    to_show = everyone["split"].isin(tested) & everyone["label"].isin(list(recipe.task))
+    count = int((to_show & ~everyone["id"].isin(candidate.made_with)).sum())
+    batches: list[_Seen] = []
     pictures: dict[int, dict[str, Any]] = {}
-    for content, position, identity in images.batch(_BATCH):
-        pictured, shown, found = _shown(exported, content, recipe, segmenter)
-        pixels = shown[WHOLE]
-        classified = {name: exported.classify(pixels=one) for name, one in shown.items()}
-        answers = {name: one["probabilities"].numpy() for name, one in classified.items()}
-        explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
-        heat = explained["heat_maps"].numpy()
-        size = pixels.shape[1:3]
-        fitted = np.stack([gradcam.fitted(one, size) for one in heat])
-        mask = found.numpy()[..., 0]
-        mass = fitted.sum(axis=(1, 2))
-        batch = {
-            "id": [one.decode() for one in identity.numpy()],
-            "truth": position.numpy(),
-            "features": exported.features(pixels=pixels)["features"].numpy(),
-            "ood_score": classified[WHOLE]["ood_score"].numpy(),
-            "area": mask.mean(axis=(1, 2)),
-            "inside": np.divide(
-                (fitted * mask).sum(axis=(1, 2)),
-                mass,
-                out=np.full(len(mass), np.nan),
-                where=mass > 0,
-            ),
-            **{f"view {name}": shares for name, shares in answers.items()},
-        }
-        for key, values in batch.items():
-            gathered.setdefault(key, []).append(values)
-        progress.advance(len(batch["id"]))
-        for row, truth in enumerate(position.numpy()):
-            if truth not in pictures and batch["area"][row] >= lungs.LEAST:
-                pictures[truth] = {
-                    "truth": recipe.classes[truth],
-                    "views": [
-                        {
-                            "name": name,
-                            "picture": _picture(one[row]),
-                            "predicted": recipe.classes[int(answers[name][row].argmax())],
-                            "share": float(answers[name][row].max()),
-                        }
-                        for name, one in pictured.items()
-                    ],
-                    "heat_map": pages.image_uri(heat_maps.overlay(_image(pixels[row]), heat[row])),
-                }
-    if not gathered:
+    with Progress("test images looked at", count) as progress:
+        for contents, truth, identity in images.batch(_BATCH):
+            pictured, shown, lung_mask = _shown(exported, contents, recipe, segmenter)
+            seen, heat = _answers(exported, shown, lung_mask, truth.numpy(), identity.numpy())
+            batches.append(seen)
+            progress.advance(len(seen.ids))
+            for row, position in enumerate(seen.truth):
+                if position not in pictures and seen.area[row] >= lungs.LEAST:
+                    heat_map = heat_maps.overlay(_image(shown[View.WHOLE][row]), heat[row])
+                    pictures[position] = {
+                        "truth": recipe.classes[position],
+                        "views": _pictures(pictured, seen, row, recipe.classes),
+                        "heat_map": pages.image_uri(heat_map),
+                    }
+    if not batches:
         raise UserError(
             "audit: the version was made with every image of the test split; give data that has others"
         )
-    arrays = {key: np.concatenate(values) for key, values in gathered.items()}
-    views = {
-        key.removeprefix("view "): arrays.pop(key)
-        for key in list(arrays)
-        if key.startswith("view ")
-    }
-    return {**arrays, "views": views}, [pictures[truth] for truth in sorted(pictures)]
+    return _joined(batches), [pictures[position] for position in sorted(pictures)]
+
+
+def _pictures(
+    pictured: Mapping[View, tf.Tensor], seen: _Seen, row: int, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns an image in every view, with the candidate's answer about it."""
+    return [
+        {
+            "name": view,
+            "picture": pages.image_uri(_image(pixels[row])),
+            "predicted": classes[int(seen.views[view][row].argmax())],
+            "share": float(seen.views[view][row].max()),
+        }
+        for view, pixels in pictured.items()
+    ]
+
+
+def _answers(
+    exported: export.Exported,
+    shown: Mapping[View, tf.Tensor],
+    lung_mask: tf.Tensor,
+    truth: np.ndarray,
+    identity: np.ndarray,
+) -> tuple[_Seen, np.ndarray]:
+    """Returns the candidate's answers about a batch, and its heat maps of the whole images."""
+    pixels = shown[View.WHOLE]
+    answers = {view: exported.classify(pixels=images) for view, images in shown.items()}
+    explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
+    heat = explained["heat_maps"].numpy()
+    fitted = np.stack([gradcam.fitted(heat_map, pixels.shape[1:3]) for heat_map in heat])
+    mask = lung_mask.numpy()[..., 0]
+    mass = fitted.sum(axis=(1, 2))
+    seen = _Seen(
+        ids=np.array([name.decode() for name in identity]),
+        truth=truth,
+        features=exported.features(pixels=pixels)["features"].numpy(),
+        ood_score=answers[View.WHOLE]["ood_score"].numpy(),
+        area=mask.mean(axis=(1, 2)),
+        inside=np.divide(
+            (fitted * mask).sum(axis=(1, 2)), mass, out=np.full(len(mass), np.nan), where=mass > 0
+        ),
+        views={view: answer["probabilities"].numpy() for view, answer in answers.items()},
+    )
+    return seen, heat
 
 
 def _shown(
     exported: export.Exported, contents: tf.Tensor, recipe: Recipe, segmenter: keras.Model
-) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
-    """Returns by view what an image is, and what the candidate makes of it, and where that has lungs.
+) -> tuple[dict[View, tf.Tensor], dict[View, tf.Tensor], tf.Tensor]:
+    """Returns by view the images as pictures and as the candidate's inputs, and the inputs' lung masks.
 
-    A candidate that is shown the lungs alone is given every view as a whole image, as a client would.
+    A candidate that is shown the lungs alone gets every view as a whole image, as from a client.
     """
     if recipe.view == "full":
-        pixels = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in contents])
-        found = lungs.find(segmenter, pixels)
-        views = shown_otherwise(pixels, found)
-        return views, views, found
-    whole = tf.stack([to_input(one, (_GIVEN, _GIVEN)) for one in contents])
+        pixels = tf.stack([exported.preprocess(image_bytes=image)["pixels"] for image in contents])
+        lung_mask = lungs.find(segmenter, pixels)
+        views = shown_otherwise(pixels, lung_mask)
+        return views, views, lung_mask
+    whole = tf.stack([to_input(image, (_GIVEN, _GIVEN)) for image in contents])
     views = shown_otherwise(whole, lungs.find(segmenter, whole))
+    encoded = {view: [_png(image) for image in images] for view, images in views.items()}
     shown = {
-        name: tf.stack([exported.preprocess(image_bytes=_png(one))["pixels"] for one in of_view])
-        for name, of_view in views.items()
+        view: tf.stack([exported.preprocess(image_bytes=image)["pixels"] for image in images])
+        for view, images in {**encoded, View.WHOLE: contents}.items()
     }
-    shown[WHOLE] = tf.stack([exported.preprocess(image_bytes=one)["pixels"] for one in contents])
-    return views, shown, tf.cast(shown[WHOLE] > 0, tf.float32)
+    return views, shown, tf.cast(shown[View.WHOLE] > 0, tf.float32)
 
 
 def _png(pixels: tf.Tensor) -> tf.Tensor:
@@ -390,18 +483,16 @@ def _image(pixels: tf.Tensor) -> Image.Image:
     return image.resize((_PICTURE, _PICTURE))
 
 
-def _picture(pixels: tf.Tensor) -> str:
-    return pages.image_uri(_image(pixels))
-
-
-def _view(truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def _figures(
+    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
     figures = metrics.evaluate(truth, probabilities, classes)
     recall = {name: figures["per_class"][name]["recall"] for name in classes}
     return {
         "accuracy": figures["accuracy"],
         # Of a version of the store, images may be left of some classes alone.
         "balanced": float(
-            np.mean([one["value"] for one in recall.values() if one["value"] is not None])
+            np.mean([rate["value"] for rate in recall.values() if rate["value"] is not None])
         ),
         "recall": recall,
     }
@@ -414,39 +505,42 @@ def _explained(balanced: float, whole: float, classes: int) -> float | None:
     return max(0.0, (balanced - chance) / (whole - chance))
 
 
-def _attribution(seen: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any] | None:
-    usable = (seen["area"] >= lungs.LEAST) & ~np.isnan(seen["inside"])
+def _attribution(seen: _Seen, classes: Sequence[str]) -> dict[str, Any] | None:
+    usable = (seen.area >= lungs.LEAST) & ~np.isnan(seen.inside)
     if not usable.any():
         return None
 
     def of(which: np.ndarray) -> dict[str, Any] | None:
         if not which.any():
             return None
-        inside, area = float(seen["inside"][which].mean()), float(seen["area"][which].mean())
+        inside, area = float(seen.inside[which].mean()), float(seen.area[which].mean())
         return {"inside": inside, "area": area, "focus": inside / area, "images": int(which.sum())}
 
-    by_class = {name: of(usable & (seen["truth"] == i)) for i, name in enumerate(classes)}
+    by_class = {name: of(usable & (seen.truth == i)) for i, name in enumerate(classes)}
     return {"all": of(usable), "by_class": by_class}
 
 
-def _frame_probe(
-    model: Path,
-    records: Path,
-    recipe: Recipe,
-    card: Mapping[str, Any],
-    segmenter: keras.Model,
-    checkpoints: Path,
-    made_with: Sequence[str],
-) -> dict[str, Any]:
-    """Trains the candidate's network on, with nothing but what it is shown beside the lungs.
+@dataclass(frozen=True, kw_only=True)
+class _FrameProbe:
+    """What a frame probe answers about the test split, and how long its training took, in seconds."""
 
-    From the candidate's own weights, because these have learnt already what in a frame tells classes apart;
-    for a quarter of its epochs.
+    truth: np.ndarray
+    probabilities: np.ndarray
+    seconds: float
+
+
+def _frame_probe(
+    candidate: _Candidate, records: Path, segmenter: keras.Model, checkpoints: Path
+) -> _FrameProbe:
+    """Continues the training of the candidate's network with only what it is shown beside the lungs.
+
+    It starts from the candidate's own weights, which already know what in a frame tells the classes apart,
+    and takes a quarter of its epochs.
 
     Returns:
-      `truth` and `probabilities`, as in `_look`, of the test split without the images whose ids are in
-      `made_with`; `seconds` of training.
+      its answers about the images of `_look`.
     """
+    recipe, card = candidate.recipe, candidate.card
     outline = recipe.view == "lungs"
     mask = tf.constant(inner(*recipe.input_size)[0])
 
@@ -455,7 +549,7 @@ def _frame_probe(
             return 255 * tf.cast(pixels > 0, tf.float32)
         return blanked(pixels[tf.newaxis], mask[tf.newaxis])[0]
 
-    probe = dataclasses.replace(
+    probe = replace(
         recipe,
         name=f"{recipe.name}-frame-probe",
         epochs=-(-recipe.epochs // PROBE_SHARE),
@@ -468,17 +562,17 @@ def _frame_probe(
         checkpoints,
         seed=card["seed"],
         division=card["division"],
-        start=model,
+        start=candidate.saved,
         segmenter=segmenter,
         change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
     )
     tested = division(card["division"]).test
-    _, probabilities, truth = loop.answers(trained, probe, tested, without=made_with)
-    return {
-        "truth": truth,
-        "probabilities": probabilities,
-        "seconds": float(trained.history["seconds"].sum()),
-    }
+    _, probabilities, truth = loop.answers(trained, probe, tested, without=candidate.made_with)
+    return _FrameProbe(
+        truth=truth,
+        probabilities=probabilities,
+        seconds=float(trained.history["seconds"].sum()),
+    )
 
 
 def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -496,7 +590,7 @@ def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
 def _probe(
     what: str, features: np.ndarray, members: pd.DataFrame, which: pd.Series
 ) -> dict[str, Any] | None:
-    """Returns how well one side is told from the other; None where either is too few to say."""
+    """Returns how well one side is told from the other; None if either has too few images."""
     for side in (members[which], members[~which]):
         # Every fold must have patients of both to learn from.
         if len(side) < _FEWEST_TO_PROBE or side["patient"].nunique() < _FOLDS:
@@ -513,13 +607,13 @@ def _probe(
 
 
 def _adult(table: pd.DataFrame) -> pd.Series:
-    """Returns 1 for adults, 0 for children, NaN where it is not known."""
+    """Returns 1 for adults, 0 for children, NaN if it is not known."""
     adult = (table["age"] >= _ADULT).astype(float).where(table["age"].notna())
     return adult.mask(adult.isna() & (table["source"] == kermany.NAME), 0.0)
 
 
 def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | None:
-    """Returns how covid is told where the source is no clue; None on too few images."""
+    """Returns how well covid is told where the source is no clue; None if there are too few images."""
     own = (table["source"] == covid_chestxray.NAME).to_numpy()
     is_covid = (table["truth"] == COVID).to_numpy()
     others = own & ~is_covid
@@ -581,36 +675,36 @@ def _external(
 ) -> dict[str, Any]:
     with reaching(source.place):
         named = list(listed.read(source))
-        rows, answers, left_out = [], [], 0
-        with Progress(f"images of {source.name} asked", len(named)) as progress:
+        rows, answers = [], []
+        with Progress(f"images of {source.name} predicted", len(named)) as progress:
             for start in range(0, len(named), _BATCH):
-                some, pixels = _pixels(exported, source, named[start : start + _BATCH])
-                left_out += min(_BATCH, len(named) - start) - len(some)
-                if some:
+                batch = named[start : start + _BATCH]
+                readable, pixels = _pixels(exported, source, batch)
+                if readable:
                     answer = exported.classify(pixels=tf.stack(pixels))
                     answers.append((answer["probabilities"].numpy(), answer["ood_score"].numpy()))
-                    rows += some
-                progress.advance(min(_BATCH, len(named) - start))
+                    rows += readable
+                progress.advance(len(batch))
     if not rows:
         raise UserError(f"audit: none of the {len(named)} images of {source.name} can be read")
-    probabilities, score = (np.concatenate(one) for one in zip(*answers, strict=True))
+    probabilities, score = map(np.concatenate, zip(*answers, strict=True))
     predicted = np.array(recipe.classes)[probabilities.argmax(axis=1)]
-    # A finding that is none of our labels is none of the classes, and no covid.
+    # A finding that is not one of our labels belongs to no class, and is not covid.
     truth = np.array([recipe.task.get(row.label or "", row.finding.lower()) for row in rows])
     recall, drop, counts, auc = {}, {}, {}, {}
-    for position, one in enumerate(recipe.classes):
-        members = truth == one
+    for position, name in enumerate(recipe.classes):
+        members = truth == name
         if members.any():
-            counts[one] = int(members.sum())
-            recall[one] = metrics.rate(int((predicted[members] == one).sum()), counts[one])
-            drop[one] = metrics.drop(internal[one], recall[one])
+            counts[name] = int(members.sum())
+            recall[name] = metrics.rate(int((predicted[members] == name).sum()), counts[name])
+            drop[name] = metrics.drop(internal[name], recall[name])
             if not members.all():
-                auc[one] = float(roc_auc_score(members, probabilities[:, position]))
+                auc[name] = float(roc_auc_score(members, probabilities[:, position]))
     others = truth != COVID
     return {
         "name": source.name,
         "images": len(rows),
-        "left_out": left_out,
+        "unreadable": len(named) - len(rows),
         "called_covid": metrics.rate(int((predicted[others] == COVID).sum()), int(others.sum())),
         "rejected": metrics.rate(int((score > 1).sum()), len(rows)),
         "counts": counts,
@@ -621,16 +715,16 @@ def _external(
 
 
 def _pixels(
-    exported: export.Exported, source: Listed, named: Sequence[Row]
+    exported: export.Exported, source: Listed, batch: Sequence[Row]
 ) -> tuple[list[Row], list[tf.Tensor]]:
-    """Returns those of the images that can be read, and what the model sees of each."""
+    """Returns the images that can be read, and what the model sees of each."""
     rows, pixels = [], []
-    for row in named:
+    for row in batch:
         try:
             content, _ = decoded((source.directory / row.path).read_bytes())
         except (BadImage, FileNotFoundError, IsADirectoryError, PermissionError) as error:
             logger.warning(
-                "%s: %s is left out, for it cannot be read: %s", source.name, row.path, error
+                "%s: %s cannot be read and is left out: %s", source.name, row.path, error
             )
             continue
         rows.append(row)

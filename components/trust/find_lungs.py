@@ -120,10 +120,10 @@ def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Pa
     model = lungs.build(seed)
     validation = lungs.train(model, of(TRAIN), of(VALIDATION), seed)
     tested = table.loc[table["split"] == TEST, "path"]
-    found = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
+    predicted = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
     dices = [
         float(lungs.dice(_mask(masks[path], _JUDGED_SIDE)[np.newaxis], seen[tf.newaxis]))
-        for path, seen in zip(tested, found, strict=True)
+        for path, seen in zip(tested, predicted, strict=True)
     ]
     card = {
         "dice": float(np.mean(dices)),
@@ -153,7 +153,7 @@ def _readable(masks: Mapping[str, Path]) -> dict[str, Path]:
         try:
             decoded(file.read_bytes())
         except (BadImage, OSError) as error:
-            logger.warning("%s is left out, for it cannot be read: %s", file, error)
+            logger.warning("%s cannot be read and is left out: %s", file, error)
         else:
             good[path] = file
     return good

@@ -19,7 +19,7 @@ from core.settings import DEFAULT
 
 def decide(
     candidates: Sequence[Mapping[str, Any]],
-    gate: Mapping[str, float],
+    thresholds: Mapping[str, float],
     duels: Sequence[Mapping[str, Any] | None] = (),
     audits: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def decide(
 
     Args:
       candidates: the metrics of `evaluate`.
-      gate: see `rules.parse`.
+      thresholds: see `rules.parse`.
       duels: of each candidate with the champion, see `training.metrics.duel`; none where there is no
         champion.
       audits: of each candidate, see `components.trust.audit`; none: rules of trust are not asked.
@@ -49,7 +49,7 @@ def decide(
     """
     none = [None] * len(candidates)
     rows = [
-        _judged(candidate, gate, duel, audit)
+        _judged(candidate, thresholds, duel, audit)
         for candidate, duel, audit in zip(candidates, duels or none, audits or none, strict=True)
     ]
     passed = [
@@ -74,22 +74,22 @@ def decide(
             if len(passed) > 1
             else f"{winner} alone passes the gate."
         )
-    written = {name: None if math.isinf(number) else number for name, number in gate.items()}
+    written = {name: None if math.isinf(number) else number for name, number in thresholds.items()}
     return {"winner": winner, "reason": reason, "gate": written, "candidates": rows}
 
 
 def _judged(
     candidate: Mapping[str, Any],
-    gate: Mapping[str, float],
+    thresholds: Mapping[str, float],
     duel: Mapping[str, Any] | None,
     audit: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     checks, reasons = [], []
     for name in candidate["classes"]:
-        threshold = gate.get(name, gate[DEFAULT])
+        threshold = thresholds.get(name, thresholds[DEFAULT])
         recall = candidate["per_class"][name]["recall"]
         value = recall["value"]
-        least_low = gate.get(name + LOW, gate.get(DEFAULT + LOW))
+        least_low = thresholds.get(name + LOW, thresholds.get(DEFAULT + LOW))
         reason = ""
         if value is None:
             reason = f"no test image of class {name}"
@@ -110,11 +110,11 @@ def _judged(
                 "passed": not reason,
             }
         )
-    trust = judged(audit, gate) if audit else []
-    for name in gate:
-        one = name.removesuffix(LOW)
-        if name not in RULE_NAMES and one not in (DEFAULT, *candidate["classes"]):
-            reasons.append(f"does not tell {one}, which the gate names")
+    trust = judged(audit, thresholds) if audit else []
+    for name in thresholds:
+        told = name.removesuffix(LOW)
+        if name not in RULE_NAMES and told not in (DEFAULT, *candidate["classes"]):
+            reasons.append(f"does not tell {told}, which the gate names")
     if duel:
         for name, figure in ((f"recall of {COVID}", "covid_recall"), ("accuracy", "accuracy")):
             ours, theirs = duel[figure]
@@ -193,10 +193,10 @@ def gate(
     """
     candidates = [read_json(evaluation / METRICS) for evaluation in evaluations]
     duels = [_duel(evaluation, champion) for evaluation in evaluations] if champion else []
-    found = [read_json(audit / AUDIT) for audit in audits]
+    measured = [read_json(audit / AUDIT) for audit in audits]
     # Of two decisions the later one is deployed.
     decided = datetime.now(UTC).isoformat()
-    decision = {**decide(candidates, thresholds, duels, found), "decided": decided}
+    decision = {**decide(candidates, thresholds, duels, measured), "decided": decided}
     decision["test_split"] = None
     if examples:
         digest = decisions.digest_of_test_split(examples)
@@ -224,7 +224,7 @@ def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) ->
     span = read_json(examples / SUMMARY)["span"]
     if archive and span:
         # That the winner is deployed is for the step that does it to say.
-        state = spans.PASSED if decision["winner"] else spans.REFUSED
+        state = spans.State.PASSED if decision["winner"] else spans.State.REFUSED
         spans.record_outcome(archive, span["number"], state, decision["reason"])
 
 
@@ -236,5 +236,5 @@ def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
     from core.tables import read_table
     from training import metrics
 
-    ours, theirs = (read_table(one / PREDICTIONS) for one in (evaluation, champion))
+    ours, theirs = (read_table(output / PREDICTIONS) for output in (evaluation, champion))
     return {"version": version, **metrics.duel(ours, theirs)}

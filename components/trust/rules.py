@@ -1,9 +1,9 @@
-"""What a gate rule means: what is measured, and what of it may pass.
+"""The rules of a gate: what is measured, and which values pass.
 
 A gate is written as one text of `name=number` with commas between. A name is
 
-    covid, …, default   a class, or all that are not named: the least recall on the test split
-    covid-low, …        the same, with `-low`: what the lower end of its 95 % interval must reach
+    covid, …, default   a class, or all classes that are not named: the lowest recall on the test split
+    covid-low, …        with `-low`: the lowest value of the lower end of the recall's 95 % interval
     in-lungs, …         one of `RULES`
 
 Numbers that are not given are those of `GATE` and of the rules below.
@@ -11,6 +11,7 @@ Numbers that are not given are those of `GATE` and of the rules below.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from core.errors import UserError
@@ -20,22 +21,42 @@ from training.recipes import RECIPES
 GATE = "covid=0.9,default=0.7"
 LOW = "-low"
 FEWEST_ELSEWHERE = 20
-# In an audit's `probes`.
+# The row of an audit's `probes` that tells adults from children.
 AGE_PROBE = "adult or child, covid left out"
+
+
+class View(StrEnum):
+    """What of an image an audit shows the candidate. `PROBE`: what its frame probe learns from instead."""
+
+    WHOLE = "whole image"
+    LUNG_FREE = "lungs blanked"
+    LUNGS_ALONE = "lungs alone"
+    FRAME_ALONE = "frame alone"
+    NO_MARKERS = "markers blanked"
+    PROBE = "frame probe"
+
+
+class Verdict(StrEnum):
+    """What a rule says of a candidate."""
+
+    KEPT = "kept"
+    REFUSED = "refused"
+    OFF = "off"
+    NOT_JUDGED = "not judged"  # there are too few images to measure it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Something a candidate must keep besides its recall.
+    """A condition on a candidate's audit, besides the recall.
 
     Attributes:
       name: in a gate.
-      what: is measured, in words that follow "the".
-      bound: the number that must be kept, unless a gate says another.
-      at_least: whether the measure must reach the bound, or must not exceed it.
-      measure: finds it in an audit (see `components.trust.audit`); None where it was not measured.
-      needed: whether a candidate of whom it was not measured is refused. The others cannot be judged on
-        few images.
+      what: what is measured, in words that follow "the".
+      bound: the bound, unless a gate gives another.
+      at_least: whether the measure must reach the bound; otherwise it must not exceed it.
+      measure: finds the measure in an audit (see `components.trust.audit`); None if it was not measured.
+      needed: whether a candidate is refused if it was not measured. Other rules cannot be judged on few
+        images.
     """
 
     name: str
@@ -47,9 +68,9 @@ class Rule:
 
 
 def _without_lungs(audit: Mapping[str, Any]) -> float | None:
-    """A probe of few epochs may have learnt less of frames than the candidate knows already."""
-    told = (audit["explained"].get(view) for view in ("frame probe", "frame alone"))
-    return max((share for share in told if share is not None), default=None)
+    """Returns the larger share: the probe, trained for few epochs, may know less of frames than the model."""
+    shares = (audit["explained"].get(view) for view in (View.PROBE, View.FRAME_ALONE))
+    return max((share for share in shares if share is not None), default=None)
 
 
 RULES = (
@@ -62,7 +83,7 @@ RULES = (
     ),
     Rule(
         name="frame-explained",
-        what="share of the accuracy above chance that a network reaches which sees no lungs",
+        what="share of the accuracy above chance that a network reaches without seeing lungs",
         bound=0.5,
         at_least=False,
         measure=_without_lungs,
@@ -72,11 +93,11 @@ RULES = (
         what="share of the accuracy above chance that is left when the lungs are blanked",
         bound=0.5,
         at_least=False,
-        measure=lambda audit: audit["explained"].get("lungs blanked"),
+        measure=lambda audit: audit["explained"].get(View.LUNG_FREE),
     ),
     Rule(
         name="in-lungs",
-        what="share of the heat maps that lies in the lungs, to the share of the image that they take",
+        what="share of the heat maps in the lungs, relative to the share of the image that lungs cover",
         bound=1.0,
         at_least=True,
         measure=lambda audit: audit["attribution"] and audit["attribution"]["all"]["focus"],
@@ -110,7 +131,7 @@ RULES = (
     ),
     Rule(
         name="age-told",
-        what="area under the ROC curve by which its features tell adults from children",
+        what="area under the ROC curve with which its features tell adults from children",
         bound=0.9,
         at_least=False,
         measure=lambda audit: next(
@@ -120,14 +141,14 @@ RULES = (
     ),
     Rule(
         name="external-false-alarms",
-        what="highest share of another place's images without covid that are called covid",
+        what="highest share of images without covid from another place that are called covid",
         bound=0.3,
         at_least=False,
         measure=lambda audit: max(
             (
-                one["called_covid"]["value"]
-                for one in audit["external"]
-                if one["called_covid"]["value"] is not None
+                place["called_covid"]["value"]
+                for place in audit["external"]
+                if place["called_covid"]["value"] is not None
             ),
             default=None,
         ),
@@ -140,11 +161,11 @@ RULES = (
         at_least=False,
         measure=lambda audit: max(
             (
-                one["drop"][name]["value"]
-                for one in audit["external"]
-                for name in one["drop"]
-                if one["counts"][name] >= FEWEST_ELSEWHERE
-                and one["drop"][name]["value"] is not None
+                place["drop"][name]["value"]
+                for place in audit["external"]
+                for name in place["drop"]
+                if place["counts"][name] >= FEWEST_ELSEWHERE
+                and place["drop"][name]["value"] is not None
             ),
             default=None,
         ),
@@ -158,14 +179,14 @@ def parse(text: str) -> dict[str, float]:
     """Reads a gate as written on a command line.
 
     Args:
-      text: e.g. `covid=0.9,default=0.7,frame-explained=0.4`; recalls are in 0..1. A rule is switched off
-        by `inf` where it must not be exceeded, and by 0 where it must be reached.
+      text: e.g. `covid=0.9,default=0.7,frame-explained=0.4`; recalls are in 0..1. `inf` switches off a
+        rule with an upper bound, 0 one with a lower bound.
 
     Returns:
       numbers by name, always with `default` and every rule.
 
     Raises:
-      UserError: the text cannot be read so, names neither class nor rule, or no recall.
+      UserError: the text cannot be parsed, a name is neither class nor rule, or a recall is not in 0..1.
     """
     given = parse_numbers("gate", text, GATE)
     classes = {name for recipe in RECIPES.values() for name in recipe.classes}
@@ -173,38 +194,42 @@ def parse(text: str) -> dict[str, float]:
     for name, number in given.items():
         if name.removesuffix(LOW) not in (DEFAULT, *classes) and name not in rules:
             raise UserError(
-                f"gate: {name!r} is no class of a recipe and no rule; there are "
-                f"{', '.join(sorted(classes))}, {DEFAULT!r} for all other classes, each with {LOW!r} "
-                f"for the lower end of its interval, and the rules {', '.join(rules)}"
+                f"gate: {name!r} is no class of a recipe and no rule. Classes: "
+                f"{', '.join(sorted(classes))}, and {DEFAULT!r} for all others; with {LOW!r} appended, the "
+                f"lower end of the interval. Rules: {', '.join(rules)}"
             )
         if name not in rules and not 0 <= number <= 1:
-            raise UserError(f"gate: {name}={number:g} in {text!r} is no recall between 0 and 1")
+            raise UserError(f"gate: {name}={number:g} in {text!r} is not a recall between 0 and 1")
         if name.endswith(LOW) and number == 1:
             raise UserError(
-                f"gate: {name}=1 in {text!r} can never be reached: no number of images makes the lower end "
-                "of an interval 1"
+                f"gate: {name}=1 can never be reached, because no number of images makes the lower end of an "
+                "interval 1"
             )
     for rule in RULES:
         number = given.get(rule.name, rule.bound)
         if rule.at_least and number == float("inf"):
             raise UserError(
-                f"gate: {rule.name}=inf can never be reached; {rule.name}=0 switches it off"
+                f"gate: {rule.name}=inf can never be reached; {rule.name}=0 switches the rule off"
             )
         if not rule.at_least and number < 0:
             raise UserError(
-                f"gate: {rule.name}={number:g} can never be kept; {rule.name}=inf switches it off"
+                f"gate: {rule.name}={number:g} can never be met; {rule.name}=inf switches the rule off"
             )
     return {DEFAULT: parse_numbers("gate", GATE, GATE)[DEFAULT], **rules, **given}
 
 
-def judged(audit: Mapping[str, Any], gate: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Holds an audit against a gate.
+def judged(audit: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Judges an audit by the rules.
+
+    Args:
+      audit: see `components.trust.audit`.
+      thresholds: see `parse`.
 
     Returns:
       a row for each rule: `name`, `what`, `value` (or None), `bound` (None where the rule is off),
-      `at_least`, `passed`, `reason`, why not, and `verdict` in words.
+      `at_least`, `passed`, `reason`, why not, and `verdict`, a `Verdict`.
     """
-    return [_judged(rule, rule.measure(audit), gate[rule.name]) for rule in RULES]
+    return [_judged(rule, rule.measure(audit), thresholds[rule.name]) for rule in RULES]
 
 
 def _judged(rule: Rule, value: float | None, bound: float) -> dict[str, Any]:
@@ -228,9 +253,9 @@ def _judged(rule: Rule, value: float | None, bound: float) -> dict[str, Any]:
     }
 
 
-def _verdict(passed: bool, measured: bool, off: bool) -> str:
+def _verdict(passed: bool, measured: bool, off: bool) -> Verdict:
     if off:
-        return "off"
+        return Verdict.OFF
     if not passed:
-        return "refused"
-    return "kept" if measured else "not judged"
+        return Verdict.REFUSED
+    return Verdict.KEPT if measured else Verdict.NOT_JUDGED

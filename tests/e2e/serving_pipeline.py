@@ -9,7 +9,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines import local, stopping
+from pipelines import local_run, stopping
 from pipelines.console import console
 
 
@@ -36,4 +36,4 @@ if __name__ == "__main__":
     home, output, *versions = sys.argv[1:]
     with stopping.cleanly():
         arguments = {"versions": versions, "home": home}
-        local.run(pipeline, arguments, Path(output), console, verbose=False)
+        local_run.run(pipeline, arguments, Path(output), console, verbose=False)

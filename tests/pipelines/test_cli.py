@@ -1,4 +1,3 @@
-import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +8,11 @@ import typer
 from typer import rich_utils
 from typer.testing import CliRunner
 
-from components.data.sources.covid_chestxray import FRONTAL_VIEWS
-from components.trust.rules import GATE
-from pipelines import cli
+from core.errors import UserError
+from pipelines import checks, cli, local_run
+from pipelines.training_pipeline import training_pipeline
 from tests.pipelines.cli import cxrflow
-from training.recipes import CANDIDATES, RECIPES
+from training.recipes import RECIPES
 
 
 def commands(of: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -100,12 +99,25 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert "Traceback" not in error
 
 
-def test_what_run_takes_by_default_is_what_the_steps_do() -> None:
-    """The command line repeats some defaults, for importing the steps would slow every command."""
-    parameters = inspect.signature(cli.run).parameters
-    assert parameters["gate"].default == GATE
-    assert parameters["recipes"].default == ",".join(CANDIDATES)
-    assert parameters["views"].default == ",".join(FRONTAL_VIEWS)
+def test_what_run_takes_by_default_is_what_the_pipeline_does(monkeypatch, tmp_path: Path) -> None:
+    """What the command adds, such as checks and directories, is left out of the comparison."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(checks, "check", lambda **_: None)
+
+    def stopped(_make: Any, arguments: Any, *_: Any, **__: Any) -> None:
+        given.update(arguments)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(local_run, "run", stopped)
+    places = ["--covid", "c", "--kermany", "k", "--output", str(tmp_path)]
+    done = CliRunner().invoke(cli.app, ["run", *places])
+    assert str(done.exception) == "stopped"
+    pipeline = training_pipeline().component_spec.inputs
+    own = {"covid_directory", "kermany_directory", "archive", "store", "checkpoints", "server"}
+    assert given.keys() <= pipeline.keys()
+    assert {name: given[name] for name in given.keys() - own} == {
+        name: pipeline[name].default for name in given.keys() - own
+    }
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from core.errors import UserError
 from pipelines import kubeflow
+from pipelines.cluster_cli import Job
 from pipelines.kubeflow import Kubeflow, Schedule, parse_schedule, write
 from pipelines.targets import GKE, KIND
 from pipelines.training_pipeline import training_pipeline
@@ -191,6 +192,33 @@ def test_as_a_user_does_it(api: Api, url: str) -> None:
     error = cxrflow("submit", "--recipes", "vgg", "--host", url, fails=True)
     assert "there is no recipe 'vgg'" in error
     assert json.dumps(api.schedules).count("cxrflow-pipeline")
+
+
+def test_every_option_of_submit_reaches_the_parameter_it_is_for(api: Api, url: str) -> None:
+    options = {
+        "--covid": ("covid_directory", "/data/covid"),
+        "--kermany": ("kermany_directory", "/data/kermany"),
+        "--source": ("sources", ["clinic=/data/clinic.csv"]),
+        "--external": ("external", ["other=/data/other.csv"]),
+        "--recipes": ("recipes", ["cnn-dubey"]),
+        "--gate": ("gate", "covid=0.8"),
+        "--epochs": ("epochs", "cnn-dubey=3"),
+        "--weights": ("weights", "none"),
+        "--seed": ("seed", 0),
+        "--canary": ("canary", "50,100"),
+        "--canary-minutes": ("canary_minutes", 0.5),
+        "--beam-option": ("beam_options", ["--runner=FlinkRunner"]),
+    }
+    texts = [
+        f"{option}={value[0] if isinstance(value, list) else value}"
+        for option, (_, value) in options.items()
+    ]
+    cxrflow("submit", *texts, "--host", url)
+    (made,) = api.runs
+    parameters = made["runtime_config"]["parameters"]
+    assert parameters == dict(options.values())
+    assert parameters.keys() <= training_pipeline(KIND).component_spec.inputs.keys()
+    assert {f"--{name.replace('_', '-')}" for name in Job.__dataclass_fields__} == options.keys()
 
 
 def test_what_is_submitted_is_what_is_compiled(api: Api, there: Kubeflow, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from kfp import components
+from kfp import components, dsl
 
+from pipelines.targets import KIND, place
 from tests.pipelines.cli import cxrflow
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -124,7 +125,20 @@ def test_several_nodes_train_a_candidate_and_its_step_waits(tmp_path: Path) -> N
     assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == 8
 
 
+def test_a_step_that_does_not_say_what_it_needs_is_not_compiled() -> None:
+    @dsl.component
+    def other_step() -> None:
+        pass
+
+    def pipeline() -> None:
+        other_step()
+        place(KIND)
+
+    with pytest.raises(ValueError, match="other-step does not say what it needs"):
+        dsl.pipeline(pipeline, name="p")
+
+
 def test_the_placeholders_of_gke_are_not_compiled(tmp_path: Path) -> None:
     error = cxrflow("compile", str(tmp_path / "p.yaml"), "--target", "gke", fails=True)
-    assert error.startswith("error: gke: put your own names for")
+    assert error.startswith("error: gke: replace the placeholder in")
     assert error.count("\n") == 1

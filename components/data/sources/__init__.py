@@ -89,7 +89,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
     Args:
       rows: of one source, in its order.
     """
-    found: dict[str, Row] = {}
+    by_path: dict[str, Row] = {}
     same: dict[str, str] = {}
 
     def first_id(patient: str) -> str:
@@ -98,13 +98,13 @@ def merged(rows: Iterable[Row]) -> list[Row]:
         return patient
 
     for row in rows:
-        earlier = found.setdefault(row.path, row)
-        one, other = first_id(earlier.patient), first_id(row.patient)
-        if one != other:
-            same[other] = one
+        earlier = by_path.setdefault(row.path, row)
+        first, second = first_id(earlier.patient), first_id(row.patient)
+        if first != second:
+            same[second] = first
         if earlier.label != row.label:
             reason = f"two rows disagree: {earlier.finding!r} and {row.finding!r}"
-            found[row.path] = replace(earlier, label=None, excluded=reason)
+            by_path[row.path] = replace(earlier, label=None, excluded=reason)
         elif earlier.excluded and not row.excluded:
-            found[row.path] = row
-    return [replace(row, patient=first_id(row.patient)) for row in found.values()]
+            by_path[row.path] = row
+    return [replace(row, patient=first_id(row.patient)) for row in by_path.values()]

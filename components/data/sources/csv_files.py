@@ -57,20 +57,21 @@ def read_csv(source: str, file: Path) -> CsvFile:
     csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))
     header = lines[first : first + 1]
     separator = max(
-        _SEPARATORS, key=lambda one: max(map(len, csv.reader(header, delimiter=one)), default=0)
+        _SEPARATORS,
+        key=lambda separator: max(map(len, csv.reader(header, delimiter=separator)), default=0),
     )
-    found, begins = [], first + 1
+    records, begins = [], first + 1
     reader = csv.reader(lines[first:], delimiter=separator)
     for values in reader:
-        found.append((begins, [value.strip() for value in values]))
+        records.append((begins, [value.strip() for value in values]))
         begins = first + reader.line_num + 1
-    if not found:
+    if not records:
         return CsvFile(columns=[], rows=[])
-    _require_closed_quote(source, file, lines, found[-1][0], separator)
-    columns = [name.lower().replace(" ", "_") for name in found[0][1]]
+    _require_closed_quote(source, file, lines, records[-1][0], separator)
+    columns = [name.lower().replace(" ", "_") for name in records[0][1]]
     rows = [
         (number, dict(zip(columns, values, strict=False)))
-        for number, values in found[1:]
+        for number, values in records[1:]
         if any(values)
     ]
     return CsvFile(columns=columns, rows=rows)

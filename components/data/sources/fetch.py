@@ -112,12 +112,12 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
             f"{mendeley}/public-api/datasets/{_DATASET}/files?folder_id=root&version={_VERSION}",
             kermany,
         )
-        found = next(one["content_details"] for one in listed if one["filename"] == _ARCHIVE)
+        details = next(file["content_details"] for file in listed if file["filename"] == _ARCHIVE)
         published = Published(
             path=_ARCHIVE,
-            url=found["download_url"],
-            size=found["size"],
-            digest=f"sha256:{found['sha256_hash']}",
+            url=details["download_url"],
+            size=details["size"],
+            digest=f"sha256:{details['sha256_hash']}",
         )
         _fetch(client, [published], directory, kermany)
     logger.info("unpacking %s", archive)
@@ -155,25 +155,25 @@ def _fetch(
     client: httpx.Client, published: Iterable[Published], directory: Path, source: Any
 ) -> None:
     published = list(published)
-    megabytes = sum(one.size for one in published) / 1e6
+    megabytes = sum(file.size for file in published) / 1e6
     logger.info("%s: %d files, %.0f MB", source.NAME, len(published), megabytes)
-    there = sum(_have(directory / one.path) for one in published) / 1e6
+    there = sum(_have(directory / file.path) for file in published) / 1e6
     done: list[Future[None]] = []
 
     def files() -> str:
-        return f"{sum(one.done() for one in done):,} of {len(published):,} files"
+        return f"{sum(future.done() for future in done):,} of {len(published):,} files"
 
     progress = Progress("MB fetched", megabytes, done=there, figures=files)
     with progress, ThreadPoolExecutor(_AT_ONCE) as pool:
-        for one in published:
-            target = directory / one.path
-            done.append(pool.submit(download, client, one, target, progress))
+        for file in published:
+            target = directory / file.path
+            done.append(pool.submit(download, client, file, target, progress))
         try:
-            for one, future in zip(published, done, strict=True):
+            for file, future in zip(published, done, strict=True):
                 try:
                     future.result()
                 except (httpx.HTTPError, _Again) as error:
-                    raise UserError(_by_hand(one.url, error, source)) from error
+                    raise UserError(_by_hand(file.url, error, source)) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -63,7 +63,7 @@ def parse(texts: Sequence[str]) -> dict[str, Listed]:
     Raises:
       UserError: one cannot be read so, or two have the same name.
     """
-    found: dict[str, Listed] = {}
+    sources: dict[str, Listed] = {}
     for text in texts:
         name, _, spec = text.partition("=")
         place, _, pattern = spec.partition(_PATTERN)
@@ -72,7 +72,7 @@ def parse(texts: Sequence[str]) -> dict[str, Listed]:
                 f"source: {text!r} is not NAME=SPEC, with a name of lower-case letters, digits and "
                 "dashes, and a CSV or a directory, e.g. nih=data/nih,patient=(\\d+)_"
             )
-        if name in (*found, covid_chestxray.NAME, kermany.NAME):
+        if name in (*sources, covid_chestxray.NAME, kermany.NAME):
             raise UserError(f"source: there is already one named {name!r}; name it otherwise")
         try:
             groups = re.compile(pattern).groups
@@ -84,8 +84,8 @@ def parse(texts: Sequence[str]) -> dict[str, Listed]:
             raise UserError(
                 f"source: {name}: {pattern!r} must have one group in brackets, the patient"
             )
-        found[name] = Listed(name=name, place=location(place), pattern=pattern)
-    return found
+        sources[name] = Listed(name=name, place=location(place), pattern=pattern)
+    return sources
 
 
 def absolute_spec(text: str) -> str:

@@ -8,8 +8,10 @@ _MEASURES = {"l_infty": "largest difference of a share", "jensen_shannon_diverge
 
 def drifted(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the measures of a comparison that are over their thresholds, the farthest first."""
-    over = [one for one in comparison["measures"] if one["value"] > one["threshold"]]
-    return sorted(over, key=lambda one: one["threshold"] - one["value"])
+    over = [
+        measure for measure in comparison["measures"] if measure["value"] > measure["threshold"]
+    ]
+    return sorted(over, key=lambda measure: measure["threshold"] - measure["value"])
 
 
 def in_words(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> str:

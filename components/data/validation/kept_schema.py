@@ -54,13 +54,13 @@ def accepting(schema: str, feature: str, values: Sequence[str]) -> str:
 
 def _domain(schema: str, feature: str) -> tuple[int, int]:
     """Returns where the list of a feature's values begins and ends in a schema's text."""
-    found = re.search(rf'string_domain\s*\{{\s*name: "{re.escape(feature)}"', schema)
-    if not found:
+    match = re.search(rf'string_domain\s*\{{\s*name: "{re.escape(feature)}"', schema)
+    if not match:
         raise UserError(
             f"schema: {feature!r} has no list of values, only {', '.join(listed_features(schema))} "
             "have; change the file by hand for anything else"
         )
-    depth, position, quoted = 1, found.end(), False
+    depth, position, quoted = 1, match.end(), False
     while depth:
         character = schema[position]
         if character == "\\":
@@ -70,4 +70,4 @@ def _domain(schema: str, feature: str) -> tuple[int, int]:
         elif not quoted:
             depth += {"{": 1, "}": -1}.get(character, 0)
         position += 1
-    return found.end(), position - 1
+    return match.end(), position - 1

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     wanted = tfdv.load_schema_text(str(given.warnings))
     tfdv.write_schema_text(schema, str(output / "schema.pbtxt"))
     splits = pc.unique(pq.read_table(examples, columns=["split"])["split"]).to_pylist()
-    found = []
+    anomalies = []
     for split in sorted(splits):
         (output / split).mkdir()
         file = output / split / "FeatureStats.pb"
@@ -61,13 +61,13 @@ def main(arguments: list[str]) -> None:
         file.with_suffix(".json").write_text(
             json_format.MessageToJson(statistics, preserving_proto_field_name=True)
         )
-        anomalies = tfdv.validate_statistics(statistics, schema)
-        (output / split / "Anomalies.pb").write_bytes(anomalies.SerializeToString())
+        invalid = tfdv.validate_statistics(statistics, schema)
+        (output / split / "Anomalies.pb").write_bytes(invalid.SerializeToString())
         table = pq.read_table(examples, filters=[("split", "=", split)])
-        found += list(_anomalies(anomalies, split, schema, table))
-        broken = set(anomalies.anomaly_info)
-        found += list(_warnings(statistics, split, schema, wanted, table, broken))
-    (output / "anomalies.json").write_text(json.dumps(found, indent=2) + "\n")
+        anomalies += list(_anomalies(invalid, split, schema, table))
+        broken = set(invalid.anomaly_info)
+        anomalies += list(_warnings(statistics, split, schema, wanted, table, broken))
+    (output / "anomalies.json").write_text(json.dumps(anomalies, indent=2) + "\n")
     compared: list[dict[str, Any]] = []
     if given.previous:
         previous = pq.read_table(given.previous)
@@ -101,9 +101,9 @@ def _skew(
 def _compared(
     kind: str, before: pa.Table, now: pa.Table, schema: schema_pb2.Schema, directory: Path
 ) -> dict[str, Any]:
-    found = {"kind": kind, "before": before.num_rows, "now": now.num_rows}
+    comparison = {"kind": kind, "before": before.num_rows, "now": now.num_rows}
     if min(before.num_rows, now.num_rows) < _LEAST_COMPARED:
-        return {**found, "measures": [], "statistics": {}}
+        return {**comparison, "measures": [], "statistics": {}}
     directory.mkdir(parents=True)
     sides = {}
     for name, table in (("before", before), ("now", now)):
@@ -120,22 +120,22 @@ def _compared(
         )
     (directory / "Anomalies.pb").write_bytes(anomalies.SerializeToString())
     return {
-        **found,
+        **comparison,
         "measures": [
             {
                 "feature": ".".join(info.path.step),
-                "measure": type(one).Type.Name(one.type).lower(),
-                "value": round(one.value, 4),
-                "threshold": round(one.threshold, 4),
+                "measure": type(measured).Type.Name(measured.type).lower(),
+                "value": round(measured.value, 4),
+                "threshold": round(measured.threshold, 4),
             }
             for info in anomalies.drift_skew_info
-            for one in (info.drift_measurements if kind == "drift" else info.skew_measurements)
+            for measured in (info.drift_measurements if kind == "drift" else info.skew_measurements)
         ],
         "statistics": {
-            name: json_format.MessageToDict(one, preserving_proto_field_name=True)["datasets"][0][
+            name: json_format.MessageToDict(side, preserving_proto_field_name=True)["datasets"][0][
                 "features"
             ]
-            for name, one in sides.items()
+            for name, side in sides.items()
         },
     }
 

@@ -6,7 +6,7 @@ from components.data import spans
 from components.data.check_for_new_data import check_for_new_data
 from components.data.choose_to_train import choose_to_train
 from components.data.ingest import ingest
-from core.artifacts import COMPARISONS, NEW, NOTHING, TRAIN, WAIT
+from core.artifacts import COMPARISONS, NewData, ToTrain
 from core.files import write_json
 from tests.datasets import covid_row, draw, write_datasets, write_metadata
 
@@ -39,19 +39,19 @@ def grow(covid: Path) -> None:
 def test_without_an_archive_or_a_span_all_is_new(
     sources: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    assert check_for_new_data(*sources, None) == NEW
-    assert check_for_new_data(*sources, tmp_path / "archive") == NEW
+    assert check_for_new_data(*sources, None) == NewData.NEW
+    assert check_for_new_data(*sources, tmp_path / "archive") == NewData.NEW
 
 
 @pytest.mark.parametrize(
     ("state", "check"),
     [
-        (None, NEW),
-        (spans.WAITS, NOTHING),
-        (spans.REFUSED, NOTHING),
-        (spans.PASSED, NEW),
-        (spans.DEPLOYED, NOTHING),
-        (spans.ROLLED_BACK, NOTHING),
+        (None, NewData.NEW),
+        (spans.State.WAITS, NewData.NOTHING),
+        (spans.State.REFUSED, NewData.NOTHING),
+        (spans.State.PASSED, NewData.NEW),
+        (spans.State.DEPLOYED, NewData.NOTHING),
+        (spans.State.ROLLED_BACK, NewData.NOTHING),
     ],
 )
 def test_a_span_is_settled_unless_what_passed_was_not_deployed(
@@ -61,35 +61,38 @@ def test_a_span_is_settled_unless_what_passed_was_not_deployed(
         spans.record_outcome(archive, 1, state, "Why.")
     assert check_for_new_data(*sources, archive) == check
     grow(sources[0])
-    assert check_for_new_data(*sources, archive) == NEW
+    assert check_for_new_data(*sources, archive) == NewData.NEW
 
 
 def test_what_passed_and_was_not_deployed_is_trained_again_also_when_more_has_come(
     sources: tuple[Path, Path], archive: Path, validation: Path, tmp_path: Path
 ) -> None:
-    spans.record_outcome(archive, 1, spans.PASSED, "It passes.")
-    said = (TRAIN, "A candidate of span 1 passed the gate and was not deployed: it is tried again.")
+    spans.record_outcome(archive, 1, spans.State.PASSED, "It passes.")
+    said = (
+        ToTrain.TRAIN,
+        "A candidate of span 1 passed the gate and was not deployed: it is tried again.",
+    )
     assert choose_to_train(tmp_path / "first", validation, archive, 20) == said
     grow(sources[0])
     ingest(*sources, tmp_path / "second", archive=archive)
     assert choose_to_train(tmp_path / "second", validation, archive, 20) == said
-    spans.record_outcome(archive, 1, spans.DEPLOYED, "Served.")
-    assert choose_to_train(tmp_path / "first", validation, archive, 20)[0] == WAIT
+    spans.record_outcome(archive, 1, spans.State.DEPLOYED, "Served.")
+    assert choose_to_train(tmp_path / "first", validation, archive, 20)[0] == ToTrain.WAIT
     choice, why = choose_to_train(tmp_path / "second", validation, archive, 20)
-    assert (choice, why[:20]) == (WAIT, "1 images of covid ha")
-    assert check_for_new_data(*sources, archive) == NOTHING
+    assert (choice, why[:20]) == (ToTrain.WAIT, "1 images of covid ar")
+    assert check_for_new_data(*sources, archive) == NewData.NOTHING
 
 
 def test_that_models_were_trained_is_not_forgotten(archive: Path) -> None:
-    spans.record_outcome(archive, 1, spans.DEPLOYED, "Served.")
-    spans.record_outcome(archive, 1, spans.WAITS, "Nothing is new.")
+    spans.record_outcome(archive, 1, spans.State.DEPLOYED, "Served.")
+    spans.record_outcome(archive, 1, spans.State.WAITS, "Nothing is new.")
     assert spans.outcome(archive, 1) == {
-        "state": spans.DEPLOYED,
+        "state": spans.State.DEPLOYED,
         "trained": True,
         "reason": "Served.",
     }
-    spans.record_outcome(archive, 1, spans.PASSED, "Trained once more.")
-    assert (spans.outcome(archive, 1) or {})["state"] == spans.PASSED
+    spans.record_outcome(archive, 1, spans.State.PASSED, "Trained once more.")
+    assert (spans.outcome(archive, 1) or {})["state"] == spans.State.PASSED
 
 
 def test_an_outcome_of_before_there_were_states_is_settled(
@@ -97,7 +100,7 @@ def test_an_outcome_of_before_there_were_states_is_settled(
 ) -> None:
     old = {"trained": True, "reason": "It passes."}
     write_json(archive / "spans" / "00001.outcome.json", old)
-    assert check_for_new_data(*sources, archive) == NOTHING
+    assert check_for_new_data(*sources, archive) == NewData.NOTHING
 
 
 def test_a_value_that_is_not_used_makes_no_span_and_is_new_once(
@@ -108,13 +111,13 @@ def test_a_value_that_is_not_used_makes_no_span_and_is_new_once(
     ct, gone = covid_row(12, modality="CT"), covid_row(13)  # the file of neither is there
     write_metadata(covid, [*rows, ct, gone])
     ingest(*sources, tmp_path / "first", archive=archive)
-    spans.record_outcome(archive, 1, spans.REFUSED, "None passes.")
-    assert check_for_new_data(*sources, archive) == NOTHING
+    spans.record_outcome(archive, 1, spans.State.REFUSED, "None passes.")
+    assert check_for_new_data(*sources, archive) == NewData.NOTHING
     for changed in ([{**ct, "age": "61"}, gone], [ct, {**gone, "age": "61"}]):
         write_metadata(covid, [*rows, *changed])
-        assert check_for_new_data(*sources, archive) == NEW
+        assert check_for_new_data(*sources, archive) == NewData.NEW
         summary = ingest(*sources, tmp_path / "again", archive=archive)
         assert summary["span"]["number"] == 1
-        assert check_for_new_data(*sources, archive) == NOTHING
+        assert check_for_new_data(*sources, archive) == NewData.NOTHING
     write_metadata(covid, [covid_row(0, age="61"), *rows[1:], ct, gone])
     assert ingest(*sources, tmp_path / "again", archive=archive)["span"]["number"] == 2

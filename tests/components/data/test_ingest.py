@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.data import splits
 from components.data.example_tables import SCHEMA
 from components.data.ingest import ingest
 from core.artifacts import EXCLUDED
@@ -236,3 +237,18 @@ def test_a_random_split_is_said_to_leak(
     summary = ingest(covid_directory, kermany_directory, tmp_path / "examples", split_by="random")
     assert summary["leakage"]["ours"] == summary["leakage"]["random"] > 0
     assert summary["split_by"] == "random"
+
+
+def test_a_split_that_leaks_is_an_error_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = write_datasets(tmp_path)
+    write_metadata(sources[0], [covid_row(number, patientid="same") for number in range(12)])
+
+    def alternating(examples: pd.DataFrame, *_: object, **__: object) -> list[str]:
+        return [("train", "test")[number % 2] for number in range(len(examples))]
+
+    monkeypatch.setattr(splits, "assign", alternating)
+    with pytest.raises(RuntimeError, match="6 test images have their patient or picture"):
+        ingest(*sources, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -76,9 +76,9 @@ def test_an_object_store_has_it_once_too(deploy: Deploy, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (None, spans.DEPLOYED),
-        (UserError("the cluster is away"), spans.PASSED),
-        (rollout.RolledBack("it does worse"), spans.ROLLED_BACK),
+        (None, spans.State.DEPLOYED),
+        (UserError("the cluster is away"), spans.State.PASSED),
+        (rollout.RolledBack("it does worse"), spans.State.ROLLED_BACK),
     ],
 )
 def test_what_has_come_of_the_span_is_told(
@@ -95,7 +95,7 @@ def test_what_has_come_of_the_span_is_told(
 
     monkeypatch.setattr(rollout, "roll_out", rolled_out)
     archive = tmp_path / "archive"
-    spans.record_outcome(archive, 3, spans.PASSED, "It passes.")
+    spans.record_outcome(archive, 3, spans.State.PASSED, "It passes.")
     with pytest.raises(type(error)) if error else contextlib.nullcontext():
         deploy(
             store=f"{bucket}/{state.replace(' ', '-')}",
@@ -113,8 +113,8 @@ def test_a_check_that_fails_leaves_the_span_to_be_tried_again(
 
     monkeypatch.setattr(module.local, "check", fails)
     archive = tmp_path / "archive"
-    spans.record_outcome(archive, 3, spans.PASSED, "It passes.")
+    spans.record_outcome(archive, 3, spans.State.PASSED, "It passes.")
     with pytest.raises(UserError, match="otherwise"):
         deploy(archive=str(archive))
-    assert (spans.outcome(archive, 3) or {})["state"] == spans.PASSED
+    assert (spans.outcome(archive, 3) or {})["state"] == spans.State.PASSED
     assert not (tmp_path / "store").exists()

@@ -22,17 +22,16 @@ from components.data.sources import listed
 from components.data.write_records import write_records
 from components.trust import rules
 from components.trust.audit import (
-    FRAME_ALONE,
-    LUNG_FREE,
-    WHOLE,
+    _candidate,
+    _figures,
     _frame_probe,
     _probes,
     _same_source,
-    _view,
     audit,
     blanked,
     shown_otherwise,
 )
+from components.trust.rules import View
 from core.errors import UserError
 from core.labels import COVID
 from training import data
@@ -124,51 +123,44 @@ def brighter(image: Image.Image, label: str) -> Image.Image:
 
 def test_without_a_shortcut_the_frame_explains_nothing(audited: Callable[..., dict]) -> None:
     found = audited(lambda image, label: image)
-    assert found["views"][WHOLE]["balanced"] > 0.9
-    assert found["explained"]["frame probe"] < 0.4
-    assert found["explained"][LUNG_FREE] < 0.4
+    assert found["views"][View.WHOLE]["balanced"] > 0.9
+    assert found["explained"][View.PROBE] < 0.4
+    assert found["explained"][View.LUNG_FREE] < 0.4
     assert not broken(found) & {"frame-explained", "lung-free-explained", "leaks"}
 
 
 def test_a_marker_in_the_corner_of_one_class_is_found(audited: Callable[..., dict]) -> None:
     found = audited(marked)
-    assert found["explained"]["frame probe"] > 0.9
-    assert found["views"][LUNG_FREE]["balanced"] > 0.9
-    assert found["views"][FRAME_ALONE]["balanced"] > 0.9
+    assert found["explained"][View.PROBE] > 0.9
+    assert found["views"][View.LUNG_FREE]["balanced"] > 0.9
+    assert found["views"][View.FRAME_ALONE]["balanced"] > 0.9
     assert {"frame-explained", "lung-free-explained"} <= broken(found)
 
 
 def test_the_lungs_alone_do_not_show_the_marker(audited: Callable[..., dict]) -> None:
     found = audited(marked, name="cnn-dubey+lungs", view="lungs")
-    assert found["views"][WHOLE]["balanced"] > 0.8
-    assert found["explained"]["frame probe"] < 0.4
-    assert found["explained"][LUNG_FREE] < 0.4
+    assert found["views"][View.WHOLE]["balanced"] > 0.8
+    assert found["explained"][View.PROBE] < 0.4
+    assert found["explained"][View.LUNG_FREE] < 0.4
     assert not broken(found) & {"frame-explained", "lung-free-explained"}
 
 
 def test_a_source_that_is_brighter_is_found(audited: Callable[..., dict]) -> None:
     found = audited(brighter)
-    assert found["explained"]["frame probe"] > 0.6
+    assert found["explained"][View.PROBE] > 0.6
     assert "frame-explained" in broken(found)
 
 
 def test_of_a_frozen_base_the_head_is_probed(records: Path, lungs: Path, tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe_named("soares-vgg16"), input_size=(32, 32), epochs=5)
     checkpoints = tmp_path / "checkpoints"
-    card = train(recipe, records, tmp_path / "model", checkpoints, weights="none")
+    train(recipe, records, tmp_path / "model", checkpoints, weights="none")
     images = data.encoded_images(records, data.read_manifest(records), recipe, ("test",))
     tested = [identity.decode() for _, _, identity in images.as_numpy_iterator()]
-    found = _frame_probe(
-        tmp_path / "model" / "saved_model",
-        records,
-        recipe,
-        card,
-        segmenter.load(lungs),
-        checkpoints,
-        made_with=tested[:3],
-    )
-    assert np.allclose(found["probabilities"].sum(axis=1), 1, atol=1e-3)
-    assert len(found["probabilities"]) == len(found["truth"]) == len(tested) - 3
+    candidate = dataclasses.replace(_candidate(tmp_path / "model"), made_with=tested[:3])
+    probe = _frame_probe(candidate, records, segmenter.load(lungs), checkpoints)
+    assert np.allclose(probe.probabilities.sum(axis=1), 1, atol=1e-3)
+    assert len(probe.probabilities) == len(probe.truth) == len(tested) - 3
     # Frames have features of their own.
     assert len(list((checkpoints / "features").iterdir())) == 2
     epochs = [len(pd.read_csv(history)) for history in checkpoints.glob("vgg16-*/history.csv")]
@@ -232,7 +224,7 @@ def test_where_covid_s_source_has_no_covid_nothing_is_said_of_it() -> None:
 
 
 def test_a_class_without_images_does_not_count_as_missed() -> None:
-    view = _view(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("covid", "normal"))
+    view = _figures(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("covid", "normal"))
     assert view["recall"]["normal"]["value"] is None
     assert view["balanced"] == 0.5
 
@@ -254,7 +246,7 @@ def test_views_without_lungs_show_no_pixel_of_them() -> None:
     random = np.random.default_rng(0)
     pixels = random.uniform(0, 200, (1, 40, 40, 1)).astype(np.float32)
     others = np.where(found == 1, random.uniform(0, 200, pixels.shape), pixels).astype(np.float32)
-    for view in (LUNG_FREE, FRAME_ALONE):
+    for view in (View.LUNG_FREE, View.FRAME_ALONE):
         one, other = (
             shown_otherwise(tf.constant(image), tf.constant(found))[view]
             for image in (pixels, others)
@@ -294,7 +286,7 @@ def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
     assert (row["name"], row["images"], row["counts"]) == ("there", 9, {COVID: 3, "normal": 3})
     assert row["called_covid"]["value"] in {n / 6 for n in range(7)}
     for name, drop in row["drop"].items():
-        inside = found["views"][WHOLE]["recall"][name]["value"]
+        inside = found["views"][View.WHOLE]["recall"][name]["value"]
         assert drop["value"] == pytest.approx(inside - row["recall"][name]["value"])
         assert drop["low"] < drop["value"] < drop["high"]
         assert 0 <= row["auc"][name] <= 1

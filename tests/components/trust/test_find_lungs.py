@@ -39,7 +39,7 @@ def test_a_mask_that_cannot_be_read_is_left_out_and_a_rare_image_is_read(
     whole = json.loads((lungs / "lungs.json").read_text())
     counts = ("trained_on", "watched", "tested_on")
     assert sum(card[name] for name in counts) == sum(whole[name] for name in counts) - 1
-    assert f"{mask} is left out, for it cannot be read" in capsys.readouterr().out
+    assert f"{mask} cannot be read and is left out" in capsys.readouterr().out
 
 
 def test_without_enough_masks_it_says_how_many_there_are(

@@ -184,7 +184,7 @@ BROKEN = {
     "leaks": ({"leaks": 1}, "in training is 1.00, over 0"),
     "frame-explained": (
         {"explained": {"frame probe": 0.9, "lungs blanked": 0.1}},
-        "sees no lungs is 0.90, over 0.5",
+        "without seeing lungs is 0.90, over 0.5",
     ),
     "lung-free-explained": (
         {"explained": {"frame probe": 0.2, "lungs blanked": 0.6}},

@@ -20,7 +20,7 @@ def test_a_canary_is_promoted(kubernetes: Cluster) -> None:
 
 
 def test_a_canary_is_taken_back(kubernetes: Cluster) -> None:
-    assert cxrflow("rollback") == "the canary is taken back; version 2 goes on\n"
+    assert cxrflow("rollback") == "the canary is rolled back; version 2 stays\n"
     assert kubernetes.shares() == {"2": 100}
     outcome = noted(kubernetes, "last-rollout")
     assert (outcome["version"], outcome["outcome"]) == ("3", ROLLED_BACK)

@@ -32,7 +32,7 @@ _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt)\b.*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class LocalRun:
     """What a run left behind: its `directory` with every artifact, and its `log`."""
 
     directory: Path
@@ -46,7 +46,7 @@ def run(
     console: Console,
     *,
     verbose: bool,
-) -> Run:
+) -> LocalRun:
     """Runs a pipeline and waits for its end.
 
     Args:
@@ -82,7 +82,7 @@ def run(
             raise UserError(
                 f"{listener.reason or error} (everything the run said is in {log})"
             ) from error
-    return Run(directory=directory, log=log)
+    return LocalRun(directory=directory, log=log)
 
 
 def _run(pipeline: Callable[[], Any], arguments: Mapping[str, Any], directory: Path) -> None:

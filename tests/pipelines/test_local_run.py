@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from core.progress import LIVE, LIVE_PREFIX, PREFIX
-from pipelines import local
+from pipelines import local_run
 
 
 class Status:
@@ -20,7 +20,7 @@ class Status:
 
 def test_a_live_line_is_shown_beside_the_step_and_not_printed() -> None:
     log, screen, status = io.StringIO(), io.StringIO(), Status()
-    listener = local._Listener(log, Console(file=screen, width=50), status, verbose=False)
+    listener = local_run._Listener(log, Console(file=screen, width=50), status, verbose=False)
     listener.write("Executing task 'train-step'\n")
     for text in (" 5 of 20 epochs [x]", " 6 of 20 epochs" + 30 * " and more", ""):
         listener.write(f"{LIVE_PREFIX}{text}\n")
@@ -37,10 +37,10 @@ def test_a_live_line_is_shown_beside_the_step_and_not_printed() -> None:
 def test_warnings_of_packages_go_to_the_log_also_in_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_run", lambda *_: sys.stderr.write("a warning\n"))
+    monkeypatch.setattr(local_run, "_run", lambda *_: sys.stderr.write("a warning\n"))
     monkeypatch.setenv("PATH", os.environ["PATH"])
     screen = io.StringIO()
-    done = local.run(
+    done = local_run.run(
         lambda: None, {}, tmp_path, Console(file=screen, force_terminal=True), verbose=False
     )
     assert "a warning" not in screen.getvalue()
@@ -52,9 +52,9 @@ def test_steps_are_asked_for_a_live_line_in_a_terminal_alone(
     terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(local, "_run", lambda *_: asked.append(LIVE in os.environ))
+    monkeypatch.setattr(local_run, "_run", lambda *_: asked.append(LIVE in os.environ))
     monkeypatch.setenv("PATH", os.environ["PATH"])
     console = Console(file=io.StringIO(), force_terminal=terminal)
-    local.run(lambda: None, {}, tmp_path, console, verbose=False)
+    local_run.run(lambda: None, {}, tmp_path, console, verbose=False)
     assert asked == [terminal]
     assert LIVE not in os.environ
