@@ -67,7 +67,9 @@ def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
     except Image.DecompressionBombError as error:
         raise BadImage("too large", f"more than {max_pixels:,} pixels") from error
     except Exception as error:  # decoders raise nearly anything on wild bytes
-        raise BadImage("not an image", f"none of {', '.join(FORMATS)}") from error
+        raise BadImage(
+            "not an image", f"unknown format; expected one of {', '.join(FORMATS)}"
+        ) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage("too large", f"{width} x {height} pixels, more than {max_pixels:,}")

@@ -50,7 +50,7 @@ async function explain(name, file) {
       headers: { "Content-Type": "application/json" },
       body,
     });
-    const told = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
+    const told = await answer.json().catch(() => ({ error: `the server answers ${answer.status}` }));
     if (answer.ok) return told;
     if (answer.status !== 503 || attempt === TRIES) {
       throw new Error(told.error.replace(/^instances\[0\]/, "This file"));
