@@ -100,7 +100,11 @@ TENSOR = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
         ("v1/models/cxrflow:predict", b'{"instances": [NaN]}', "the body is not JSON"),
         ("v1/models/cxrflow:predict", b'{"instances": 5}', "instances: "),
         ("v1/models/cxrflow:explain", b"null", "the body: "),
-        ("v1/models/cxrflow:predict", v1(*[b"x"] * 1000), "the request has 1000 images; the limit is 64"),
+        (
+            "v1/models/cxrflow:predict",
+            v1(*[b"x"] * 1000),
+            "the request has 1000 images; the limit is 64",
+        ),
         ("v2/models/cxrflow/infer", {"inputs": []}, "inputs: "),
         ("v2/models/cxrflow/infer", {"inputs": [TENSOR]}, "image_bytes has no data"),
         (
