@@ -1,10 +1,10 @@
-"""Plays a dataset that grows, day by day, as a schedule would meet it.
+"""Simulates a growing dataset, day by day, as a schedule would see it.
 
     python -m bench.growth OUTPUT [--covid DIR --kermany DIR]
 
-DIR of covid has `metadata-<day>.csv` of at least three days below `snapshots/`; without, phantoms are
-drawn and three days are made of them. On the first day a first version is trained; on the second a
-challenger goes on from it; on the third another recipe, hardly trained, challenges the champion; then
+The directory of covid must have `snapshots/metadata-<day>.csv` for at least three days. By default, phantoms
+are drawn and divided into three days. On the first day a first version is trained. On the second, a
+challenger continues from it. On the third, another recipe, hardly trained, challenges the champion. Then
 nothing is new.
 """
 
@@ -23,13 +23,13 @@ from components.trust.rules import RULES
 from pipelines import stopping
 from pipelines.console import live_line
 
-# This shows the way, not a model: models so small and so little trained keep no rule of trust.
+# A demonstration: models this small and this little trained would break every rule of trust.
 NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in RULES)
-# Arguments of `cxrflow run`, a day each.
+# Arguments of `cxrflow run` for each day.
 FIRST = ("--recipes", "cnn-dubey", "--epochs", "1", "--gate", f"covid=0,default=0,{NO_RULES}")
-GOES_ON = ("--recipes", "cnn-dubey", "--epochs", "6", "--gate", f"default=0.5,{NO_RULES}")
+CONTINUED = ("--recipes", "cnn-dubey", "--epochs", "6", "--gate", f"default=0.5,{NO_RULES}")
 HARDLY_TRAINED = ("--recipes", "coronet-4class+quick", "--epochs", "1", *FIRST[-2:])
-DAYS = (FIRST, GOES_ON, HARDLY_TRAINED, HARDLY_TRAINED)
+DAYS = (FIRST, CONTINUED, HARDLY_TRAINED, HARDLY_TRAINED)
 
 console = Console(soft_wrap=True)
 
@@ -58,7 +58,7 @@ def main() -> None:
             "run", "--covid", str(today), "--kermany", str(kermany), "--weights", "none",
             "--output", str(output), "--if-new", "--new-covid", "5", "--no-serve", *arguments,
         )  # fmt: skip
-    console.rule("where the last version comes from")
+    console.rule("lineage of the last version")
     run("lineage", "--store", str(output / "store"))
 
 
@@ -69,7 +69,7 @@ def run(*arguments: str) -> None:
 
 
 def drawn(directory: Path) -> tuple[Path, Path]:
-    """Draws phantoms, and makes three days of their metadata."""
+    """Draws phantoms and divides their metadata into three days."""
     with live_line():
         phantoms.write(directory, patients=40)
     covid = directory / covid_chestxray.DIRECTORY
@@ -84,6 +84,6 @@ def drawn(directory: Path) -> tuple[Path, Path]:
 
 if __name__ == "__main__":
     stopping.say_when_stopped("interrupted")
-    # A run that is interrupted gets the time to end what it has started, and to say where its log is.
+    # Give an interrupted run time to stop what it has started, and to say where its log is.
     with stopping.cleanly(seconds=3.8):
         main()
