@@ -1,23 +1,23 @@
-# Every verb of the project. `make` alone lists them.
+# All commands of the project. `make` alone lists them.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash -euo pipefail
 PYTHON ?= python3
 
-# Bytecode is compiled once, at installation: it is most of what a first start would wait for.
-# Where uv is not installed it gets a small environment of its own.
+# Compile bytecode once, at installation: it would take most of the time of a first start.
+# If uv is not installed, it gets its own small environment.
 export UV_COMPILE_BYTECODE := 1
 UV := $(shell command -v uv || echo .uv/bin/uv)
-# TFDV's current wheels need glibc 2.39; older hosts keep TFDV 1.16 in .venv-tfdv.
+# TFDV's current wheels need glibc 2.39; older hosts get TFDV 1.16 in .venv-tfdv.
 TFDV := $(shell $(PYTHON) -c "import platform; name, release = platform.libc_ver(); \
 	print('legacy' if name == 'glibc' and tuple(map(int, release.split('.'))) < (2, 39) else 'current')")
 CODE := core components pipelines serving training tests bench
 RUN := .venv/bin/
-# What Python's package index does not have, where the system's does.
+# Installs system packages that Python's package index does not have.
 APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends "$$@" >/dev/null' apt
 
-# The images' names are `cxrflow-<target>:<version>`, as the steps and the manifests have them.
+# Images are named `cxrflow-<target>:<version>`, as in the steps and the manifests.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BASE ?= docker.io/library/debian:trixie-slim
 ACCELERATOR ?= cpu
@@ -27,7 +27,7 @@ BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -
 .PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk flink storage \
 	trainer kind-up minikube-up kind-down minikube-down
 
-help: ## list the verbs
+help: ## list the commands
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F '( [a-z-]+)?:.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts with glibc < 2.39)
@@ -46,7 +46,7 @@ else
 endif
 	@touch $@
 
-lint: setup ## check style, formatting, types, and which package may import which
+lint: setup ## check style, formatting, types and imports between packages
 	$(RUN)ruff check $(CODE)
 	$(RUN)ruff format --check $(CODE)
 	$(RUN)mypy
@@ -56,61 +56,61 @@ format: setup ## format the code
 	$(RUN)ruff check --fix-only $(CODE)
 	$(RUN)ruff format $(CODE)
 
-# The pages are tested in a real browser.
+# Pages are tested in a real browser.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(APT) chromium fonts-dejavu-core \
-	|| { echo "test: install Chromium, which the tests of the pages need" >&2; exit 1; }
+	|| { echo "test: install Chromium, which the page tests need" >&2; exit 1; }
 
-# The overlays are built by the real kustomize: kubectl's, or one of its own.
+# Overlays are built by the real kustomize: kubectl's, or a copy in .tools.
 kustomize:
 	@command -v kubectl >/dev/null || test -x .tools/kustomize || \
 	GOBIN=$(CURDIR)/.tools go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
-	|| { echo "test: install kubectl, which the tests of the manifests need" >&2; exit 1; }
+	|| { echo "test: install kubectl, which the manifest tests need" >&2; exit 1; }
 
-# DICOM files are held against another reader.
+# DICOM files are compared with another reader.
 dcmtk:
 	@command -v dcm2img dcmj2pnm >/dev/null || $(APT) dcmtk \
-	|| { echo "test: install DCMTK, which the tests of DICOM files need" >&2; exit 1; }
+	|| { echo "test: install DCMTK, which the DICOM tests need" >&2; exit 1; }
 
-# Beam's pipelines are tried on a real Flink, too.
+# Beam's pipelines are also tested on a real Flink.
 flink: .tools/flink
 
 .tools/flink: tests/flink/pom.xml
 	@which java mvn >/dev/null || $(APT) openjdk-17-jre-headless maven \
-	|| { echo "test: install Java 17 and Maven, which the tests on Flink need" >&2; exit 1; }
+	|| { echo "test: install Java 17 and Maven, which the Flink tests need" >&2; exit 1; }
 	@rm -rf $@ $@.tmp
 	@mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DincludeScope=runtime \
 		-DoutputDirectory=$(CURDIR)/$@.tmp
 	@mv $@.tmp $@
 
-# Cloud Storage is played by an emulator that keeps its preconditions, as Python's do not.
+# An emulator of Cloud Storage that supports preconditions, unlike those in Python.
 storage: .tools/fake-gcs-server
 
 .tools/fake-gcs-server:
 	@which go >/dev/null || $(APT) golang-go \
-	|| { echo "test: install Go, which builds the emulator of Cloud Storage" >&2; exit 1; }
+	|| { echo "test: install Go, which builds the Cloud Storage emulator" >&2; exit 1; }
 	@GOBIN=$(CURDIR)/.tools go install github.com/fsouza/fake-gcs-server@v1.56.1
 
-# What Kubeflow Trainer takes is held against its own schemas, which come with its Go module.
+# TrainJobs are checked against Kubeflow Trainer's own schemas, which come with its Go module.
 trainer: .tools/trainer-schemas
 
 .tools/trainer-schemas:
 	@which go >/dev/null || $(APT) golang-go \
-	|| { echo "test: install Go, which fetches the schemas of Kubeflow Trainer" >&2; exit 1; }
+	|| { echo "test: install Go, which fetches Kubeflow Trainer's schemas" >&2; exit 1; }
 	@rm -rf $@.tmp; mkdir -p $@.tmp
 	@go mod download -json github.com/kubeflow/trainer/v2@v2.2.0 | sed -n 's/^.*"Dir": "\(.*\)".*/\1/p' | \
 		xargs -I{} sh -c 'cp {}/manifests/base/crds/trainer.kubeflow.org_*.yaml $@.tmp'
 	@mv $@.tmp $@
 
-test: lint browser kustomize dcmtk flink storage trainer ## run every check and every test
+test: lint browser kustomize dcmtk flink storage trainer ## run all checks and tests
 	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
-# The small network, quickly, on drawings: it shows the way. Its heat maps are too coarse for `in-lungs`.
-# How far every candidate keeps from this gate: `make bench ONLY=demo`.
+# A short training of the small network on drawn radiographs, as a demonstration. Its heat maps are too coarse
+# for `in-lungs`. `make bench ONLY=demo` measures each candidate's margin to this gate.
 DEMO ?= demo
 DEMO_RECIPES := cnn-dubey,cnn-dubey+lungs
 DEMO_GATE := covid=0.8,default=0.8,in-lungs=0
-demo: setup ## run everything on generated radiographs, serve the winner, ask it (KEEP=1: leave it on)
+demo: setup ## run everything on sample radiographs, serve the winner, query it (KEEP=1: keep serving)
 	@$(RUN)cxrflow stop --output $(DEMO) >/dev/null
 	rm -rf $(DEMO)
 	$(RUN)cxrflow sample-data $(DEMO)/data
@@ -119,15 +119,15 @@ demo: setup ## run everything on generated radiographs, serve the winner, ask it
 	@test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }
 	$(if $(KEEP),,@trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(RUN)cxrflow predict \
 		$(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
-	$(if $(KEEP),@echo "It goes on serving; \`$(RUN)cxrflow stop --output $(DEMO)\` ends it.")
+	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
 
-# COVID and KERMANY name the real datasets, COVID with metadata-<day>.csv below snapshots/.
-growth-demo: setup ## play a dataset that grows: three spans, drift, challengers, lineage
+# COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.
+growth-demo: setup ## simulate a growing dataset: three spans, drift, challengers, lineage
 	@$(RUN)cxrflow stop --output growth >/dev/null
 	rm -rf growth
 	$(RUN)python -m bench.growth growth $(if $(COVID),--covid $(COVID) --kermany $(KERMANY))
 
-images: setup ## build the images of the steps and the server, and an SBOM beside each (below build/)
+images: setup ## build the images of the steps and the server, and an SBOM for each (in build/)
 	@mkdir -p build
 	@set -e; for target in data training serving; do \
 		echo "cxrflow-$$target:$(VERSION)"; \
@@ -140,9 +140,9 @@ images: setup ## build the images of the steps and the server, and an SBOM besid
 			> build/cxrflow-$$target.cdx.json; \
 	done
 
-# On a Debian without a container engine or a registry: its own base, and buildah in a chroot.
-# At the end the intermediate layers go, which are as large as the images.
-images-test: setup ## build the images from nothing and try each of them (Debian, as root, 30 GB)
+# For a Debian without a container engine or registry: builds its own base image, and uses buildah in a chroot.
+# At the end it deletes the intermediate layers, which are as large as the images.
+images-test: setup ## build the images from scratch and test each of them (Debian, as root, 30 GB)
 	@which buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
 	@podman image exists localhost/debian:trixie-slim || { \
 		base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
@@ -152,17 +152,17 @@ images-test: setup ## build the images from nothing and try each of them (Debian
 		--network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet"
 	$(RUN)pytest tests/images/test_images.py
 	@buildah rmi --prune >/dev/null 2>&1 || \
-		echo "images-test: containers of a build that was interrupted keep its layers; \`buildah rm --all\` frees them"
+		echo "images-test: containers of an interrupted build still use its layers; \`buildah rm --all\` deletes them"
 
-# A cluster on this machine, with Kubeflow Pipelines, KServe and drawn radiographs.
-kind-up minikube-up: setup ## make a cluster with kind (or minikube-up) and install everything on it
+# A local cluster with Kubeflow Pipelines, KServe and sample radiographs.
+kind-up minikube-up: setup ## create a cluster with kind (or minikube-up) and install everything on it
 	@manifests/local-cluster.sh up $(@:-up=)
 
-kind-down minikube-down: ## delete it (or minikube-down)
+kind-down minikube-down: ## delete the cluster (or minikube-down)
 	@manifests/local-cluster.sh down $(@:-down=)
 
-bench: setup ## measure speed, as ratios within one run
+bench: setup ## measure speed as ratios within one run
 	$(if $(COVID),COVID=$(COVID) KERMANY=$(KERMANY)) DEMO_RECIPES=$(DEMO_RECIPES) DEMO_GATE=$(DEMO_GATE) TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench $(ONLY)
 
-clean: ## remove the environments and everything generated
+clean: ## delete the environments and all generated files
 	rm -rf .venv .venv-tfdv .uv .tools .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo growth build

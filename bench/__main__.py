@@ -1,9 +1,9 @@
-"""Prints every ratio: `make bench`.
+"""Prints speeds as ratios to baselines: `make bench`.
 
-On generated radiographs, so that it runs anywhere; `make bench COVID=… KERMANY=…` lets the growing
-dataset be the real one, and trainings be on it; `make bench ONLY="serving frozen"` measures those
-sections alone. Baselines and steps take turns, because a machine that others use has slow minutes; each
-figure is the median of its turns where they are short enough for several.
+It uses generated radiographs, so that it runs anywhere. `make bench COVID=… KERMANY=…` uses the real datasets
+for the growing dataset and the trainings; `make bench ONLY="serving frozen"` measures only those sections.
+Baselines and steps take turns, because a shared machine has slow minutes. Each figure is the median of its
+turns, if they are short enough for several.
 """
 
 import dataclasses
@@ -43,11 +43,11 @@ from training import architectures, data, gradcam, loop
 from training.precision import dtype_policy, processor
 from training.recipes import Recipe, recipe_named
 
-# Of each label: about 500 images to train on.
+# For each label: about 500 training images.
 PATIENTS = 120
-# The width that phantoms are enlarged to for ingest: about the mean of Kermany's originals.
+# Phantoms are enlarged to this width for ingest: about the mean of Kermany's originals.
 SIDE = 1400
-# So many that starting Beam's workers is under a tenth of the time.
+# Enough for starting Beam's workers to take less than a tenth of the time.
 OPENED = 32_000
 
 ONE_PROCESS = ("--direct_running_mode=in_memory",)
@@ -56,7 +56,7 @@ TWO_WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2
 
 def main(
     sections: Annotated[
-        list[str] | None, typer.Argument(help="Of what to measure; all where none is named.")
+        list[str] | None, typer.Argument(help="Sections to measure; by default all.")
     ] = None,
 ) -> None:
     logging.getLogger("cxrflow").setLevel(logging.WARNING)
@@ -65,37 +65,43 @@ def main(
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:
         home = Path(scratch)
         all_of_them: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
-            "startup": ("what it costs to begin", lambda: startup(home, *datasets(home))),
+            "startup": (
+                "the cost of starting steps and commands",
+                lambda: startup(home, *datasets(home)),
+            ),
             "demo": (
-                "the demo's trainings, for five seeds in two precisions",
+                "the demo's trainings, with five seeds in two precisions",
                 lambda: demo(home / "demo"),
             ),
             "opening": (f"ingest: opening {OPENED} images, three ways", lambda: opening(home)),
-            "growth": ("a dataset that grows", lambda: [growth(home, *real())]),
+            "growth": ("a growing dataset", lambda: [growth(home, *real())]),
             "scale": ("a large dataset", lambda: scale(home)),
             "training": (
-                "training, ours and bare Keras in turns",
+                "training, compared with bare Keras",
                 lambda: trainings(make_records(home), home),
             ),
             "frozen": (
-                "soares-vgg16: 80 epochs on features that are computed once",
+                "soares-vgg16: 80 epochs on kept features",
                 lambda: frozen(make_records(home), home),
             ),
             "precisions": (
-                "bfloat16 and float32, where the processor has both",
+                "bfloat16 compared with float32, if the processor has both",
                 lambda: precisions(make_records(home), home),
             ),
             "memory": (
                 "memory of a training, with four times the images",
                 lambda: [memory(make_records(home), home)],
             ),
-            "explaining": ("Grad-CAM: a batch, and one call an image", explaining),
-            "serving": ("coronet-4class: the server, and the bare model", lambda: serving(home)),
+            "explaining": ("Grad-CAM: in a batch, compared with one call per image", explaining),
+            "serving": (
+                "coronet-4class: the server, compared with the bare model",
+                lambda: serving(home),
+            ),
         }
         unknown = set(sections or ()) - set(all_of_them)
         if unknown:
             raise SystemExit(
-                f"bench: there is no {', '.join(unknown)}; there are {', '.join(all_of_them)}"
+                f"bench: unknown section {', '.join(unknown)}; choose from {', '.join(all_of_them)}"
             )
         console.print(
             f"{os.cpu_count()} cores, policy {dtype_policy()}, TensorFlow {tf.__version__}"
@@ -110,7 +116,7 @@ def main(
 
 
 def trainings(records: Path, home: Path) -> Iterator[str]:
-    """Yields the figures of a small and of a large network."""
+    """Yields the figures of a small and a large network."""
     for name, epochs, turns in (("cnn-dubey", 4, 3), ("coronet-4class", 2, 1)):
         yield name
         recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
@@ -118,7 +124,7 @@ def trainings(records: Path, home: Path) -> Iterator[str]:
 
 
 def real() -> list[Path | None]:
-    """Returns the directories of the real datasets, where the environment names them."""
+    """Returns the directories of the real datasets; None for those not in the environment."""
     return [Path(os.environ[name]) if name in os.environ else None for name in ("COVID", "KERMANY")]
 
 
@@ -131,7 +137,7 @@ def datasets(home: Path) -> tuple[Path, Path]:
 
 
 def opening(home: Path) -> list[str]:
-    """Returns ingest's speed against a bare loop that reads, decodes and hashes the same files."""
+    """Compares ingest with a bare loop that reads, decodes and hashes the same files."""
     directory = home / "large"
     directory.mkdir()
     random = np.random.default_rng(0)
@@ -155,13 +161,13 @@ def opening(home: Path) -> list[str]:
 
         return run
 
-    before, one, between, two, after = in_turns(
+    before, one_process, between, two_workers, after = in_turns(
         1, bare, beam(ONE_PROCESS), bare, beam(TWO_WORKERS), bare
     )
     baseline = statistics.median((before, between, after))
     return [
-        compared("ingest, one process, to a bare loop", one, baseline, OPENED, "0.80"),
-        compared("ingest, two workers, to a bare loop", two, baseline, OPENED, "1.40"),
+        compared("ingest, one process, to a bare loop", one_process, baseline, OPENED, "0.80"),
+        compared("ingest, two workers, to a bare loop", two_workers, baseline, OPENED, "1.40"),
     ]
 
 
@@ -177,7 +183,7 @@ def make_records(home: Path) -> Path:
 
 
 def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]:
-    """Returns the input's speed against the step it feeds, and `train` against bare `keras.fit`."""
+    """Compares the input pipeline with the training that it feeds, and `train` with bare `keras.fit`."""
     manifest = data.read_manifest(records)
     counts = data.class_counts(manifest, recipe, ("train",))
     images, policy = sum(counts.values()), dtype_policy()
@@ -211,7 +217,7 @@ def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]
             weighted_metrics=["accuracy"],
         )
         seconds = EpochSeconds()
-        # As many whole batches as ours has, so that both do the same arithmetic.
+        # The same number of full batches as in `ours`, so that both do the same arithmetic.
         fill = np.resize(np.arange(images), steps * recipe.batch)
         model.fit(
             x[fill], y[fill], recipe.batch, recipe.epochs, verbose=0, sample_weight=w[fill],
@@ -248,7 +254,7 @@ def training(recipe: Recipe, records: Path, home: Path, turns: int) -> list[str]
 
 
 def frozen(records: Path, home: Path) -> list[str]:
-    """Returns what it saves to run a frozen base once an image rather than every epoch."""
+    """Compares running a frozen base once per image with running it every epoch."""
     recipe = recipe_named("soares-vgg16")
     manifest = data.read_manifest(records)
     counts = data.class_counts(manifest, recipe, ("train",))
@@ -274,24 +280,24 @@ def frozen(records: Path, home: Path) -> list[str]:
 
     heads: list[float] = []
     first = train(recipe)
-    # Another learning rate: the checkpoint of the first is then of no use, its features are.
+    # With another learning rate, only the features of the first training can be reused.
     again = train(dataclasses.replace(recipe, learning_rate=2e-3))
     shown = images * recipe.epochs
     return [
         compared(
-            "80 epochs on kept features, computing them included, to the base run every epoch "
+            "80 epochs on kept features, including their computation, to running the base every epoch "
             "(80 times the second of two epochs, without validation)",
             first, through_base, shown, "20",
         ),
         compared(
-            "a whole training whose features are there, to its head's epochs alone",
+            "a whole training with features from the store, to its head's epochs alone",
             again, heads[-1], shown, "nearly 1",
         ),
     ]  # fmt: skip
 
 
 def precisions(records: Path, home: Path) -> Iterator[str]:
-    """Yields bfloat16 against float32: speed, and accuracy over three seeds."""
+    """Compares bfloat16 with float32: speed, and accuracy over three seeds."""
     if "avx512_bf16" not in processor():
         yield "        this processor has no bfloat16 instructions"
         return
@@ -301,7 +307,7 @@ def precisions(records: Path, home: Path) -> Iterator[str]:
     for recipe, seeds in (
         (dataclasses.replace(small, epochs=6), 3),
         (dataclasses.replace(large, epochs=2), 1),
-        # At half its size three seeds of it can be waited for.
+        # At half its size, three seeds take an acceptable time.
         (dataclasses.replace(large, epochs=4, input_size=(75, 75)), 3),
     ):
         seconds: dict[str, list[float]] = {"float32": [], "mixed_bfloat16": []}
@@ -328,12 +334,12 @@ def precisions(records: Path, home: Path) -> Iterator[str]:
 
 
 def _difference(ours: list[float], baseline: list[float]) -> str:
-    """Returns accuracies of bfloat16 and float32, a seed a place, and what their difference says."""
+    """Returns the accuracies of bfloat16 and float32 by seed, and their difference with its error."""
     differences = np.subtract(ours, baseline)
     noise = 2 * differences.std(ddof=1) / len(differences) ** 0.5
     listed = (", ".join(f"{100 * value:.1f}" for value in values) for values in (ours, baseline))
     return (
-        "        validation accuracy of the last three epochs, a seed each: {} % to float32's {} %; the "
+        "        validation accuracy of the last three epochs, by seed: {} %, with float32 {} %; the "
         "difference is {:+.1f} ± {:.1f} points (two standard errors)"
     ).format(*listed, 100 * differences.mean(), 100 * noise)
 
@@ -347,16 +353,16 @@ from training.recipes import recipe_named
 data._KEPT_IN_MEMORY = 2**24
 recipe = replace(recipe_named("cnn-dubey"), epochs=2)
 loop.train(recipe, Path(sys.argv[1]), Path(tempfile.mkdtemp(dir=sys.argv[2])))
-# Not getrusage's, which a process inherits from the one that starts it.
+# Not from getrusage, whose value a process inherits from its parent.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(peak.split()[1]) / 1024)
 """
 
 
 def memory(records: Path, home: Path) -> str:
-    """Returns a training's peak memory with four times the images, to that with them once.
+    """Compares a training's peak memory with four times the images to that with the images once.
 
-    With 16 MB of decoded images kept in memory instead of 1 GB, so that both sets are beyond it.
+    Only 16 MB of decoded images are kept in memory instead of 1 GB, so that both sets exceed it.
     """
     fourfold = home / "fourfold"
     fourfold.mkdir()
@@ -384,7 +390,7 @@ def memory(records: Path, home: Path) -> str:
 
 
 def explaining() -> Iterator[str]:
-    """Yields Grad-CAM's speed in a batch, against a call an image as tutorials write it."""
+    """Compares Grad-CAM in a batch with one call per image, as in tutorials."""
     for name in ("cnn-dubey", "coronet-4class", "soares-vgg16"):
         recipe = recipe_named(name)
         model = architectures.build(recipe, "none", 0)
@@ -409,11 +415,11 @@ def explaining() -> Iterator[str]:
 
         together, alone, limit = in_turns(3, batch, singly, forward)
         yield compared(
-            f"{name}: Grad-CAM in a batch of 32, to one eager call an image",
+            f"{name}: Grad-CAM in a batch of 32, to one eager call per image",
             together, 4 * alone, 32, "5",
         )  # fmt: skip
         yield compared(
-            f"{name}: Grad-CAM in a batch of 32, to its limit, the base run once",
+            f"{name}: Grad-CAM in a batch of 32, to its limit, one pass of the base",
             together, limit, 32, "nearly 1",
         )  # fmt: skip
 
@@ -432,7 +438,7 @@ class EpochSeconds(keras.callbacks.Callback):
 
 
 def in_turns(turns: int, *works: Callable[[], None]) -> list[float]:
-    """Returns the median seconds of each work, after turns in which each is done once."""
+    """Returns the median seconds of each function; each runs once per turn."""
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(turns):
         for work, of_work in zip(works, seconds, strict=True):

@@ -1,8 +1,8 @@
-"""How steady the demo is: its trainings over several seeds and precisions, held against its own gate.
+"""Measures how robust the demo is: its trainings over several seeds and precisions, against its own gate.
 
-`make demo` must end in a served model on every processor. What a processor's rounding changes is of the same
-kind as what a seed changes, and smaller: a candidate that keeps its distance to the gate for every seed in
-either precision keeps it on other hardware.
+`make demo` must end with a served model on every processor. Differences in a processor's rounding act like
+another seed, but are smaller. So a candidate that keeps its margin to the gate for every seed in both
+precisions keeps it on other hardware too.
 """
 
 import os
@@ -24,15 +24,15 @@ from training.recipes import quick_name, recipe_named
 
 SEEDS = range(5)
 PRECISIONS = ("float32", "mixed_bfloat16")
-# Of recall, that the demo must keep.
+# The margin in recall that the demo must keep.
 DISTANCE = 0.10
 
 
 def demo(home: Path) -> Iterator[str]:
-    """Yields for each candidate, seed and precision its lowest recall, and at last the least distance.
+    """Yields the lowest recall for each candidate, seed and precision, and finally the smallest margin.
 
     Args:
-      home: gets everything.
+      home: the directory for all output.
     """
     gate = rules.parse(os.environ["DEMO_GATE"])
     recipes = [recipe_named(quick_name(name)) for name in os.environ["DEMO_RECIPES"].split(",")]
@@ -65,27 +65,27 @@ def demo(home: Path) -> Iterator[str]:
                     lungs=lungs,
                 )
                 metrics = evaluate(model, records, evaluation)
-                found = audit(model, records, examples, lungs, audited, thresholds=gate)
-                (row,) = decide([metrics], gate, audits=[found])["candidates"]
+                figures = audit(model, records, examples, lungs, audited, thresholds=gate)
+                (row,) = decide([metrics], gate, audits=[figures])["candidates"]
                 name, distance = _nearest(row)
                 least[recipe.name] = min(distance, least.get(recipe.name, 1.0))
                 refused += not row["passed"]
                 yield (
                     f"{recipe.name}, seed {seed}, {precision}: lowest recall {name}, "
                     f"{100 * distance:+.0f} points from its threshold; "
-                    + (f"REFUSED: {'; '.join(row['reasons'])}" if row["reasons"] else "passes")
+                    + (f"REJECTED: {'; '.join(row['reasons'])}" if row["reasons"] else "passes")
                 )
     for recipe, distance in least.items():
         verdict = "at least" if distance >= DISTANCE else "UNDER"
         yield (
-            f"{recipe}: {100 * distance:+.0f} points at the nearest in {len(SEEDS) * len(PRECISIONS)} runs, "
-            f"{verdict} the {100 * DISTANCE:.0f} that are wanted"
+            f"{recipe}: smallest margin of {len(SEEDS) * len(PRECISIONS)} runs {100 * distance:+.0f} points, "
+            f"{verdict} the required {100 * DISTANCE:.0f}"
         )
-    yield f"{refused} of {len(SEEDS) * len(PRECISIONS) * len(recipes)} were refused (wanted: none)"
+    yield f"{refused} of {len(SEEDS) * len(PRECISIONS) * len(recipes)} were rejected (wanted: none)"
 
 
 def _nearest(row: Mapping[str, Any]) -> tuple[str, float]:
-    """Returns the class whose recall is nearest to its threshold, with its recall, and the distance."""
-    check = min(row["checks"], key=lambda one: one["recall"]["value"] - one["threshold"])
+    """Returns the class whose recall is closest to its threshold, with its recall, and the margin."""
+    check = min(row["checks"], key=lambda check: check["recall"]["value"] - check["threshold"])
     recall = check["recall"]["value"]
     return f"{check['class']} {100 * recall:.0f} %", recall - check["threshold"]

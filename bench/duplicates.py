@@ -1,4 +1,4 @@
-"""Prints how far apart the perceptual hashes of a dataset's images are; see docs/data.md."""
+"""Prints the distances between the perceptual hashes of a dataset's images; see docs/data.md."""
 
 import tempfile
 from pathlib import Path
@@ -27,7 +27,12 @@ def main(covid: Annotated[Path, typer.Option()], kermany: Annotated[Path, typer.
     distance = np.array([(numbers[i] ^ numbers[j]).bit_count() for i, j in pairs])
     patient = examples["patient"].to_numpy()
     same = patient[pairs[:, 0]] == patient[pairs[:, 1]]
-    table = Table("bits apart", "pairs of one patient", "of two", title=f"{len(examples)} images")
+    table = Table(
+        "bits apart",
+        "pairs of one patient",
+        "pairs of two patients",
+        title=f"{len(examples)} images",
+    )
     for low in range(0, FARTHEST, 4):
         here = (distance >= low) & (distance < low + 4)
         table.add_row(f"{low} to {low + 3}", str((here & same).sum()), str((here & ~same).sum()))

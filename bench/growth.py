@@ -1,4 +1,4 @@
-"""Plays a dataset that grows, day by day, as a schedule would meet it.
+"""Simulates a growing dataset, day by day, as a schedule would see it.
 
     python -m bench.growth OUTPUT [--covid DIR --kermany DIR]
 
@@ -23,9 +23,9 @@ from components.trust.rules import RULES
 from pipelines import stopping
 from pipelines.console import live_line
 
-# This shows the way, not a model: small models after short trainings keep no rule of trust.
+# A demonstration: models this small and this little trained would break every rule of trust.
 NO_RULES = ",".join(f"{rule.name}={0 if rule.at_least else 'inf'}" for rule in RULES)
-# Arguments of `cxrflow run`, a day each.
+# Arguments of `cxrflow run` for each day.
 FIRST = ("--recipes", "cnn-dubey+quick", "--epochs", "1", "--gate", f"covid=0,default=0,{NO_RULES}")
 CONTINUES = ("--recipes", "cnn-dubey+quick", "--gate", f"default=0.5,{NO_RULES}")
 HARDLY_TRAINED = ("--recipes", "cnn-dubey+lungs+quick", *FIRST[2:])
@@ -58,7 +58,7 @@ def main() -> None:
             "run", "--covid", str(today), "--kermany", str(kermany), "--weights", "none",
             "--output", str(output), "--if-new", "--new-covid", "5", "--no-serve", *arguments,
         )  # fmt: skip
-    console.rule("where the last version comes from")
+    console.rule("lineage of the last version")
     run("lineage", "--store", str(output / "store"))
 
 
@@ -69,7 +69,7 @@ def run(*arguments: str) -> None:
 
 
 def drawn(directory: Path) -> tuple[Path, Path]:
-    """Draws phantoms, and makes three days of their metadata. As in the real dataset, masks stay few."""
+    """Draws phantoms and divides their metadata into three days. Masks come with the first day alone."""
     with live_line():
         phantoms.write(directory, patients=40)
     covid = directory / covid_chestxray.DIRECTORY
@@ -88,6 +88,6 @@ def drawn(directory: Path) -> tuple[Path, Path]:
 
 if __name__ == "__main__":
     stopping.say_when_stopped("interrupted")
-    # A run that is interrupted gets the time to end what it has started, and to say where its log is.
+    # Give an interrupted run time to stop what it has started, and to say where its log is.
     with stopping.cleanly(seconds=3.8):
         main()

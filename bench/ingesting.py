@@ -1,4 +1,4 @@
-"""What it costs when a dataset grows, and when it is large: on drawn fields of waves, or real snapshots."""
+"""Measures ingest for growing and large datasets, with generated wave patterns or real snapshots."""
 
 import csv
 import shutil
@@ -18,14 +18,14 @@ from core.artifacts import EXAMPLES
 from core.tables import read_table
 
 APRIL, JUNE = "2020-04-18", "2020-06-22"
-# Images of the smallest set, of which the others have 4 and 16 times as many.
+# Images of the smallest set; the others have 4 and 16 times as many.
 SMALLEST = 1000
 _SIDE = 256
 _ONE_PROCESS = "--direct_running_mode=in_memory"
 
 
 def fields(directory: Path, images: int) -> tuple[Path, Path]:
-    """Draws images that resemble each other nowhere, a quarter of each label, in both layouts."""
+    """Draws images without near-duplicates in both layouts, a quarter of each label."""
     covid, kermany = (
         directory / COVID_DIRECTORY,
         directory / KERMANY_DIRECTORY,
@@ -60,7 +60,7 @@ def write_metadata(file: Path, rows: list) -> None:
 
 
 def growth(home: Path, covid: Path | None, kermany: Path | None) -> str:
-    """Returns what an ingest after April costs in June, to an ingest of all that is there in June."""
+    """Compares an ingest in June that follows one in April with a full ingest in June."""
     if covid and kermany:
         days = {day: covid / "snapshots" / f"metadata-{day}.csv" for day in (APRIL, JUNE)}
     else:
@@ -90,8 +90,8 @@ def growth(home: Path, covid: Path | None, kermany: Path | None) -> str:
     pixels = examples["width"] * examples["height"]
     share = pixels[new].sum() / pixels.sum()
     return (
-        f"[bold]{grown / whole:6.2f}[/]  ingest and records of what is new, to all: {grown:.1f} s to "
-        f"{whole:.1f} s; new are {new.sum()} of {len(new)} images, {100 * share:.0f} % of the pixels "
+        f"[bold]{grown / whole:6.2f}[/]  ingest and records of new images, to all: {grown:.1f} s to "
+        f"{whole:.1f} s; {new.sum()} of {len(new)} images are new, {100 * share:.0f} % of the pixels "
         f"(wanted: at most {share + 0.15:.2f}, by images {new.mean() + 0.15:.2f})"
     )
 
@@ -114,7 +114,7 @@ print(seconds, int(peak.split()[1]) / 1024)
 
 
 def scale(home: Path) -> list[str]:
-    """Returns time and memory of ingest and records for 1, 4 and 16 times as many images, in one process."""
+    """Measures time and memory of ingest and records for 1, 4 and 16 times the images, in one process."""
     lines = []
     before = (0.0, 0.0)
     for times in (1, 4, 16):
@@ -126,7 +126,7 @@ def scale(home: Path) -> list[str]:
         took, megabytes = map(float, output.splitlines()[-1].split())
         if times > 1:
             lines.append(
-                f"[bold]{took / before[0] / 4:6.2f}[/]  seconds an image of {times * SMALLEST:,} to "
+                f"[bold]{took / before[0] / 4:6.2f}[/]  seconds per image of {times * SMALLEST:,} to "
                 f"{times * SMALLEST // 4:,}: {times * SMALLEST / took:,.0f} images/s (wanted: 0.85 to "
                 f"1.15); memory {megabytes:,.0f} MB to {before[1]:,.0f} MB (wanted: flat)"
             )

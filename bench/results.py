@@ -2,7 +2,7 @@
 
     python -m bench.results --covid DIR --kermany DIR --output DIR
 
-takes hours; interrupted, it goes on where it stopped. What is there already is not run again.
+Takes hours. If interrupted, run it again: it resumes and skips what is done.
 """
 
 import json
@@ -34,11 +34,12 @@ class Run:
     """A reproduction.
 
     Attributes:
-      recipes: with commas.
-      epochs: where not the paper's.
-      bases: pretrained ones to start from, below the output.
-      reading: what we make of the difference from the paper, having seen it.
-      accuracies: in per cent, one a recipe, of the run that was read. To others the reading does not apply.
+      recipes: names, separated by commas.
+      epochs: None for the paper's.
+      bases: the directory of pretrained bases below the output; None to train from scratch.
+      reading: our interpretation of the results.
+      accuracies: in per cent, one per recipe, of the results that `reading` interprets; it is left out
+        if they differ.
     """
 
     recipes: str
@@ -63,63 +64,63 @@ SOARES = "soares-xception,soares-resnet,soares-vgg16"
 RUNS = (
     Run(
         recipes=SOARES,
-        reading="Below the paper. Its bases had learnt from 1.3 million photographs, ours from 1,081 "
-        "radiographs in five or six epochs; Xception's, which had learnt most of them, does best. "
-        "ResNet's head has not settled: in its last twelve epochs validation accuracy goes up and down "
-        "between 69 and 89 %, and the last one, which the protocol takes, calls a third of covid normal.",
+        reading="Below the paper. Its bases were trained on 1.3 million photographs, ours on 1,081 "
+        "radiographs for five or six epochs; Xception's base, which learnt the most, gives the best results. "
+        "ResNet's head has not converged: in its last twelve epochs validation accuracy varies between 69 "
+        "and 89 %, and the model of the last epoch, which the protocol uses, calls a third of COVID normal.",
         accuracies=(88.0, 75.2, 79.5),
     ),
     Run(
         recipes="cnn-dubey",
         bases=None,
-        reading="Near the paper, on images of patients that training did not see. So small a network "
-        "on so few images rather shows how easily the two sources are told apart.",
+        reading="Close to the paper, on patients outside the training data. That so small a network does "
+        "so well on so few images rather shows how easy it is to tell the two sources apart.",
         accuracies=(95.8,),
     ),
     Run(
         recipes="resnet50-10fold",
         bases="bases-for-folds",
-        reading="Below the paper, which split 147 images at random. The folds lie between 88 and 96 %: "
-        "each has the model of its last epoch, as the protocol wants it, while validation accuracy "
-        "still moves by some points from one epoch to the next.",
+        reading="Below the paper, which split 147 images at random. The folds range from 88 to 96 %: "
+        "each uses the model of its last epoch, as the protocol requires, while validation accuracy "
+        "still changes by some points from one epoch to the next.",
         accuracies=(92.1,),
     ),
     Run(
         recipes="coronet-4class",
         epochs=6,
-        reading="6 epochs of 80, but validation accuracy no longer rises, and its loss does, while what "
-        "it trains on it knows by heart: its base had seen Kermany's share of that before. More than half "
-        "of the errors take bacterial for viral or the reverse, the hardest pair in the paper, too.",
+        reading="6 epochs of 80, but the network already overfits: validation accuracy no longer rises, and "
+        "validation loss does. Its base has already seen the training images that are Kermany's. More than "
+        "half of the errors confuse bacterial and viral, which is also the hardest pair in the paper.",
         accuracies=(74.5,),
     ),
     Run(
         recipes="coronet-3class",
         epochs=3,
-        reading="3 epochs of 80, of which the first has the best validation accuracy. The commonest error "
-        "calls pneumonia covid: 20 of 210 images.",
+        reading="3 epochs of 80, of which the first has the best validation accuracy. The most common error "
+        "is pneumonia called COVID: 20 of 210 images.",
         accuracies=(87.5,),
     ),
     Run(
         recipes="coronet-2class",
         epochs=3,
-        reading="Below the paper: of 3 epochs the last, which the protocol takes, is the worst on the "
-        "validation images. It calls 19 of 210 pneumonias covid.",
+        reading="Below the paper: the last of 3 epochs, which the protocol uses, is the worst on the "
+        "validation images. It calls 19 of 210 pneumonias COVID.",
         accuracies=(90.9,),
     ),
     Run(
         recipes="soares-xception",
         bases=None,
-        reading="What a frozen base that has learnt nothing gives: its features are those of random "
-        "filters. The same head on a pretrained base is in the first row.",
+        reading="The frozen base is untrained, so its features are those of random filters. The first row "
+        "has the same head on a pretrained base.",
         accuracies=(39.0,),
     ),
     Run(
         recipes="coronet-4class",
         epochs=6,
         bases=None,
-        reading="After 6 epochs within the interval of the pretrained one: to a network that is trained "
-        "as a whole, a base of 1,081 radiographs is worth a start of four epochs (see above), and "
-        "hardly more. It calls most of bacterial viral, which that one does not.",
+        reading="After 6 epochs, the accuracy is within the interval of the pretrained network. For a "
+        "network that trains all its layers, a base of 1,081 radiographs saves about four epochs (see above) "
+        "and hardly more. Unlike the pretrained network, it calls most bacterial images viral.",
         accuracies=(71.5,),
     ),
 )
@@ -161,9 +162,9 @@ def page(told: list[tuple[Run, dict[str, Any]]]) -> str:
     counts: dict[str, int] = {}
     for row in data["by_source"]:
         counts[row["label"]] = counts.get(row["label"], 0) + row["images"]
-    every = [(run, one["data"], result) for run, one in told for result in one["recipes"]]
-    rows = "\n".join(_row(*one) for one in every)
-    readings = "\n".join(_reading(run, one["recipes"]) for run, one in told)
+    results = [(run, kept["data"], result) for run, kept in told for result in kept["recipes"]]
+    rows = "\n".join(_row(*result) for result in results)
+    readings = "\n".join(_reading(run, kept["recipes"]) for run, kept in told)
     return f"""# Results
 
 Written by `python -m bench.results --covid covid-chestxray-dataset --kermany chest_xray --output DIR`
@@ -173,25 +174,25 @@ of Kermany's, {data["used"]:,} usable frontal images of {data["patients"]:,} pat
 ({", ".join(f"{count} {label}" for label, count in counts.items())}), fingerprint
 `{data["fingerprint"][:12]}`, seed {data["seed"]}.
 
-**None of this is transfer learning from ImageNet**: there was no network to fetch those weights. Where
-a paper transfers, the base was pretrained on images of Kermany's that are not tested on (`cxrflow
-pretrain`), or not at all, and the networks that are fine-tuned had few epochs. Where there is a
-network, `cxrflow reproduce RECIPE` runs the papers' own protocols.
+**None of this is transfer learning from ImageNet**, because the machine could not download those weights.
+For papers that use it, the base was pretrained on images of Kermany's outside the test split (`cxrflow
+pretrain`) or not at all, and networks that train all layers had few epochs. With network access, `cxrflow
+reproduce RECIPE` runs the papers' own protocols.
 
-**None of this shows that a model sees a disease.** Covid comes from one source and nearly everything
-else from the other, whose patients are children: see [the data](data.md). That a small network comes
-close to the published figures says how easy it is to tell the sources apart.
+**None of this shows that a model sees a disease.** COVID images come from one source and nearly all others
+from the other, whose patients are children: see [the data](data.md). That a small network comes close to the
+published figures shows how easy it is to tell the sources apart.
 
 | recipe | weights | split | images, patients | epochs | accuracy | covid recall | published | minutes |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-Accuracy and recall of covid in per cent, with Wilson's 95 % intervals, on images that share no patient
-and no picture with training. Published: of the first-named version, on the authors' own images, split
-at random. Minutes: of training as it went, without that of the base. In training every class weighs
-alike.
+Accuracy and COVID recall are in per cent, with Wilson's 95 % intervals, on images whose patients and
+near-duplicates are not in training. Published figures are of the first version named, on the authors' own
+images, split at random. Minutes are the training time without that of the base. In training, every class has
+the same weight.
 
-{_pretraining(told)}{_progress(told)}## How to read them, and what differs from the papers
+{_pretraining(told)}{_progress(told)}## Interpretation, and differences from the papers
 
 {readings}"""
 
@@ -202,12 +203,12 @@ def _reading(run: Run, results: list[dict[str, Any]]) -> str:
         difference
         for result in results
         for difference in result["differences"]
-        # Of all alike: said below the table.
+        # True of all; the text below the table says it.
         if not difference.startswith(("No patient", "In training"))
     )
     listed = "\n".join(f"- {difference}" for difference in said)
     accuracies = tuple(round(100 * result["metrics"]["accuracy"]["value"], 1) for result in results)
-    reading = run.reading if accuracies == run.accuracies else "Nobody has read these figures yet."
+    reading = run.reading if accuracies == run.accuracies else "Not interpreted yet."
     return f"**{names}**, {_start(run, results[0])}. {reading}\n\n{listed}\n"
 
 
@@ -239,13 +240,13 @@ def _row(run: Run, data: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _pretraining(told: list[tuple[Run, dict[str, Any]]]) -> str:
-    """Returns what pretraining buys: each recipe that was run both ways, with the same budget."""
+    """Returns a table of the recipes that were run with and without pretraining, for as many epochs."""
 
     def of(pretrained: bool) -> dict[str, dict[str, Any]]:
         return {
             result["recipe"]: result
-            for run, one in told
-            for result in one["recipes"]
+            for run, kept in told
+            for result in kept["recipes"]
             if bool(run.bases) == pretrained
         }
 
@@ -258,9 +259,9 @@ def _pretraining(told: list[tuple[Run, dict[str, Any]]]) -> str:
     if not rows:
         return ""
     table = "\n".join(rows)
-    return f"""## What pretraining on chest X-rays buys
+    return f"""## The effect of pretraining on chest X-rays
 
-Accuracy on the same test images, after the same number of epochs of the recipe itself:
+Accuracy on the same test images, after the same number of epochs (without those of pretraining):
 
 | recipe | epochs | from a pretrained base | from scratch |
 | --- | --- | --- | --- |
@@ -270,18 +271,18 @@ Accuracy on the same test images, after the same number of epochs of the recipe 
 
 
 def _progress(told: list[tuple[Run, dict[str, Any]]]) -> str:
-    """Returns how far the trainings got that were shorter than their paper's."""
+    """Returns the learning curves of the trainings that were shorter than their paper's."""
     rows = "\n".join(
         f"| `{result['recipe']}` | {_start(run, result)} | "
         + ", ".join(f"{100 * value:.0f}" for value in result["folds"][0]["history"]["val_accuracy"])
         + " |"
-        for run, one in told
-        for result in one["recipes"]
+        for run, kept in told
+        for result in kept["recipes"]
         if run.epochs
     )
-    return f"""## How far the shortened trainings got
+    return f"""## Progress of the shortened trainings
 
-Validation accuracy after each epoch, in per cent, every class weighing alike:
+Validation accuracy after each epoch, in per cent; every class has the same weight:
 
 | recipe | start | accuracy |
 | --- | --- | --- |

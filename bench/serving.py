@@ -1,4 +1,4 @@
-"""The model server against the model itself, on the same image and in the same precision."""
+"""Compares the model server with the bare model, on the same image and in the same precision."""
 
 import base64
 import http.client
@@ -31,7 +31,7 @@ CLIENTS, SECONDS, TURNS = 32, 10, 3
 LATENCIES, TURN = 240, 20
 BATCHES = (4, 8, 16, 32)
 
-# What many a tutorial serves a model with: one request after the other.
+# How many tutorials serve a model: one request after the other.
 ONE_AT_A_TIME = """
 import base64, json, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        images = [base64.b64decode(one["image_bytes"]["b64"]) for one in body["instances"]]
+        images = [base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]]
         answer = exported.predict(image_bytes=tf.constant(images))["probabilities"].numpy()
         content = json.dumps({"predictions": answer.tolist()}).encode()
         self.send_response(200)
@@ -65,7 +65,7 @@ server.serve_forever()
 
 
 def serving(home: Path) -> list[str]:
-    """Returns CoroNet's server against the bare model: latency, throughput, start, memory."""
+    """Compares CoroNet's server with the bare model: latency, throughput, start, memory."""
     recipe = recipe_named("coronet-4class")
     version = published(recipe, home)
     random = np.random.default_rng(0)
@@ -102,25 +102,25 @@ def serving(home: Path) -> list[str]:
     return [
         ratio(
             latency / together,
-            f"one client: median latency {1000 * latency:.1f} ms, to {1000 * together:.1f} ms of decoding "
+            f"one client: median latency {1000 * latency:.1f} ms, to {1000 * together:.1f} ms for decoding "
             "and the bare call (wanted: at most 1.15)",
         ),
         ratio(
             slowest / together,
             f"one client: 99th percentile {1000 * slowest:.1f} ms, to the same median (wanted: at most "
-            f"1.5; the bare call's own is {bare_slowest / together:.2f})",
+            f"1.5; of the bare call: {bare_slowest / together:.2f})",
         ),
         ratio(
             throughput / baseline,
             f"{CLIENTS} clients: {throughput:.1f} images/s, to {baseline:.1f} of the bare model on decoded "
-            "images in its best batches (wanted: 0.9)",
+            "images with its best batch size (wanted: 0.9)",
         ),
         ratio(
             throughput / alone,
-            f"{CLIENTS} clients: to {alone:.1f} images/s of a server that takes one request after the "
-            f"other (wanted: 2; the bare model itself has {baseline / alone:.2f})",
+            f"{CLIENTS} clients: to {alone:.1f} images/s of a server that handles one request at a time "
+            f"(wanted: 2; of the bare model: {baseline / alone:.2f})",
         ),
-        f"        ready {start:.1f} s after its start (wanted: at most 10), {memory:,.0f} MB after that load",
+        f"        ready after {start:.1f} s (wanted: at most 10); memory after this load {memory:,.0f} MB",
     ]
 
 
@@ -129,7 +129,7 @@ def ratio(value: float, what: str) -> str:
 
 
 def published(recipe: Recipe, home: Path) -> Path:
-    """Publishes an untrained model, which is as quick as a trained one."""
+    """Publishes an untrained model, which is as fast as a trained one."""
     export.export(architectures.build(recipe, "none", 0), recipe, home / "untrained")
     card = {
         "recipe": {"name": recipe.name, "classes": list(recipe.classes)},
@@ -146,7 +146,7 @@ def published(recipe: Recipe, home: Path) -> Path:
 def latencies(
     exported: export.Exported, content: bytes, body: bytes, port: int
 ) -> tuple[float, float, float, float]:
-    """Returns the median and 99th percentile in seconds: of decoding with the bare call, and served."""
+    """Returns median and 99th percentile latency in seconds: of decoding with the bare call, and served."""
     bare: list[float] = []
     served: list[float] = []
     connection = http.client.HTTPConnection("localhost", port)
@@ -172,7 +172,7 @@ def latencies(
 
 
 def best_of_batches(exported: export.Exported, content: bytes) -> float:
-    """Returns the decoded images that the bare model answers a second with the best batch."""
+    """Returns the bare model's throughput on decoded images, in images/s, with the best batch size."""
     pixels = exported.preprocess(image_bytes=tf.constant(content))["pixels"]
     rates = []
     for size in BATCHES:
@@ -186,7 +186,7 @@ def best_of_batches(exported: export.Exported, content: bytes) -> float:
 
 
 def throughput_of(port: int, body: bytes) -> float:
-    """Returns the images that a server answers a second while many clients ask without a pause."""
+    """Returns a server's throughput in images/s with many clients that send without a pause."""
     answered: list[float] = []
     stop = threading.Event()
 
@@ -201,13 +201,13 @@ def throughput_of(port: int, body: bytes) -> float:
         time.sleep(SECONDS)
         stop.set()
         list(asking)
-    # From the first batch's end: answers come in batches.
+    # Count from the end of the first batch, because answers come in batches.
     counted = [moment for moment in answered if moment < answered[0] + SECONDS - 2]
     return len(counted) / (counted[-1] - counted[0])
 
 
 def one_at_a_time(version: Path) -> tuple[int, subprocess.Popen[str]]:
-    """Returns port and process of a server that takes one request after the other."""
+    """Returns port and process of a server that handles one request at a time."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What it costs to begin: processor time of steps and commands that do nothing yet, to that of KFP."""
+"""Measures the processor time to start steps and commands, as a ratio to that of importing KFP."""
 
 import ast
 import json
@@ -21,23 +21,23 @@ KFP = [sys.executable, "-c", "import kfp"]
 
 
 def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
-    """Yields the cost of each step's imports, of each command that is light, and of an idle run.
+    """Yields the cost of each step's imports, of each light command, and of an idle run.
 
     Args:
-      home: for what is written.
+      home: the directory for all output.
       covid, kermany: the datasets' directories.
     """
     components = home / "imports.py"
     components.write_text(of_steps(Path(steps.__file__).read_text(encoding="utf-8")))
     empty = executor(components, "empty")
-    yield "steps: what a step's body imports, in KFP's executor, to an empty component there"
+    yield "steps: the imports of a step's body, in KFP's executor, to an empty component"
     for node in ast.parse(components.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name != "empty":
             yield compared(node.name, executor(components, node.name), empty)
     yield "commands, to `import kfp`"
     nowhere = {"KUBECONFIG": str(home / "none"), "HOME": str(home)}
     with served(Api().serve) as url:
-        # Without a version or a cluster some end with an error, once all is imported.
+        # Without a version or a cluster, some end with an error after their imports.
         for arguments, wanted, ends in (
             (["--help"], "at most 0.5 s", 0),
             (["compile", str(home / "pipeline.yaml")], "at most 2", 0),
@@ -50,7 +50,7 @@ def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
         ):
             command = [CXRFLOW, *arguments]
             yield compared(arguments[0], command, KFP, wanted, nowhere, ends)
-    yield "a run that finds nothing to do, to `import kfp`"
+    yield "a run with nothing to do, to `import kfp`"
     archive = home / "startup" / "archive"
     ingest(covid, kermany, home / "startup" / "examples", archive=archive)
     spans.record_outcome(archive, 1, spans.State.REFUSED, "as if")
@@ -58,25 +58,25 @@ def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
         CXRFLOW, "run", "--if-new", "--covid", str(covid), "--kermany", str(kermany),
         "--archive", str(archive), "--output", str(home / "startup"),
     ]  # fmt: skip
-    yield compared("run --if-new, its step included", run, KFP)
+    yield compared("run --if-new, including its step", run, KFP)
 
 
 def of_steps(source: str) -> str:
-    """Returns a module with a function for each step, which imports what the step's body does.
+    """Returns a module with a function for each step that has the imports of the step's body.
 
-    What modules import later, once they know that they need it, is not in it.
+    Later imports, inside the functions that a step calls, are not included.
     """
     functions = ["def empty():\n    pass\n"]
     for step in ast.parse(source).body:
         if isinstance(step, ast.FunctionDef) and step.decorator_list:
             imports = [node for node in step.body if isinstance(node, ast.Import | ast.ImportFrom)]
-            body = "\n".join(f"    {ast.unparse(one)}" for one in imports)
+            body = "\n".join(f"    {ast.unparse(node)}" for node in imports)
             functions.append(f"def {step.name}():\n{body}\n")
     return "\n\n".join(functions)
 
 
 def executor(module: Path, function: str) -> list[str]:
-    """Returns how `kfp.local` starts a component."""
+    """Returns the command with which `kfp.local` starts a component."""
     return [
         sys.executable, "-m", "kfp.dsl.executor_main",
         "--component_module_path", str(module), "--function_to_execute", function,
@@ -92,21 +92,21 @@ def compared(
     environment: Mapping[str, str] = {},
     ends: int = 0,
 ) -> str:
-    """Returns the processor time of a command to that of another, each the median of its turns."""
+    """Compares the processor time of a command with that of another; each is the median of its turns."""
     pairs = [
         (cost(command, environment, ends), cost(baseline, environment, 0)) for _ in range(TURNS)
     ]
-    ours, theirs = (statistics.median(one) for one in zip(*pairs, strict=True))
+    ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(mine / other for mine, other in pairs)
     told = f" (wanted: {wanted})" if wanted else ""
     return f"[bold]{ratio:6.2f}[/]  {what}: {ours:.2f} s to {theirs:.2f} s{told}"
 
 
 def cost(command: Sequence[str], environment: Mapping[str, str], ends: int) -> float:
-    """Returns the processor time of a command and all that it starts and waits for, in seconds.
+    """Returns the processor time in seconds of a command and the processes that it waits for.
 
     Args:
-      ends: the exit code that it must have.
+      ends: the expected exit code.
     """
     runtime = {"_KFP_RUNTIME": "true"} if "kfp.dsl.executor_main" in command else {}
     before = os.times()

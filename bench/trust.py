@@ -2,7 +2,7 @@
 
     python -m bench.trust --covid DIR --kermany DIR --adults NAME=SPEC --output DIR
 
-trains for each recipe and setting; interrupted, it goes on where it stopped.
+Trains each recipe in each setting. If interrupted, run it again: it resumes and skips what is done.
 """
 
 import time
@@ -40,7 +40,7 @@ from training.recipes import RECIPES, recipe_named
 
 PAGE = Path(__file__).parents[1] / "docs" / "trust-results.md"
 
-# Epochs, from scratch: enough that a network has learnt what is easy to learn.
+# From scratch: enough epochs to learn what is easy to learn.
 EPOCHS = {"cnn-dubey": 10, "coronet-4class": 3}
 RANDOM, ORIGINS = "split at random", "other origins"
 TWO, THREE = "the two sources", "with adult controls"
@@ -49,7 +49,7 @@ SPLIT_BY = {RANDOM: splits.RANDOM, ORIGINS: splits.ORIGIN}
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a network is trained on: of which images, and what of each."""
+    """What a network is trained on: which images, and which recipe variant of them."""
 
     name: str
     images: str
@@ -61,37 +61,37 @@ SETTINGS = (
     Setting(
         name="random split",
         images=RANDOM,
-        what="as the papers split, patients on both sides; shown to be distrusted",
+        what="as in the papers, with patients in both training and test; shown as a warning",
     ),
     Setting(
         name="by patient",
         images=TWO,
-        what="whole images of the two sources, no patient on both sides",
+        what="whole images of the two sources, no patient in both training and test",
     ),
     Setting(
         name="other origins",
         images=ORIGINS,
-        what="the same, and covid's test images are of hospitals and publications that training has none "
-        "of",
+        what="the same, and the COVID test images are from hospitals and publications outside the "
+        "training data",
     ),
     Setting(
         name="lungs",
         images=TWO,
         variant="+lungs",
-        what="split by patient, the network shown the lungs alone (`+lungs`)",
+        what="split by patient, and the network sees the lungs alone (`+lungs`)",
     ),
     Setting(
         name="adults",
         images=THREE,
         variant="+balanced",
-        what="more images of adults without finding, of a third source; the sources of a class weigh alike "
-        "(`+balanced`)",
+        what="more images of adults without findings, from a third source; the sources of a class have the "
+        "same weight (`+balanced`)",
     ),
     Setting(
         name="lungs and adults",
         images=THREE,
         variant="+lungs+augmented+balanced",
-        what="both, and images exposed, blurred and turned otherwise in each epoch "
+        what="both, and images with other exposure, sharpness and rotation in each epoch "
         "(`+lungs+augmented+balanced`)",
     ),
 )
@@ -103,10 +103,12 @@ def main(
     kermany: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     adults: Annotated[str, typer.Option(help="NAME=SPEC of a source of adults; see `listed`.")],
-    recipes: Annotated[str, typer.Option(help="Of EPOCHS, with commas.")] = ",".join(EPOCHS),
-    settings: Annotated[str, typer.Option(help="Of SETTINGS, with commas.")] = ",".join(
-        setting.name for setting in SETTINGS
+    recipes: Annotated[str, typer.Option(help="Keys of EPOCHS, separated by commas.")] = ",".join(
+        EPOCHS
     ),
+    settings: Annotated[
+        str, typer.Option(help="Names of SETTINGS, separated by commas.")
+    ] = ",".join(setting.name for setting in SETTINGS),
 ) -> None:
     wanted = [setting for setting in SETTINGS if setting.name in settings.split(",")]
     named = listed.parse([adults])
@@ -164,9 +166,9 @@ def main(
 
 
 def elsewhere(source: listed.Listed, examples: Path, output: Path) -> dict[str, listed.Listed]:
-    """Returns what no setting trains on: adults of patients in the test split, and those not used.
+    """Returns adults that no setting trains on: patients of the test split, and those not used.
 
-    Two sets, by whether anything was found: the same images for every setting.
+    They are two sets, the healthy and the ill, the same for every setting.
     """
     table = read_table(examples / EXAMPLES)
     table = table[table["source"] == source.name]
@@ -182,16 +184,16 @@ def elsewhere(source: listed.Listed, examples: Path, output: Path) -> dict[str, 
             if row.patient not in seen
         ]
     )
-    found = {}
-    for ill, of_both in rows.groupby("found"):
+    sets = {}
+    for ill, radiographs in rows.groupby("found"):
         file = output / f"{source.name}-{'ill' if ill else 'healthy'}.csv"
-        of_both.to_csv(file, index=False)
-        found |= listed.parse([f"{file.stem}={file}"])
-    return found
+        radiographs.to_csv(file, index=False)
+        sets |= listed.parse([f"{file.stem}={file}"])
+    return sets
 
 
 def unknown(model: Path, records: Path, covid: Path) -> dict[str, Any]:
-    """Returns how a model's out-of-distribution score tells images that it must not answer."""
+    """Returns how well a model's out-of-distribution score finds images that it must not answer."""
     card = read_json(model / CARD)
     exported = export.load(model / SAVED_MODEL)
     manifest = data.read_manifest(records)
@@ -202,7 +204,7 @@ def unknown(model: Path, records: Path, covid: Path) -> dict[str, Any]:
         "fungal, lipoid and other causes": of_reason(covid, "cause outside"),
         "lateral views": of_reason(covid, "view 'L'"),
         "CT slices": of_reason(covid, "modality 'CT'"),
-        "the test split inverted": (inverted(one) for one in known),
+        "the test split inverted": (inverted(content) for content in known),
     }
     ours = scores(exported, known)
     rows = {}
@@ -230,11 +232,11 @@ def inverted(content: bytes) -> bytes:
 
 
 def scores(exported: export.Exported, contents: Iterable[bytes]) -> np.ndarray:
-    found = [
+    of_each = [
         exported.predict(image_bytes=tf.constant([content]))["ood_score"].numpy()
         for content in contents
     ]
-    return np.concatenate(found)
+    return np.concatenate(of_each)
 
 
 def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adults: str) -> str:
@@ -260,23 +262,24 @@ def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adult
         )
     ]
     for recipe, of_recipe in rows.items():
-        lines += of_one(recipe, of_recipe)
-    lines += ["", "## What it costs", ""]
+        lines += section(recipe, of_recipe)
+    lines += ["", "## The cost of an audit", ""]
     for recipe, of_recipe in rows.items():
-        one = of_recipe[0]
-        trained, probe = one["card"]["seconds"], one["audit"]["frame_probe_seconds"]
+        row = of_recipe[0]
+        trained, probe = row["card"]["seconds"], row["audit"]["frame_probe_seconds"]
         whole = RECIPES[recipe].epochs
-        rest = (one["seconds"] - probe) / (trained * whole / EPOCHS[recipe])
+        rest = (row["seconds"] - probe) / (trained * whole / EPOCHS[recipe])
         lines.append(
-            f"- `{recipe}`: {EPOCHS[recipe]} epochs in {trained:.0f} s, its audit in {one['seconds']:.0f} s, "
-            f"{probe:.0f} s of that the frame probe, which is trained for one in {PROBE_SHARE} of the "
-            f"epochs. For the recipe's {whole} epochs that makes "
-            f"{100 / PROBE_SHARE + 100 * rest:.0f} % of the training."
+            f"- `{recipe}`: {EPOCHS[recipe]} epochs took {trained:.0f} s and the audit "
+            f"{row['seconds']:.0f} s, "
+            f"of which {probe:.0f} s were for the frame probe, which trains for one in {PROBE_SHARE} of the "
+            f"epochs. With the recipe's {whole} epochs, an audit would take "
+            f"{100 / PROBE_SHARE + 100 * rest:.0f} % of the training time."
         )
     return "\n".join(lines) + "\n"
 
 
-def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+def section(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     published = RECIPES[recipe].published[0].figures["accuracy"]
     audits = [row["audit"] for row in rows]
     classes = len(audits[0]["views"][View.WHOLE]["recall"])
@@ -293,15 +296,16 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         line("---", ["---"] * len(heads)),
         line(
             f"accuracy (published: {100 * published:.1f} %)",
-            (rate(one["views"][View.WHOLE]["accuracy"]) for one in audits),
+            (rate(audited["views"][View.WHOLE]["accuracy"]) for audited in audits),
         ),
         line(
-            "recall of covid", (rate(one["views"][View.WHOLE]["recall"]["covid"]) for one in audits)
+            "COVID recall",
+            (rate(audited["views"][View.WHOLE]["recall"]["covid"]) for audited in audits),
         ),
         *(
             line(
                 f"mean recall, {view}",
-                (f"{100 * one['views'][view]['balanced']:.1f} %" for one in audits),
+                (f"{100 * audited['views'][view]['balanced']:.1f} %" for audited in audits),
             )
             for view in VIEWS
         ),
@@ -309,8 +313,8 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     for i, external in enumerate(audits[0]["external"]):
         lines.append(
             line(
-                f"{external['name']} ({external['images']}), called covid",
-                (rate(one["external"][i]["called_covid"]) for one in audits),
+                f"{external['name']} ({external['images']}), called COVID",
+                (rate(audited["external"][i]["called_covid"]) for audited in audits),
             )
         )
     for i, rule in enumerate(audits[0]["rules"]):
@@ -318,16 +322,15 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             line(
                 f"`{rule['name']}`, {side} {rule['bound']:g}",
-                (verdict(one["rules"][i]) for one in audits),
+                (verdict(audited["rules"][i]) for audited in audits),
             )
         )
-    probes = {row["what"] for one in audits for row in one["probes"]}
-    for what in sorted(probes):
-        told = [{row["what"]: row["auc"] for row in one["probes"]} for one in audits]
+    probes = [{row["what"]: row["auc"] for row in audited["probes"]} for audited in audits]
+    for what in sorted(set().union(*probes)):
         lines.append(
             line(
-                f"AUC by which features tell {what}",
-                (f"{one[what]:.2f}" if what in one else "–" for one in told),
+                f"AUC of features for {what}",
+                (f"{auc[what]:.2f}" if what in auc else "–" for auc in probes),
             )
         )
     lines += ["", f"Chance is a mean recall of {100 / classes:.0f} %.", ""]
@@ -338,7 +341,7 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         line("---", ["---"] * len(heads)),
         line(
             "the test split itself",
-            (f"{100 * one['abstention']['rejected']['value']:.0f} %" for one in audits),
+            (f"{100 * audited['abstention']['rejected']['value']:.0f} %" for audited in audits),
         ),
     ]
     for name, first in rows[0]["unknown"].items():
@@ -346,7 +349,7 @@ def of_one(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             line(
                 f"{name} ({first['images']})",
-                (f"{one['auc']:.2f}, {100 * one['rejected']['value']:.0f} %" for one in cells),
+                (f"{cell['auc']:.2f}, {100 * cell['rejected']['value']:.0f} %" for cell in cells),
             )
         )
     return lines
@@ -358,33 +361,33 @@ def verdict(rule: dict[str, Any]) -> str:
     return f"{rule['value']:.2f}" if rule["passed"] else f"**{rule['value']:.2f}**"
 
 
-def rate(one: dict[str, float]) -> str:
-    return f"{100 * one['value']:.0f} % ({100 * one['low']:.0f}–{100 * one['high']:.0f})"
+def rate(value: dict[str, float]) -> str:
+    return f"{100 * value['value']:.0f} % ({100 * value['low']:.0f}–{100 * value['high']:.0f})"
 
 
-HEAD = """# What audits say on real X-rays
+HEAD = """# Audits on real X-rays
 
 Written by `python -m bench.trust --covid DIR --kermany DIR --adults {adults}=SPEC --output DIR
---recipes {recipes} --settings "{names}"` of cxrflow {version}:
-{images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June 2020 and a sample
-of Kermany's, fingerprint `{fingerprint}`. What was measured, and how: [trust](trust.md).
-Rules that refuse are in bold.
+--recipes {recipes} --settings "{names}"` of cxrflow {version}.
+The data: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June 2020 and
+of a sample of Kermany's, fingerprint `{fingerprint}`. [Trust](trust.md) says what was measured and how.
+Values that break a rule are in bold.
 
-**Trained from scratch and for few epochs**: these are no figures of the papers' systems. What is shown is
-not how good they are but what they look at. The segmenter of lungs reaches a Dice coefficient of
-{dice:.3f} on {tested} masks that were held out (the worst: {worst:.3f}), after training on {trained}.
+**The networks were trained from scratch for few epochs**, so these are not the figures of the papers'
+systems. They show what the networks look at, not how good they are. The lung segmenter, trained on {trained}
+masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks (lowest: {worst:.3f}).
 
-Settings, each on its own test split:
+The settings, each with its own test split:
 
 {settings}
 
-{adults}-healthy and {adults}-ill (pneumonia) are the same radiographs of adults for all, of patients whom
-none was trained on. None of these has covid. For the settings without adults they are of a hospital that
-training never saw.
+{adults}-healthy and {adults}-ill (pneumonia) are radiographs of adults without COVID, the same for all
+settings, of patients on whom no network was trained. In the settings without adults, their hospital is
+outside the training data.
 """
 
-UNKNOWN = """How the out-of-distribution score tells what must not be answered from the test split (area under
-the ROC curve), and how much of it is rejected:"""
+UNKNOWN = """How well the out-of-distribution score separates images that must not be answered from the test
+split (area under the ROC curve), and how many of them the model abstains from:"""
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class ToDeploy(StrEnum):
     KEEP = "keep"
 
 
-# `ingest`: its tables (see `components.data.example_tables`) and counts; the examples of the span before.
+# `ingest`: its tables (see `components.data.example_tables`) and counts; the examples of the previous span.
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
 PREVIOUS = "previous.parquet"
 
@@ -46,7 +46,7 @@ BASE_WEIGHTS, PRETRAINING = "base.weights.h5", "pretraining.json"
 CARD, SAVED_MODEL, HISTORY = "model.json", "saved_model", "history.csv"
 MADE_WITH = "images.parquet"
 
-# `evaluate`: figures (see `training.metrics.evaluate`), a row for each image (see
+# `evaluate`: metrics (see `training.metrics.evaluate`), a row for each image (see
 # `training.export.predictions`), some images with heat maps, and answers that a server must repeat.
 METRICS, PREDICTIONS, GALLERY = "metrics.json", "predictions.parquet", "gallery.json"
 KNOWN_ANSWERS = "known_answers.json"

@@ -1,4 +1,4 @@
-"""The names of a dataset's parts, and which of them a protocol trains and tests on."""
+"""The parts of a dataset, and which of them a protocol uses for training, validation and test."""
 
 import re
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from core.errors import UserError
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
-# How the main job judges candidates, and the default everywhere.
+# The protocol of `cxrflow run`, and the default everywhere.
 HOLD_OUT = "70/10/20"
 
 
 def fold_name(number: int, folds: int) -> str:
-    """Returns the name of a part in cross-validation, e.g. `fold-03-of-10`; counted from 1."""
+    """Returns the name of a fold in cross-validation, e.g. `fold-03-of-10`, counted from 1."""
     return f"fold-{number:02d}-of-{folds:02d}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """Which parts of the records are trained on, watched meanwhile, and tested on."""
+    """The parts of the records used for training, validation and test."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -27,15 +27,14 @@ class Division:
 
 
 def divisions(protocol: str) -> tuple[str, ...]:
-    """Returns the divisions that a protocol trains and tests on, one after the other.
+    """Returns the divisions of a protocol; a model is trained and tested for each.
 
     Args:
-      protocol: `70/10/20` (train, validation, test), `80/20` (without validation: the curves are
-        then those of the test split, which decides nothing, for the last epoch is taken), or
-        `<N>-fold`.
+      protocol: `70/10/20` (train, validation, test), `80/20` (no validation: the curves are those of the
+        test split, which decide nothing, because the last epoch's model is used), or `<N>-fold`.
 
     Raises:
-      UserError: it is none of these.
+      UserError: the protocol is unknown.
     """
     folds = folds_of(protocol)
     if folds:
@@ -44,20 +43,20 @@ def divisions(protocol: str) -> tuple[str, ...]:
 
 
 def folds_of(protocol: str) -> int:
-    """Returns the number of folds of a protocol, 0 where it holds out one split; see `divisions`."""
+    """Returns the number of folds of a protocol; 0 for a hold-out protocol. See `divisions`."""
     match = re.fullmatch(r"(\d+)-fold", protocol)
     if match and 2 <= int(match[1]) <= 99:
         return int(match[1])
     if protocol not in (HOLD_OUT, "80/20"):
-        raise UserError(f"protocol: {protocol!r} is none of {HOLD_OUT}, 80/20 and <N>-fold")
+        raise UserError(f"unknown protocol {protocol!r}; choose {HOLD_OUT}, 80/20 or <N>-fold")
     return 0
 
 
 def division(name: str) -> Division:
-    """Returns a division by the name that `divisions` gave it.
+    """Returns a division by its name from `divisions`.
 
     Raises:
-      UserError: it gave none such.
+      UserError: the division is unknown.
     """
     match = re.fullmatch(r"fold-(\d+)-of-(\d+)", name)
     if match:
@@ -68,4 +67,4 @@ def division(name: str) -> Division:
         return Division(train=(TRAIN, VALIDATION), validation=(TEST,), test=(TEST,))
     if name == HOLD_OUT:
         return Division(train=(TRAIN,), validation=(VALIDATION,), test=(TEST,))
-    raise UserError(f"division: {name!r} is none of {HOLD_OUT}, 80/20 and fold-<n>-of-<N>")
+    raise UserError(f"unknown division {name!r}; choose {HOLD_OUT}, 80/20 or fold-<n>-of-<N>")

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees either all of one or nothing, also where two runs share a directory."""
+"""Atomic writes and locks: readers see a complete file or none, also if two runs share a directory."""
 
 import contextlib
 import errno
@@ -15,17 +15,17 @@ from typing import Any, TextIO
 from core.locations import is_remote
 from core.progress import logger
 
-# What a rename says where a directory that is not empty has the name already.
+# Errors of renaming to the name of a directory that is not empty.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextlib.contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and renames it to `path` when the block ends well.
+    """Yields a temporary path beside `path` and renames it to `path` when the block succeeds.
 
-    The block may make a file, a link or a directory there. When it raises, whatever it wrote is
-    removed and an earlier `path` stays as it was. An existing directory is replaced, and removed only then;
-    of two runs that replace it at once, the last one's stays.
+    The block may create a file, a link or a directory there. If it raises, whatever it wrote is removed, and
+    an earlier `path` stays unchanged. An existing directory is removed only once it is replaced. If two runs
+    replace it at once, the last one wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
@@ -35,14 +35,14 @@ def write_aside(path: Path) -> Iterator[Path]:
         while True:
             try:
                 if _is_real_directory(path):
-                    with contextlib.suppress(FileNotFoundError):  # another run has moved it already
+                    with contextlib.suppress(FileNotFoundError):  # another run has already moved it
                         path.rename(before)
                 aside.replace(path)
                 break
             except OSError as error:
                 if error.errno not in _TAKEN:
                     raise
-                # Another run has put its own there meanwhile: that is what is replaced now.
+                # Another run has put its own directory there meanwhile: replace that one.
                 if before.exists():
                     shutil.rmtree(before)
     finally:
@@ -55,12 +55,12 @@ def write_aside(path: Path) -> Iterator[Path]:
 
 
 def _put_back_or_remove(before: Path, path: Path) -> None:
-    """Ends a replacement: where nothing has taken the old directory's place, it takes that again."""
+    """Restores the old directory if nothing has taken its place, else removes it."""
     if not path.exists():
         try:
             before.rename(path)
             return
-        except OSError as error:  # another run may have put its own there just now
+        except OSError as error:  # another run may just have put its own there
             if error.errno not in _TAKEN:
                 raise
     shutil.rmtree(before)
@@ -68,10 +68,10 @@ def _put_back_or_remove(before: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keeps every other run out that does the same with `path`; waits for one that is in, and says so.
+    """Locks `path` against other runs that use this function; waits for a lock, and logs that it does.
 
-    The lock is a file beside `path`. It ends with the process, however that ends, and leaves nothing over.
-    Where the file system has no locks, it says that too, and goes on.
+    The lock is a file beside `path`. It is released when the process ends, however that ends. If the file
+    system has no locks, the log says so, and the block runs without one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.parent / f".{path.name}.lock"
@@ -80,11 +80,11 @@ def alone(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                logger.info("another run works on %s: waiting until it has ended", path)
+                logger.info("another run is using %s; waiting for it to finish", path)
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
-                logger.info("%s cannot be locked (%s): let no other run work on it", path, error)
-            # Whoever had it has removed the file: what was waited for is then no lock any more.
+                logger.info("%s cannot be locked (%s): do not let another run use it", path, error)
+            # The previous holder has removed the file, so our lock on it is no longer valid.
             if not _is_open(lock, file):
                 continue
             try:
@@ -106,7 +106,7 @@ def _is_real_directory(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` as UTF-8: aside and renamed, or in an object store, which does the like."""
+    """Writes `text` to `path` as UTF-8, atomically, also in an object store."""
     if is_remote(path):
         path.write_text(text, encoding="utf-8")
         return
@@ -115,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` as indented JSON with sorted keys, aside and renamed."""
+    """Writes `value` to `path` as indented JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What an image file really is, judged by its content and never by its name."""
+"""Reads image files, recognised by their content and never by their name."""
 
 import contextlib
 import io
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-# Decoders for everything else stay closed: rare formats are where decoders have had their holes.
+# All other decoders stay disabled, because most vulnerabilities were in those of rare formats.
 FORMATS = ("JPEG", "PNG", "WEBP")
 # The largest radiographs in use have about 25 million pixels.
 MAX_PIXELS = 80_000_000
 
 
 class BadImage(Exception):
-    """The bytes are not an image that can be used; the message says why, `kind` in one word."""
+    """The bytes are not a usable image. The message says why; `kind` is the category."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -23,13 +23,13 @@ class BadImage(Exception):
 
 
 def for_tensorflow(content: bytes) -> bytes:
-    """Returns the image as TensorFlow's decoders read it the way it is meant to be seen.
+    """Returns the image in a form that TensorFlow's decoders read correctly.
 
     Returns:
-      the same bytes where it is an upright JPEG or PNG, else a PNG of the same picture.
+      the same bytes if it is an upright JPEG or PNG, else a PNG of the same picture.
 
     Raises:
-      BadImage: as `opened`; damage past the header of a JPEG or PNG is not looked for.
+      BadImage: see `opened`. Damage after the header of a JPEG or PNG is not detected.
     """
     with opened(content) as image:
         if is_plain(image, content):
@@ -38,10 +38,10 @@ def for_tensorflow(content: bytes) -> bytes:
 
 
 def to_png(content: bytes) -> bytes:
-    """Returns the image, turned upright, as a PNG of 8-bit grey: pixels equal to what is displayed.
+    """Returns the upright image as a PNG of 8-bit grey, with the pixels that viewers display.
 
     Raises:
-      BadImage: as `opened`.
+      BadImage: see `opened`.
     """
     with opened(content) as image:
         image = ImageOps.exif_transpose(image)
@@ -52,11 +52,11 @@ def to_png(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Yields Pillow's image, not decoded yet.
+    """Yields Pillow's image before it is decoded.
 
     Raises:
-      BadImage: `kind` is `empty`, `not an image`, `too large` or, for every failure of a decoder in
-        the block, `corrupt`.
+      BadImage: `kind` is `empty`, `not an image`, `too large`, or `corrupt` for any decoder error in the
+        block.
     """
     if not content:
         raise BadImage("empty", "the file has no content")
@@ -66,8 +66,10 @@ def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImage("too large", f"more than {max_pixels:,} pixels") from error
-    except Exception as error:  # decoders raise nearly anything on wild bytes
-        raise BadImage("not an image", f"none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders may raise any error for arbitrary bytes
+        raise BadImage(
+            "not an image", f"unknown format; expected one of {', '.join(FORMATS)}"
+        ) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage("too large", f"{width} x {height} pixels, more than {max_pixels:,}")
@@ -78,23 +80,23 @@ def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
 
 
 def is_plain(image: Image.Image, content: bytes) -> bool:
-    """Returns whether an opened image is an upright JPEG or PNG, as TensorFlow's decoders take it."""
+    """Returns whether an opened image is an upright JPEG or PNG, which TensorFlow can decode."""
     if image.format not in ("JPEG", "PNG"):
         return False
     if image.format == "PNG" and b"eXIf" not in content and b"Raw profile" not in content:
-        return True  # Pillow would decode a whole PNG to say so
+        return True  # Pillow would have to decode the whole PNG to find out
     return image.getexif().get(0x0112, 1) in (0, 1)  # the orientation
 
 
 def statistics(image: Image.Image) -> dict[str, float]:
-    """Returns what a scanner's settings show in, and no patient can be told by.
+    """Returns statistics that reflect a scanner's settings and do not identify a patient.
 
     Args:
-      image: in 8 bits of grey, of any size: the same for a picture and a smaller copy of it.
+      image: 8-bit grey, of any size: a picture and a smaller copy of it have the same statistics.
 
     Returns:
-      `brightness`, the mean of the pixels; `contrast`, their standard deviation; `frame`, the mean of
-      the outer eighth on each side: all of a copy of 32 x 32, from 0 (black) to 1 (white).
+      `brightness`, the mean of the pixels; `contrast`, their standard deviation; `frame`, the mean of the
+      outer eighth on each side. All are of a copy of 32 x 32 pixels, from 0 (black) to 1 (white).
     """
     pixels = np.asarray(image.resize((32, 32), Image.Resampling.BOX), np.float64) / 255
     frame = np.ones(pixels.shape, bool)
@@ -107,7 +109,7 @@ def statistics(image: Image.Image) -> dict[str, float]:
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """Returns an image in 8 bits of grey; of 16 bits the upper ones."""
+    """Returns an image in 8-bit grey; of 16 bits, the upper 8 are kept."""
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
     return image.convert("L")

@@ -1,4 +1,4 @@
-"""Where labels are decided: from a finding as a source words it to one of four labels, or to none.
+"""Decides labels: maps a finding in a source's wording to one of four labels, or to none.
 
 The labels are those of CoroNet (Khan et al., 2020, doi:10.1016/j.cmpb.2020.105581): covid, normal,
 bacterial and viral pneumonia. A recipe may merge or leave out labels; none adds one.
@@ -16,18 +16,18 @@ _BACTERIA = frozenset(
     """.split()
 )
 _VIRUSES = frozenset("viral h1n1 herpes influenza mers mers-cov sars varicella".split())
-# A finding with one of these has a cause that none of the four labels covers.
+# A finding with one of these words has a cause outside the four labels.
 _OTHER_CAUSES = frozenset(
     "aspergillosis aspiration fungal lipoid pneumocystis tuberculosis".split()
 )
 
 
 def label_of(finding: str) -> tuple[str | None, str]:
-    """Returns the label of a finding, and why there is none where there is none.
+    """Returns the label of a finding, or the reason why it has none.
 
     Args:
-      finding: as the covid-chestxray-dataset words it, in either of its notations: a list
-        (`COVID-19, ARDS`) or a path (`Pneumonia/Viral/COVID-19`); letter case does not matter.
+      finding: in either notation of the covid-chestxray-dataset: a list (`COVID-19, ARDS`) or a path
+        (`Pneumonia/Viral/COVID-19`); letter case does not matter.
 
     Returns:
       `(label, "")` with one of `LABELS`, or `(None, reason)`.

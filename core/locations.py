@@ -1,7 +1,7 @@
-"""Where data lies: a directory of this machine, or a place at `gs://` or `s3://`, read and written alike.
+"""Local directories and places at `gs://` or `s3://`, read and written in the same way.
 
-Credentials are found as the libraries of Google and Amazon find them; `AWS_ENDPOINT_URL` names another
-S3, such as that of Kubeflow Pipelines, and `STORAGE_EMULATOR_HOST` another Cloud Storage.
+Google's and Amazon's libraries find the credentials. `AWS_ENDPOINT_URL` selects another S3 service, such as
+that of Kubeflow Pipelines, and `STORAGE_EMULATOR_HOST` another Cloud Storage.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def location(text: str | Path) -> Path:
-    """Returns the place that an argument names, to be used as a `pathlib.Path`, whichever it is."""
+    """Returns the place that an argument names; local or not, it can be used as a `pathlib.Path`."""
     if not is_remote(text):
         return Path(text)
-    from upath import UPath  # takes long to import, and most places are here
+    from upath import UPath  # slow to import, and most places are local
 
     return cast(Path, UPath(text))
 
@@ -36,25 +36,25 @@ def is_remote(place: str | Path) -> bool:
 
 
 def absolute(text: str | Path) -> str:
-    """Returns an argument as every step sees it, wherever it is started."""
+    """Returns the absolute form of an argument, valid in any working directory."""
     return str(text) if is_remote(text) else str(Path(text).resolve())
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """Returns the files below a directory, by their paths relative to it, with their sizes in bytes.
+    """Returns the sizes in bytes of the files below a directory, by their relative paths.
 
-    From an object store in a few requests, however many they are. None where there is no directory.
+    An object store needs only a few requests for it. Returns nothing if there is no directory.
     """
     if not is_remote(directory):
-        found = {}
+        local = {}
         for folder, _, names in os.walk(directory, followlinks=True):
             below = os.path.relpath(folder, directory)
             for name in names:
                 with contextlib.suppress(OSError):  # a link to nothing or to itself
                     info = Path(folder, name).stat()
                     if stat.S_ISREG(info.st_mode):
-                        found[name if below == "." else f"{below}/{name}"] = info.st_size
-        return found
+                        local[name if below == "." else f"{below}/{name}"] = info.st_size
+        return local
     place = cast("UPath", directory)
     listed = place.fs.find(place.path, detail=True)
     root = place.path.rstrip("/") + "/"
@@ -62,27 +62,27 @@ def sizes(directory: Path) -> dict[str, int]:
 
 
 def names(directory: Path) -> list[str]:
-    """Returns the names of what is in a directory; none where there is no directory."""
+    """Returns the names of a directory's entries; none if there is no directory."""
     if not is_remote(directory):
         return [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
     place = cast("UPath", directory)
     place.fs.invalidate_cache(place.path)
     try:
-        found = place.fs.ls(place.path, detail=False)
+        paths = place.fs.ls(place.path, detail=False)
     except FileNotFoundError:
         return []
-    return [str(path).rstrip("/").rpartition("/")[2] for path in found]
+    return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
 
 
 def create(file: Path, content: bytes) -> None:
-    """Writes a whole file that must not be there yet; of several at once, one does.
+    """Creates a file, which must not exist yet; of several concurrent calls, one succeeds.
 
     Raises:
-      FileExistsError: it is there.
+      FileExistsError: the file exists.
     """
     if is_remote(file):
         place = cast("UPath", file)
-        # A precondition of the request, in both stores.
+        # Both stores have this precondition for requests.
         place.fs.pipe_file(place.path, content, mode="create")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def create(file: Path, content: bytes) -> None:
 
 
 def store(file: Path, place: Path) -> None:
-    """Copies a local file to a place, where it is whole or not there."""
+    """Copies a local file to a place, atomically."""
     if is_remote(place):
         remote = cast("UPath", place)
         remote.fs.put_file(str(file), remote.path)
@@ -110,12 +110,12 @@ def store(file: Path, place: Path) -> None:
 
 
 def local_copy(file: Path) -> Path:
-    """Returns where a file is on this machine; of one in an object store that never changes, a copy.
+    """Returns a local path of a file; a file in an object store, which must never change, is copied.
 
-    Copies are kept in the system's temporary directory, by their place, and fetched once.
+    It is copied once, to the system's temporary directory.
 
     Raises:
-      UserError: it cannot be fetched.
+      UserError: the file cannot be fetched.
     """
     if not is_remote(file):
         return file
@@ -136,17 +136,17 @@ def local_copy(file: Path) -> Path:
 
 @contextlib.contextmanager
 def reaching(place: str | Path) -> Iterator[None]:
-    """Says of what goes wrong in the block with an object store where it is and what to do.
+    """Turns the errors of an object store in the block into messages that say where and what to do.
 
     Raises:
-      UserError: in place of what the object store's library raises.
+      UserError: instead of the errors of the object store's library.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, FileExistsError) or not is_remote(place):
             raise
-        from gcsfs.retry import HttpError  # takes long to import
+        from gcsfs.retry import HttpError  # slow to import
 
         if not isinstance(error, OSError | HttpError):
             raise

@@ -1,9 +1,9 @@
-"""How a step tells the user what it is doing, and how far it is.
+"""Messages and progress of steps.
 
-Steps log to the logger `cxrflow`. Its lines carry the prefix below, so that `cxrflow run` can show
-them and send everything else a step prints (TensorFlow, Beam, KFP) to the run's log file.
+Steps log to the logger `cxrflow`. Its lines have the prefix below, so that `cxrflow run` can show them and
+send everything else that a step prints (TensorFlow, Beam, KFP) to the run's log file.
 
-What takes long says how far it is (`Progress`): in a terminal as one live line, else as lines of the log.
+Long work reports its progress (`Progress`): as one live line in a terminal, else as lines of the log.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 
 PREFIX = "cxrflow: "
-# Where the variable is set, whoever listens shows lines with this prefix in place of each other.
+# If the variable is set, the listener shows lines with this prefix as one live line.
 LIVE_PREFIX, LIVE = "cxrflow-live:", "CXRFLOW_LIVE"
 
 _SECONDS_BETWEEN_LINES, _SECONDS_BETWEEN_LOOKS = 10.0, 1.0
@@ -24,7 +24,7 @@ logger = logging.getLogger("cxrflow")
 
 
 class _StandardOutput(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever sys.stdout is at the time, which a test or the KFP executor may replace."""
+    """Writes to the current sys.stdout, which a test or the KFP executor may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
@@ -40,7 +40,7 @@ if not logger.handlers:
 
 
 def _to_listener(text: str) -> None:
-    # In one piece, for other threads may print, too.
+    # In one write, because other threads may print too.
     sys.stdout.write(f"{LIVE_PREFIX} {text}\n")
     sys.stdout.flush()
 
@@ -50,10 +50,10 @@ _show_live: Callable[[str], None] | None = _to_listener if os.environ.get(LIVE) 
 
 @contextlib.contextmanager
 def shown_live(show: Callable[[str], None]) -> Iterator[None]:
-    """Lets `show` have how far this process is, in place of the log.
+    """Sends the progress of this process to `show` instead of the log.
 
     Args:
-      show: gets the line that takes the place of the one before; an empty one removes it.
+      show: gets each line, which replaces the previous one; an empty line removes it.
     """
     global _show_live
     before, _show_live = _show_live, show
@@ -64,11 +64,10 @@ def shown_live(show: Callable[[str], None]) -> Iterator[None]:
 
 
 class Progress:
-    """Says how far something is and how long it will still take, while a `with` block lasts.
+    """Reports progress and the remaining time during a `with` block.
 
-    It looks every second, from a thread of its own, so that a clock is seen to go on where what is counted
-    is slow. A live line is shown at every look; the log gets a line after ten seconds, and then one every
-    ten. What ends sooner says nothing.
+    A thread checks every second, so that a live line's clock keeps running even if counting is slow. A live
+    line is updated at every check; the log gets a line every ten seconds. Blocks that end sooner log nothing.
     """
 
     def __init__(
@@ -81,21 +80,21 @@ class Progress:
         figures: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begins now.
+        """Starts now.
 
         Args:
-          what: is counted, such as `images opened`, or what is waited for.
-          total: how many there are; 0: nothing is counted, and how long it has taken is said instead.
-          done: how many were done before, which tell nothing of the speed.
-          counted: returns how many are done, where what works cannot call `advance`; or None.
-          figures: returns what else is said, such as a loss; or None.
-          clock: seconds, from any start.
+          what: what is counted, such as `images opened`, or what is waited for.
+          total: how many there are; if 0, the elapsed time is reported instead of a count.
+          done: how many were done before; they do not count for the speed.
+          counted: returns how many are done, if the work cannot call `advance`; or None.
+          figures: returns further text, such as a loss; or None.
+          clock: returns seconds from any starting point.
         """
         self._what, self._total, self._figures, self._clock = what, total, figures, clock
         self._before = self._done = done
         self._counted = counted
         self._began = self._said = clock()
-        # Speed is measured from the first that is done: it may have waited for a compiler, or for workers.
+        # Speed is measured from the first one done, which may have waited for a compiler or for workers.
         self._first: tuple[float, float] | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -112,19 +111,19 @@ class Progress:
             _show_live("")
 
     def advance(self, number: float = 1) -> None:
-        """Counts `number` more as done; any thread may."""
+        """Counts `number` more as done; may be called from any thread."""
         with self._lock:
             self._now(self._done + number)
 
     def rate(self) -> float:
-        """Returns how many are done a second since the first was; 0 where that is all."""
+        """Returns how many are done per second since the first one; 0 if only that is done."""
         if not self._first:
             return 0.0
         began, done = self._first
         return (self._done - done) / max(self._clock() - began, 1e-9)
 
     def look(self) -> None:
-        """Says how far it is, if it is time to."""
+        """Reports the progress, if it is time to."""
         if self._counted:
             self._now(self._counted())
         if _show_live:
@@ -133,11 +132,11 @@ class Progress:
             self.say(self._text())
 
     def say(self, text: str, *, always: bool = False) -> None:
-        """Has the log say something, also where there is a live line.
+        """Logs a line, even if there is a live line.
 
         Args:
-          text: what.
-          always: if not, only where ten seconds have passed since it last said anything.
+          text: the line.
+          always: if False, log only if the last line was ten seconds ago.
         """
         if always or self._clock() - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = self._clock()
@@ -155,7 +154,7 @@ class Progress:
     def _text(self) -> str:
         if not self._total:
             return f"{self._what}, {_minutes(self._clock() - self._began)} so far"
-        # Fewer or more may come than were announced: what was withdrawn, or is tried again.
+        # There may be fewer or more than announced, if images were withdrawn or are retried.
         done = min(max(self._done, 0), self._total)
         parts = [f"{done:,.0f} of {self._total:,.0f} {self._what}"]
         rate = self.rate()

@@ -1,4 +1,4 @@
-"""Reading tables without Python's files."""
+"""Reads Parquet tables without Python file objects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 def read_table(source: Path | bytes, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Reads a Parquet file that was written from a frame.
 
-    In place of `pandas.read_parquet`, which gives Arrow's threads a file of Python's: one of them that
-    lets go of it while the interpreter ends aborts a process that had done all its work
+    Use it instead of `pandas.read_parquet`, which gives Arrow's threads a Python file object. If a thread
+    releases that while the interpreter shuts down, a process that has done all its work aborts
     (https://github.com/apache/arrow/issues/34314).
 
     Args:
-      source: a file on this machine, or what is in one.
-      columns: names of those wanted; all where None.
+      source: a local file, or its content.
+      columns: names of the columns to read; None for all.
 
     Raises:
-      OSError: the file is not there.
-      ValueError: it is no Parquet (`pyarrow.ArrowInvalid`).
+      OSError: the file does not exist.
+      ValueError: it is not Parquet (`pyarrow.ArrowInvalid`).
     """
     if isinstance(source, bytes):
         copy = pa.BufferOutputStream()

@@ -1,4 +1,4 @@
-"""The model store, the KServe server and its page, and its local use."""
+"""The model store, the KServe server and its page, and how to run and query them locally."""
 
 # The model's name at an endpoint, and the ports that KServe's servers listen on.
 NAME = "cxrflow"

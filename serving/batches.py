@@ -1,7 +1,6 @@
-"""Single questions answered in batches: what waits while the model works is its next batch.
+"""Answers single questions in batches: those that arrive while the model is busy form the next batch.
 
-Nobody waits for a batch to fill: a lone question is answered at once, and the more there are the
-larger the batches get.
+No question waits for a batch to fill. A single question is answered at once, and batches grow with load.
 """
 
 import queue
@@ -15,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 class Batches(Generic[Question, Answer]):
-    """A thread that answers questions, in the order in which they come."""
+    """A thread that answers questions in the order of their arrival."""
 
     def __init__(
         self, answer: Callable[[Sequence[Question]], Sequence[Answer]], largest: int
@@ -23,9 +22,9 @@ class Batches(Generic[Question, Answer]):
         """Starts the thread.
 
         Args:
-          answer: answers all questions of a batch, in their order. What it raises, each of them gets; a
-            wrong number of answers is an error, too.
-          largest: number of questions in a batch.
+          answer: answers all questions of a batch, in their order. If it raises, or returns a wrong number
+            of answers, every question of the batch gets the error.
+          largest: the most questions in a batch.
         """
         self._answer = answer
         self._largest = largest
@@ -35,13 +34,13 @@ class Batches(Generic[Question, Answer]):
         self._thread.start()
 
     def ask(self, question: Question) -> "Future[Answer]":
-        """Returns the answer to be; cancelled before its turn, it costs nothing."""
+        """Returns a future of the answer; if it is cancelled before its turn, nothing is computed."""
         future: Future[Answer] = Future()
         self._waiting.put((question, future))
         return future
 
     def close(self) -> None:
-        """Lets the thread end once it has answered what was asked before."""
+        """Ends the thread after the questions asked so far are answered."""
         self._waiting.put(None)
 
     def _run(self) -> None:
@@ -56,7 +55,7 @@ class Batches(Generic[Question, Answer]):
                     ended = True
                 else:
                     batch.append(following)
-            self._answer_all([one for one in batch if one[1].set_running_or_notify_cancel()])
+            self._answer_all([pair for pair in batch if pair[1].set_running_or_notify_cancel()])
             if ended:
                 return
 

@@ -1,4 +1,4 @@
-"""Asking a model server, as any client would."""
+"""A client of a model server."""
 
 import base64
 from pathlib import Path
@@ -13,25 +13,25 @@ _SECONDS = 60
 
 
 class NoServer(UserError):
-    """Nothing answers there, whatever is asked."""
+    """No server answers at the URL."""
 
 
 def predict(image: Path, url: str, name: str = NAME) -> dict[str, Any]:
     """Sends an image file to a KServe endpoint (V1 protocol) and returns its prediction.
 
     Args:
-      image: a file of JPEG, PNG, WebP or DICOM.
+      image: a JPEG, PNG, WebP or DICOM file.
       url: of the server, e.g. `http://localhost:8080`.
-      name: of the model there.
+      name: of the model on that server.
 
     Returns:
-      `label`, `probabilities`, by class, in 0..1, `abstained`, whether it is too unlike what was trained
-      on to be answered, and `ood_score`, which is then over 1, `suspect`, whether it does not look like a
-      frontal chest X-ray, and `reasons` for that.
+      `label`; `probabilities` by class, in 0..1; `abstained`, whether the image is too unlike the training
+      images to be answered; `ood_score`, which is then over 1; `suspect`, whether it does not look like a
+      frontal chest X-ray; and `reasons` for that.
 
     Raises:
       NoServer: there is no server at the URL.
-      UserError: the file cannot be read, or the server refuses it or does not answer.
+      UserError: the file cannot be read, or the server rejects it or does not answer.
     """
     body = {"instances": [{"image_bytes": {"b64": _base64(image)}}]}
     address = f"{url.rstrip('/')}/v1/models/{name}:predict"
@@ -52,7 +52,7 @@ def predict(image: Path, url: str, name: str = NAME) -> dict[str, Any]:
         return dict(prediction)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{address} answers what no model server does: {answer.text[:200]}"
+            f"{address} is not a model server; it answered: {answer.text[:200]}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""KServe's data plane, with what is true of this server: its versions, and the extensions that it has."""
+"""KServe's data plane, with the versions and protocol extensions of this server."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from kserve.protocol import dataplane
 
 
 class NoSuchVersion(ModelNotFound):  # type: ignore[misc]
-    """A request names another version than the one that is served."""
+    """The request names a version that is not being served."""
 
     def __init__(self, name: str, wanted: str, served: str) -> None:
         super().__init__(name)
-        self.reason = f"version {wanted} of {name} is not served here; version {served} is"
+        self.reason = f"version {wanted} of {name} is not being served; version {served} is"
 
 
 class DataPlane(dataplane.DataPlane):  # type: ignore[misc]
-    """Answers what the HTTP and the gRPC endpoints are asked about the server and its models."""
+    """Answers requests of the HTTP and gRPC endpoints about the server and its models."""
 
     def metadata(self) -> dict[str, Any]:
         """Returns `name`, `version` and `extensions` of the server, as V2 has them."""
-        # KServe's names an extension by which clients could unload the model.
+        # KServe's own list has an extension with which clients could unload the model.
         return {**super().metadata(), "extensions": ["binary_tensor_data"]}
 
     async def model_metadata(self, model_name: str, version: str = "") -> dict[str, Any]:
@@ -27,10 +27,10 @@ class DataPlane(dataplane.DataPlane):  # type: ignore[misc]
 
         Args:
           model_name: of the model.
-          version: that must be the one that is served; empty: whichever is.
+          version: must be the one being served; empty for any.
 
         Raises:
-          ModelNotFound: there is no such model, or another version is served.
+          ModelNotFound: there is no such model, or the version is not being served.
         """
         known = await super().model_metadata(model_name)
         served = self._served(model_name, version)
@@ -41,7 +41,7 @@ class DataPlane(dataplane.DataPlane):  # type: ignore[misc]
         """Returns whether a version answers; see `model_metadata`.
 
         Raises:
-          ModelNotFound: there is no such model, or another version is served.
+          ModelNotFound: there is no such model, or the version is not being served.
         """
         self._served(model_name, version)
         return bool(await self.model_ready(model_name))

@@ -1,9 +1,9 @@
-"""What validation may compare with the training data of what is served: statistics of images alone.
+"""Logs statistics of served images, which validation compares with the training data.
 
-A sample of the images that were answered is kept, a row each: `day`, `version`, `label`, and as ingest
-records them `width`, `height`, `mode`, `brightness`, `contrast` and `frame`. No pixel, no name, no header
-and no time of day is kept. Files of JSON lines are written whole, one after the other, where the setting
-`CXRFLOW_FEATURE_LOG` says: a directory, or a place at `gs://` or `s3://`.
+Each row is one image from a random sample: `day`, `version`, `label`, and, as ingest records them, `width`,
+`height`, `mode`, `brightness`, `contrast` and `frame`. No pixels, names, headers or times of day are kept.
+The log is a series of JSON lines files, each written as a whole, in the directory or the place at `gs://` or
+`s3://` that `CXRFLOW_FEATURE_LOG` names.
 """
 
 import asyncio
@@ -25,30 +25,30 @@ logger = logging.getLogger("cxrflow.serving")
 
 _ROWS_A_FILE = 500
 _SECONDS_A_FILE = 300.0
-# While its place cannot be reached, rows are kept up to this many; then the oldest are dropped.
+# Rows kept while the place cannot be reached; beyond that the oldest are dropped.
 _MOST_ROWS = 10_000
-# Then it is tried again after this long, doubled each time up to the last.
+# Pause before a retry, doubled each time up to the last.
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 5.0, 300.0
 
 
 class FeatureLog:
-    """Rows that wait to be written, and where to."""
+    """Rows waiting to be written, and their destination."""
 
     def __init__(self, place: Path, share: float) -> None:
         """Makes an empty log.
 
         Args:
-          place: a directory, made where missing.
-          share: of the images that are kept, in 0..1.
+          place: a directory, created if missing, or a place at `gs://` or `s3://`.
+          share: the share of images to log, in 0..1.
         """
         self._place, self._share = place, share
         self._rows: list[dict[str, Any]] = []
-        self._lock = threading.Lock()  # of the rows, which are written in a thread
+        self._lock = threading.Lock()  # guards the rows, which another thread writes
         self._full = asyncio.Event()
-        self._pause = 0.0  # over 0 while the place is away
+        self._pause = 0.0  # over 0 while the place is unavailable
 
     def add(self, version: str, label: str, statistics: Callable[[], dict[str, Any]]) -> None:
-        """Keeps an image's statistics, or not, by lot."""
+        """Logs an image's statistics if it falls into the random sample."""
         if random.random() >= self._share:
             return
         day = datetime.now(UTC).date().isoformat()
@@ -57,10 +57,10 @@ class FeatureLog:
             self._full.set()
 
     async def write(self) -> None:
-        """Writes what has come, now and then; cancelled, it ends after the last rows.
+        """Writes waiting rows from time to time; when cancelled, it writes the last rows and ends.
 
-        While the place is away it is tried less and less often, however much comes, and the log of the
-        server says so once. Rows that are dropped are counted in a metric.
+        While the place is unavailable it retries at growing intervals, and the server's log says so once.
+        Dropped rows are counted in a metric.
         """
         try:
             while True:
@@ -70,7 +70,7 @@ class FeatureLog:
                 while not await asyncio.to_thread(self._flush):
                     await asyncio.sleep(self._pause)
         finally:
-            if not self._pause:  # a place that is away would keep the server from stopping
+            if not self._pause:  # an unavailable place would keep the server from stopping
                 self._flush()
             metrics.FEATURE_ROWS_DROPPED.inc(len(self._rows))
 
@@ -82,7 +82,7 @@ class FeatureLog:
         metrics.FEATURE_ROWS_DROPPED.inc(dropped)
 
     def _flush(self) -> bool:
-        """Writes what has come and returns whether that went well; if not, it is kept."""
+        """Writes the waiting rows and returns whether that succeeded; if not, keeps them."""
         with self._lock:
             rows, self._rows = self._rows, []
         if not rows:
@@ -90,11 +90,11 @@ class FeatureLog:
         name = f"{rows[0]['day']}-{uuid.uuid4().hex}.jsonl"
         try:
             create(self._place / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        except Exception as error:  # the log must not take the server down, wherever it lies
+        except Exception as error:  # no failure of the log may take the server down
             if not self._pause:
                 reason = " ".join(str(error).split())
                 logger.error(
-                    "the feature log cannot be written to %s and is tried again: %s",
+                    "the feature log cannot be written to %s; will retry: %s",
                     self._place,
                     reason,
                 )
@@ -102,6 +102,6 @@ class FeatureLog:
             self._keep(rows, first=True)
             return False
         if self._pause:
-            logger.info("the feature log is written to %s again", self._place)
+            logger.info("the feature log can be written to %s again", self._place)
         self._pause = 0.0
         return True

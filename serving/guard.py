@@ -1,4 +1,4 @@
-"""What stands before the application: no request may be too large, too slow or waited for in vain."""
+"""Guards the application: limits the size, the duration and the memory of requests."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving import metrics
 from serving.limits import Limits
 
-# No script or style but the page's own files; pictures of the page's own making.
+# Scripts and styles only from the page's own files; pictures only those that the page makes.
 _CONTENT_SECURITY_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,7 +26,7 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
-# Kinds of refusals by status, as the metrics have them.
+# Reasons of rejections by status, for the metrics.
 _KINDS = {
     400: "broken encoding",
     408: "body too slow",
@@ -36,17 +36,17 @@ _KINDS = {
 }
 _REFUSAL_HEADERS = {415: (b"accept-encoding", b"gzip, deflate"), 503: (b"retry-after", b"1")}
 _ENCODINGS = ("gzip", "x-gzip", "deflate")
-# In a request's `state`: more connections are open than may be.
+# Set in a request's `state` if there are too many connections.
 _CROWDED = "crowded"
-# How long a client that is turned away may go on sending, so that it gets to read the answer.
+# How long a rejected client may continue sending, so that it can read the answer.
 _LINGER_SECONDS = 2.0
 
 
 class Guard:
-    """Reads each request whole before the application sees it, within limits of size, time and memory.
+    """Reads each request completely, within limits of size, time and memory, before the application sees it.
 
-    A compressed body is unpacked, within the same limits. HEAD is answered as GET is, without a body. A
-    client that goes away while it is answered is no longer worked for.
+    Compressed bodies are decompressed within the same limits. HEAD is answered like GET, without a body. If a
+    client disconnects, its request is dropped.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
@@ -81,11 +81,11 @@ class Guard:
                 await self._answered(scope, body, receive, answer)
 
     def _room(self, scope: Scope) -> int:
-        """Returns how many bytes a request's body may have, at most."""
+        """Returns the most bytes that a request's body may have."""
         headers = dict(scope["headers"])
         if b"transfer-encoding" in headers:
             return self._limits.body_bytes
-        # uvicorn's parser has refused what is no number.
+        # uvicorn's parser has already rejected anything but a number.
         room = int(headers.get(b"content-length", 0))
         if room > self._limits.body_bytes:
             raise self._too_large()
@@ -102,7 +102,7 @@ class Guard:
             self._free += size
 
     async def _body(self, receive: Receive, room: int) -> bytes | None:
-        """Returns a request's body, or None where the client went away before its end."""
+        """Returns a request's body, or None if the client disconnected before its end."""
         parts, size = [], 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
@@ -117,14 +117,14 @@ class Guard:
                     if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError:
-            raise _Refused(408, "the body did not come in time") from None
+            raise _Refused(408, "the body did not arrive in time") from None
 
     async def _unpacked(self, body: bytes, encoding: str) -> bytes:
-        """Returns a body without its compression. Nothing awaits between this and its reservation."""
+        """Returns the decompressed body. The caller must reserve its size before the next await."""
         most = min(self._limits.body_bytes, self._free)
         with self._reserved(most):
             try:
-                # Large ones would keep the event loop.
+                # Large bodies would block the event loop.
                 content = await asyncio.to_thread(_decompressed, body, most + 1)
             except (zlib.error, EOFError):
                 raise _Refused(
@@ -137,7 +137,7 @@ class Guard:
     async def _answered(
         self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer"
     ) -> None:
-        # uvicorn, which has the scope as it was, leaves the body of an answer to HEAD out.
+        # uvicorn still has the original scope and leaves out the body of an answer to HEAD.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         application = asyncio.ensure_future(
             self._app({**scope, "method": method}, _replay(body, receive), answer.send)
@@ -186,7 +186,7 @@ class Guard:
 
 
 class _Refused(Exception):
-    """A request is turned away with an HTTP status and a reason."""
+    """A request is rejected with an HTTP status and a reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -198,27 +198,27 @@ def _busy() -> _Refused:
 
 
 def _encoding(scope: Scope) -> str | None:
-    """Returns how a request's body is compressed, or None where it is not."""
+    """Returns the compression of a request's body, or None if it is not compressed."""
     said = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
-    encodings = [one.strip() for one in said.decode("latin-1").lower().split(",")]
-    encodings = [one for one in encodings if one not in ("", "identity")]
+    encodings = [name.strip() for name in said.decode("latin-1").lower().split(",")]
+    encodings = [name for name in encodings if name not in ("", "identity")]
     if not encodings:
         return None
     if len(encodings) == 1 and encodings[0] in _ENCODINGS:
         return encodings[0]
     raise _Refused(
         415,
-        f"Content-Encoding {', '.join(encodings)[:100]} is not supported; send the body as it is, or "
-        "compressed once, with gzip or deflate",
+        f"Content-Encoding {', '.join(encodings)[:100]} is not supported; send the body uncompressed, or "
+        "compressed once with gzip or deflate",
     )
 
 
 def _decompressed(body: bytes, most: int) -> bytes:
-    """Returns at most so many bytes of what gzip or deflate has packed, whichever it is.
+    """Decompresses gzip or deflate and returns at most `most` bytes.
 
     Raises:
-      zlib.error: it is neither.
-      EOFError: it ends too early, or goes on after its end.
+      zlib.error: the body is neither.
+      EOFError: the body is cut off, or has data after its end.
     """
     content = b""
     while True:
@@ -238,7 +238,7 @@ def _decompressed(body: bytes, most: int) -> bytes:
 
 
 class _Answer:
-    """Adds what every answer has, and counts it."""
+    """Adds the common headers to an answer and counts it."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -264,12 +264,12 @@ def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
 
 
 class _Parser:
-    """httptools' parser, but for requests that offer another protocol, and for what is no HTTP.
+    """httptools' parser, except for requests that offer another protocol or are not HTTP.
 
-    httptools ends a request with an offer (`Upgrade`) after its header and leaves its body out; Java's
-    client, for one, offers HTTP/2 with its first request. A server may ignore the offer, so the header is
-    read again without it. What is no HTTP is answered here, because uvicorn would log it: whoever sends
-    it could fill the log.
+    If a request offers another protocol (`Upgrade`), httptools ends it after its header and ignores its body;
+    Java's client, for example, offers HTTP/2 in its first request. A server may ignore the offer, so the
+    header is parsed again without it. Data that is not HTTP is answered here, because uvicorn would log it,
+    and a client could fill the log.
     """
 
     def __init__(self, protocol: "_Protocol") -> None:
@@ -284,7 +284,7 @@ class _Parser:
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
 
     def feed_data(self, data: bytes) -> None:
-        """Reads what came next."""
+        """Parses the next data."""
         while True:
             try:
                 self._parser.feed_data(data)
@@ -292,7 +292,7 @@ class _Parser:
             except httptools.HttpParserUpgrade as offer:
                 (end_of_header,) = offer.args
                 data = self._protocol.header_without_offer() + data[end_of_header:]
-                self._renew()  # this one takes nothing more where the connection is to be closed
+                self._renew()  # the old parser takes no more data if the connection is to be closed
             except httptools.HttpParserError:
                 metrics.REJECTED.labels("not HTTP").inc()
                 self._protocol.send_400_response("This is not HTTP/1.1.")
@@ -300,7 +300,7 @@ class _Parser:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with limits on connections and on the time that a request's header takes."""
+    """uvicorn's protocol, with limits on the number of connections and the time for a request's header."""
 
     limits: Limits
     _header_due: asyncio.TimerHandle | None = None
@@ -323,7 +323,7 @@ class _Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_headers_complete()
         elif self.parser.get_method() == b"CONNECT":
-            raise ValueError("this is no proxy")  # to the parser, which refuses the request
+            raise ValueError("this is not a proxy")  # makes the parser reject the request
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -334,13 +334,13 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def header_without_offer(self) -> bytes:
-        """Returns the header that was read last, without the offer of another protocol."""
+        """Returns the header that was parsed last, without its offer of another protocol."""
         version = self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         for name, value in self.headers:
             if name == b"connection":
-                options = (one.strip() for one in value.split(b","))
-                value = b", ".join(one for one in options if one.lower() != b"upgrade")
+                options = (option.strip() for option in value.split(b","))
+                value = b", ".join(option for option in options if option.lower() != b"upgrade")
             if name != b"upgrade":
                 lines.append(b"%s: %s" % (name, value))
         return b"\r\n".join([*lines, b"", b""])
@@ -359,5 +359,5 @@ class _Protocol(HttpToolsProtocol):
 
 
 def protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """Returns uvicorn's protocol with these limits."""
+    """Returns uvicorn's protocol class with these limits."""
     return type("Protocol", (_Protocol,), {"limits": limits})

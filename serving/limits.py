@@ -1,15 +1,15 @@
-"""What the server bears, so that no client can knock it over."""
+"""Server limits that keep one client from exhausting it."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class FeatureLogSettings(BaseSettings):
-    """Where the feature log is kept, if anywhere; see `serving.feature_log`.
+    """Settings of the feature log; see `serving.feature_log`.
 
     Attributes:
-      feature_log: a directory, or a place at `gs://` or `s3://`; empty: nothing is kept.
-      feature_share: of the images that are answered, in 0..1.
+      feature_log: a directory, or a place at `gs://` or `s3://`; empty for no log.
+      feature_share: the share of answered images to log, in 0..1.
     """
 
     model_config = SettingsConfigDict(env_prefix="CXRFLOW_", frozen=True)
@@ -22,16 +22,16 @@ class Limits(BaseSettings):
     """Limits of the server, each set by an environment variable, e.g. `CXRFLOW_BODY_MB=64`.
 
     Attributes:
-      body_mb: of one request, in MB.
-      bodies_mb: of all requests that are being read or answered, in MB; more are turned away.
+      body_mb: size of one request, in MB.
+      bodies_mb: size of all requests being read or answered, in MB; further ones are rejected.
       pixels: of one image.
-      instances: images of one request.
-      queue: images that wait or are worked on; more are turned away.
-      connections: at the same time.
-      header_seconds: to send a request's header.
-      body_seconds: to send a request's body.
-      answer_seconds: until a request that is not answered is given up.
-      grace_seconds: to finish what was accepted once the server is told to stop.
+      instances: images in one request.
+      queue: images waiting or being processed; further ones are rejected.
+      connections: concurrent ones.
+      header_seconds: time to send a request's header.
+      body_seconds: time to send a request's body.
+      answer_seconds: time until a request times out.
+      grace_seconds: time to finish accepted requests when the server is told to stop.
     """
 
     model_config = SettingsConfigDict(env_prefix="CXRFLOW_", frozen=True)

@@ -1,4 +1,4 @@
-"""Where a version comes from, and what has come of an image: both are published with each version."""
+"""What led to a version, and which versions used an image. Each version is published with both."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ def lineage(version: str) -> dict[str, Any]:
 
     Returns:
       `version`, `run`, `code` and `packages` (releases), `recipe`, `seed`, `precision`,
-      `starting_point`, `parent` (the version that was gone on from, or None), `data` (`archive`,
-      `span`, `fingerprint`, and the number of `images` it was made with), and of the gate `decided`,
-      `reason`, `checks` and `decided_before` (how often its test split had decided before, or None; see
+      `starting_point`, `parent` (the version that training continued from, or None), `data` (`archive`,
+      `span`, `fingerprint`, and the number of `images` it was made with), and from the gate `decided`,
+      `reason`, `checks` and `decided_before` (the number of earlier decisions on its test split, or None; see
       `components.trust.decisions`).
 
     Raises:
-      UserError: there is no such version, or it is of a release that kept no lineage.
+      UserError: there is no such version, or an earlier release without lineage published it.
     """
     there = fetched(version)
     if not (there / LINEAGE).is_file():
-        raise UserError(f"{version}: it was published by a release that kept no lineage")
+        raise UserError(f"{version}: an earlier release published it without lineage")
     kept, card, decision = (read_json(there / name) for name in (LINEAGE, CARD, DECISION))
     (row,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
     return {
@@ -50,7 +50,7 @@ def lineage(version: str) -> dict[str, Any]:
         "decided": decision["decided"],
         "reason": decision["reason"],
         "checks": row["checks"],
-        # Versions of earlier releases do not say it.
+        # Missing in versions of earlier releases.
         "decided_before": (decision.get("test_split") or {}).get("decided_before"),
     }
 
@@ -74,18 +74,18 @@ def versions(store: str, name: str) -> list[str]:
     home = location(store) / name
     with reaching(home):
         if not home.is_dir():
-            raise UserError(f"{home} holds no published model; name a model store with --store")
+            raise UserError(f"{home} holds no published model; give a model store with --store")
         numbers = sorted(int(entry.name) for entry in home.iterdir() if entry.name.isdigit())
         whole = [number for number in numbers if (home / str(number) / VERSION).is_file()]
     return [f"{home}/{number}" if is_remote(home) else str(home / str(number)) for number in whole]
 
 
 def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
-    """Returns the versions that an image had a part in.
+    """Returns the versions that were made with an image.
 
     Args:
       store, name: see `serving.store`.
-      image: its id, `<source>/<path>`, the last parts of one, or the SHA-256 of its bytes.
+      image: its id, `<source>/<path>`, the last parts of the id, or the SHA-256 of its bytes.
 
     Returns:
       a row for each version and image: `version`, `id`, `part`.
@@ -95,11 +95,11 @@ def made_with(store: str, name: str, image: str) -> list[dict[str, str]]:
         file = location(version) / MADE_WITH
         with reaching(file):
             table = read_table(file.read_bytes())
-        # A whole name: 1.png is not 11.png.
+        # Compare whole names: 1.png is not 11.png.
         named = ("/" + table["id"]).str.endswith("/" + image.lstrip("/"))
-        found = table[named | (table["sha256"] == image.lower())]
+        matching = table[named | (table["sha256"] == image.lower())]
         rows += [
             {"version": number_of(version), "id": row["id"], "part": row["part"]}
-            for row in found.to_dict("records")
+            for row in matching.to_dict("records")
         ]
     return rows

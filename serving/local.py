@@ -1,7 +1,7 @@
 """A model server in the background of this machine: start, find, stop.
 
-A server that is being started ends however the process that starts it ends (see `serving.server_child`).
-Once it is ready and recorded it is let go.
+Until a server is ready and recorded, it ends with the process that starts it, however that ends (see
+`serving.server_child`). Then it is detached.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ _LINES_SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A server that was started here.
+    """A server that was started on this machine.
 
     Attributes:
-      url: where it answers, without a trailing slash.
-      grpc: where it answers gRPC, as host:port.
+      url: its HTTP address, without a trailing slash.
+      grpc: its gRPC address, as host:port.
       model: the directory of the model's versions, of which it serves the newest.
-      log: the file that it writes to.
-      pid: its process.
-      started: when that process began, in seconds since the epoch: a pid alone may be another's.
+      log: its log file.
+      pid: its process id.
+      started: when that process started, in seconds since the epoch, because process ids are reused.
     """
 
     url: str
@@ -51,32 +51,34 @@ class Server:
 
 
 def serve(version: Path, home: Path) -> Server:
-    """Has a version served: by the server that runs, or by one that is started.
+    """Serves a version, with the running server or a new one.
 
-    A server follows the versions of one model. It is replaced only where it follows another, once the
-    new one is ready.
+    A server follows the versions of one model. If the running one follows another model, it is replaced once
+    the new server is ready.
 
     Args:
-      version: of the model store, the newest of its model or superseded by a newer one meanwhile.
-      home: where `server.json`, which says what runs, and the server's log are kept.
+      version: of the model store, the newest of its model unless a newer one has been published meanwhile.
+      home: the directory of `server.json`, which records the running server, and of the server's log.
 
     Raises:
-      UserError: the server ended or was not ready in time, or it refuses the version; what was served
-        before goes on being served.
+      UserError: the server ended, was not ready in time, or rejects the version; the previous version
+        stays in service.
     """
     before = running(home)
     if before and before.model == str(version.parent):
         _wait_until_served(before, version.name)
         return before
     port = ports.free(PORT)
-    log = home / f"server-{port}.log"  # of its own: the one before writes, too, until it is stopped
+    log = (
+        home / f"server-{port}.log"
+    )  # its own: the previous server writes to another until it is replaced
     try:
-        with _starting(version.parent, log, port, ports.free(GRPC_PORT)) as (server, let_go):
+        with _starting(version.parent, log, port, ports.free(GRPC_PORT)) as (server, detach):
             write_json(_state(home), asdict(server))
-            let_go()
+            detach()
     except _NotReadyError as error:
         raise UserError(
-            f"serve: the server of {version.parent} did not start: {error} (its log is {log})"
+            f"serve: the server of {version.parent} did not start: {error} (log: {log})"
         ) from error
     if before:
         _terminate(before)
@@ -85,7 +87,7 @@ def serve(version: Path, home: Path) -> Server:
 
 
 def check(version: Path) -> str:
-    """Has a version served by a process of its own, and asks it what is known (`serving.cluster.known_answers`).
+    """Serves a version in its own process and checks its known answers (`serving.cluster.known_answers`).
 
     Args:
       version: of the model store, or not published yet.
@@ -106,7 +108,7 @@ def check(version: Path) -> str:
             _print(log)
             raise UserError(
                 f"check: the server of {version} did not start: {error}; its last lines are above, or "
-                "in the log of the run"
+                "in the run's log"
             ) from error
         except Unfit:
             _print(log)
@@ -129,27 +131,27 @@ def _asking(server: Server) -> known_answers.Ask:
 
 
 def _print(log: Path) -> None:
-    """Prints the end of a log that does not stay."""
+    """Prints the last lines of a log that will be deleted."""
     lines = log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
-    print("the server of the check wrote:", *lines, sep="\n  ", file=sys.stderr, flush=True)
+    print("last lines of the checked server:", *lines, sep="\n  ", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def _starting(
     model: Path, log: Path, port: int, grpc_port: int
 ) -> Iterator[tuple[Server, Callable[[], None]]]:
-    """Starts a server that listens on loopback, and ends it with the block, unless it is let go.
+    """Starts a server on loopback and stops it at the end of the block, unless it is detached.
 
     Args:
       model: a version of the model store, or the directory of its versions.
-      log: the file that the server writes to.
-      port, grpc_port: that are free.
+      log: the server's log file.
+      port, grpc_port: free ones.
 
     Yields:
-      the server once it is ready, and what lets it go.
+      the server, once it is ready, and a function that detaches it.
 
     Raises:
-      _NotReadyError: it ended or was not ready in time; the message is its last line.
+      _NotReadyError: the server ended or was not ready in time; the message is its last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "serving.server_child", f"--model-dir={model}"]
@@ -162,12 +164,12 @@ def _starting(
         )
     assert process.stdin
     line = process.stdin
-    url, free = f"http://localhost:{port}", False
+    url, detached = f"http://localhost:{port}", False
 
-    def let_go() -> None:
-        nonlocal free
+    def detach() -> None:
+        nonlocal detached
         os.write(line.fileno(), b"1")
-        free = True
+        detached = True
 
     try:
         try:
@@ -183,16 +185,16 @@ def _starting(
             pid=process.pid,
             started=psutil.Process(process.pid).create_time(),
         )
-        yield server, let_go
+        yield server, detach
     finally:
         line.close()
-        if not free:
+        if not detached:
             process.kill()
             process.wait()
 
 
 def running(home: Path) -> Server | None:
-    """Returns the server that `start` last started there, if it still runs."""
+    """Returns the server that `serve` last started with this `home`, if it is still running."""
     if not _state(home).is_file():
         return None
     server = Server(**read_json(_state(home)))
@@ -200,7 +202,7 @@ def running(home: Path) -> Server | None:
 
 
 def stop(home: Path) -> Server | None:
-    """Stops the server and waits until it is gone; returns what it was, or None where there is none."""
+    """Stops the server, waits until it has ended and returns it; None if there was none."""
     server = running(home)
     if server:
         _terminate(server)
@@ -238,7 +240,7 @@ def _wait_until_served(server: Server, version: str) -> bool:
     refused = about["refused"]
     if refused and refused["version"] == version:
         raise UserError(
-            f"serve: {refused['reason']}; version {about['version']} goes on being served at {server.url}"
+            f"serve: {refused['reason']}; version {about['version']} is still served at {server.url}"
         )
     return int(about["version"]) >= int(version)  # another run may have published meanwhile
 
@@ -249,7 +251,7 @@ def _raise_not_served(server: Server) -> None:
         delayed = httpx.get(f"{server.url}/model", timeout=5).json()["delayed"]
         why = f": {delayed['reason']}" if delayed else ""
     raise UserError(
-        f"serve: the server did not take the version in {_SECONDS_TO_START} seconds{why} (its log is "
+        f"serve: the server did not load the version within {_SECONDS_TO_START} seconds{why} (its log is "
         f"{server.log})"
     )
 

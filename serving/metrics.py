@@ -1,4 +1,4 @@
-"""What Prometheus is told besides KServe's own histograms of latency (`request_predict_seconds` etc.)."""
+"""Prometheus metrics, besides KServe's own latency histograms (`request_predict_seconds` etc.)."""
 
 from prometheus_client import Counter, Histogram
 
@@ -11,4 +11,4 @@ DOUBTED = Counter("cxrflow_doubted", "Predicted images that do not look like che
 FEATURE_ROWS_DROPPED = Counter(
     "cxrflow_feature_rows_dropped", "Rows of the feature log that could not be written."
 )
-REJECTED = Counter("cxrflow_rejected", "Requests that were turned away, by reason.", ["reason"])
+REJECTED = Counter("cxrflow_rejected", "Rejected requests, by reason.", ["reason"])

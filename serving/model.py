@@ -1,4 +1,4 @@
-"""The model as KServe's servers ask it, over REST and gRPC alike."""
+"""The model that KServe's servers query, over both REST and gRPC."""
 
 import asyncio
 import logging
@@ -32,19 +32,19 @@ from training import heat_maps
 logger = logging.getLogger("cxrflow.serving")
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-# A version that could not be loaded is tried again after this long, doubled each time up to the last.
+# Pause before loading a version is retried, doubled each time up to the last.
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 2.0, 300.0
 
 
 class Busy(GrpcException):
-    """As many images wait as may: the client shall come again."""
+    """The queue is full; the client should retry."""
 
     status_code = StatusCode.UNAVAILABLE
     details = "the server is busy; try again in a second"
 
 
 class ChestXrayModel(Model):  # type: ignore[misc]
-    """Classifies and explains images of chest X-rays with the newest version of a model."""
+    """Classifies and explains chest X-rays with the newest version of a model."""
 
     def __init__(
         self, name: str, directory: Path, limits: Limits, log: FeatureLog | None = None
@@ -53,10 +53,10 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
         Args:
           name: at the endpoint.
-          directory: a version of the model store, or the directory of all of a model's versions, of
-            which `latest` is then followed.
-          limits: of a request and of the queue.
-          log: gets statistics of what is answered, if any.
+          directory: a version of the model store, or the directory of all versions of a model; then the
+            link `latest` is followed.
+          limits: of requests and the queue.
+          log: for statistics of answered images; may be None.
         """
         super().__init__(name)
         self._directory = directory
@@ -65,26 +65,25 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         self._images = 0
         self._version: Version
         self._failure: _Failure | None = None
-        # Decoding lets go of Python's lock.
+        # Threads, because decoding releases Python's lock.
         self._decoders = ThreadPoolExecutor(os.cpu_count(), "decoder", _give_way)
 
     def load(self) -> bool:
         """Loads the version to serve.
 
         Raises:
-          UserError: there is none, or it is damaged.
+          UserError: there is no version, or it is damaged.
         """
         directory = store.version_in(self._directory)
-        # The threads that TensorFlow computes with inherit the priority of the one that starts them.
+        # TensorFlow's threads inherit the priority of the thread that starts them.
         self._version = self._decoders.submit(Version, directory).result()
         self.ready = True
         return self.ready
 
     async def follow(self) -> None:
-        """Serves each version that `latest` comes to name, and continues with the one before until then.
+        """Follows `latest`: loads each new version, and serves the current one until then.
 
-        A version that cannot be loaded is refused, or tried again, less and less often, where the reason
-        may pass.
+        If a version cannot be loaded, it is rejected, or retried at growing intervals if the reason may pass.
         """
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -96,7 +95,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         try:
             newest = store.version_in(self._directory)
         except (UserError, OSError):
-            return None  # the store is away; what is loaded is not
+            return None  # the store is unavailable, but the current version is loaded
         if newest == self._version.directory:
             self._failure = None
             return None
@@ -113,12 +112,12 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         before, self._version = self._version, version
         self._failure = None
         before.retire()
-        logger.info("version %s is served", version.about["version"])
+        logger.info("serving version %s", version.about["version"])
 
     def _failed(self, directory: Path, error: Exception) -> "_Failure":
         known = isinstance(error, UserError)
         if not may_pass(error):
-            logger.error("version %s is refused: %s", directory.name, error, exc_info=not known)
+            logger.error("version %s is rejected: %s", directory.name, error, exc_info=not known)
             return _Failure(directory=directory, reason=str(error))
         before = self._failure
         same = before is not None and before.directory == directory
@@ -126,7 +125,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             min(2 * before.pause, _LAST_PAUSE_SECONDS) if before and same else _FIRST_PAUSE_SECONDS
         )
         logger.warning(
-            "version %s cannot be loaded and is tried again in %g seconds: %s",
+            "version %s cannot be loaded; will retry in %g seconds: %s",
             directory.name,
             pause,
             error,
@@ -136,10 +135,10 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         )
 
     def about(self) -> dict[str, Any]:
-        """Returns what clients may know of the version that is served; see `Version.about`.
+        """Returns what clients may know about the current version; see `Version.about`.
 
-        Besides, `refused`: a newer version that cannot be loaded, with the reason, or None; and
-        `delayed`: likewise, of one that is tried again.
+        It also has `refused`: a newer version that cannot be loaded, with the reason, or None; and `delayed`:
+        the same for one that will be retried.
         """
         failure = self._failure
         told = failure and {"version": failure.directory.name, "reason": failure.reason}
@@ -151,7 +150,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         }
 
     def document(self, name: str) -> Path:
-        """Returns where a page about the version that is served lies, if it was published with one."""
+        """Returns the path of a page about the current version, which may have been published without it."""
         return self._version.directory / name
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -171,13 +170,13 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         """Returns the predictions of a V1 or V2 request; see `serving.protocol`.
 
         Args:
-          payload: of V2, or of V1 the base64 of each image.
+          payload: a V2 request, or for V1 the base64 of each image.
           headers, response_headers: unused.
 
         Raises:
-          InvalidInput: the request, or an image in it, is not as it must be.
-          NoSuchVersion: it names another version than the one that is served.
-          Busy: too many images wait.
+          InvalidInput: the request, or an image in it, is invalid.
+          NoSuchVersion: it names a version that is not being served.
+          Busy: the queue is full.
         """
         v2 = isinstance(payload, InferRequest)
         images = protocol.images_of_v2(payload) if v2 else payload
@@ -194,7 +193,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
     async def explain(
         self, payload: list[str], headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        """Returns what `predict` does and, for each image, what speaks for its label.
+        """Returns what `predict` does and, for each image, the evidence for its label.
 
         Args:
           payload: the base64 of each image.
@@ -213,7 +212,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
     ) -> list[Answer]:
         limits = self._limits
         if len(images) > limits.instances:
-            reason = f"{len(images)} images in a request, more than {limits.instances}"
+            reason = f"the request has {len(images)} images; the limit is {limits.instances}"
             raise protocol.invalid(reason, "too many images")
         if self._images + len(images) > limits.queue:
             metrics.REJECTED.labels("busy").inc()
@@ -222,7 +221,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         try:
             read = await self._read_all(version, images, with_picture=explain)
             answered = self._explained if explain else self._predicted
-            answers = await asyncio.gather(*(answered(version, one) for one in read))
+            answers = await asyncio.gather(*(answered(version, image) for image in read))
         finally:
             self._images -= len(images)
         for answer, image in zip(answers, read, strict=True):
@@ -271,8 +270,8 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
 
 def _give_way() -> None:
-    """Lets this thread wait for the event loop's, which answers probes, where both could run."""
-    if sys.platform == "linux":  # elsewhere it would be all of the process
+    """Lowers this thread's priority, so that the event loop, which answers probes, runs first."""
+    if sys.platform == "linux":  # elsewhere this would affect the whole process
         os.nice(5)
 
 
@@ -280,7 +279,7 @@ def _give_way() -> None:
 class _Failure:
     """A version that could not be loaded, and why.
 
-    `again` is when to try again, as `time.monotonic` has it; `pause` led there, in seconds.
+    `again` is the time of the next try, by `time.monotonic`; `pause` is the wait before it, in seconds.
     """
 
     directory: Path
@@ -291,7 +290,7 @@ class _Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """The pixels that the network is shown of an image, what is doubtful, and the picture if wanted."""
+    """An image as read: the pixels for the network, the doubts, and the picture if requested."""
 
     pixels: np.ndarray
     doubts: tuple[str, ...]
@@ -299,7 +298,7 @@ class _Read:
     made: radiograph.Radiograph
 
     def statistics(self) -> dict[str, Any]:
-        """Returns what the feature log keeps of it."""
+        """Returns what the feature log keeps of the image."""
         grey = Image.fromarray(self.pixels[..., 0].astype(np.uint8))
         made = self.made
         return {
@@ -313,7 +312,7 @@ def _read(version: Version, image: str | bytes, max_pixels: int, with_picture: b
     try:
         pixels = version.preprocess(content)
     except tf.errors.InvalidArgumentError:
-        # A rare kind, which Pillow reads, or a damaged file.
+        # A rare kind that only Pillow reads, or a damaged file.
         content = to_png(content)
         pixels = version.preprocess(content)
     doubts = (*made.doubts, *radiograph.doubts_about_pixels(pixels))

@@ -10,7 +10,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether only this machine reaches what listens on a host."""
+    """Returns whether a server on this host is reachable from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -18,20 +18,20 @@ def is_loopback(host: str) -> bool:
 
 
 def bound(host: str, port: int, option: str) -> socket.socket:
-    """Returns a socket that is bound, and does not listen yet.
+    """Returns a socket that is bound but does not listen yet.
 
     Args:
       host: a name or address of this machine.
-      port: 0 for any that is free.
-      option: of the command line that names another port, for messages.
+      port: 0 for any free one.
+      option: the command-line option for the port, for messages.
 
     Raises:
-      UserError: the port is in use, or there is no such host here.
+      UserError: the port is in use, or this machine has no such host.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind)
-        # A port whose last connections are still closing counts as free.
+        # A port whose last connections are still closing is free.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind(address)
@@ -44,24 +44,24 @@ def bound(host: str, port: int, option: str) -> socket.socket:
 
 
 def refused(host: str, port: int, option: str, error: OSError) -> UserError:
-    """Returns what the user is told of a port that cannot be listened on."""
+    """Returns the error for a port that the server cannot listen on."""
     if error.errno == errno.EADDRINUSE:
-        return UserError(f"serve: port {port} is in use; name another with {option}")
+        return UserError(f"serve: port {port} is in use; choose another with {option}")
     return UserError(
-        f"serve: cannot listen on {host}, port {port}: {error.strerror}; name another with --host or "
+        f"serve: cannot listen on {host}, port {port}: {error.strerror}; choose another with --host or "
         f"{option}"
     )
 
 
 def free(wanted: int) -> int:
-    """Returns a port of this machine's own address: the one that is wanted, or any where it is in use."""
+    """Returns a free port on loopback: `wanted`, or any other if that is in use."""
     for port in (wanted, 0):
         try:
-            # Beside a server on all interfaces some systems allow one on loopback, which then hides it.
+            # Some systems let a server on loopback hide another one on all interfaces.
             with bound("0.0.0.0", port, "") as everywhere:
-                found = int(everywhere.getsockname()[1])
-            with bound(LOOPBACK, found, ""):
-                return found
+                number = int(everywhere.getsockname()[1])
+            with bound(LOOPBACK, number, ""):
+                return number
         except UserError:
             continue
     raise UserError("serve: no port is free on this machine")

@@ -1,4 +1,4 @@
-"""KServe's protocols: from a request to the images in it, and from answers to a response.
+"""KServe's protocols: from a request to its images, and from answers to a response.
 
 V1: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol
 V2 (Open Inference Protocol): https://github.com/kserve/open-inference-protocol
@@ -19,14 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from serving import metrics
 
 INPUT = "image_bytes"
-# The label where the model abstains.
+# The label if the model abstains.
 UNKNOWN = "unknown"
-# Of the binary data extension: how much of the body is JSON.
+# A header of the binary data extension: how many bytes of the body are JSON.
 JSON_LENGTH = "inference-header-content-length"
 
 
 def invalid(reason: str, kind: str = "invalid request") -> InvalidInput:
-    """Returns the error of a request that is turned away, and counts it by its kind."""
+    """Returns the error for an invalid request, and counts it by its kind."""
     metrics.REJECTED.labels(kind).inc()
     return InvalidInput(reason)
 
@@ -54,7 +54,7 @@ class V1Request(_Strict):
 
 
 class Tensor(_Strict):
-    """An input of V2; `data` is base64 of a file each, unless the tensor follows the JSON."""
+    """An input of V2; `data` is the base64 of each file, unless the tensor follows the JSON."""
 
     name: str
     shape: list[int]
@@ -64,7 +64,7 @@ class Tensor(_Strict):
 
 
 class WantedOutput(_Strict):
-    """An output that V2 asks for."""
+    """An output that a V2 request asks for."""
 
     name: str
     parameters: dict[str, Any] | None = None
@@ -81,7 +81,7 @@ class V2Request(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is answered about an image.
+    """The answer for one image.
 
     Attributes:
       probabilities: float32 [classes].
@@ -97,7 +97,7 @@ class Answer:
 
     @property
     def abstained(self) -> bool:
-        """Whether the image is too unlike what was trained on to be answered."""
+        """Whether the image is too unlike the training images to be answered."""
         return self.ood_score > 1
 
     def label(self, classes: Sequence[str]) -> str:
@@ -109,7 +109,7 @@ def images_of_v1(body: bytes) -> list[str]:
     """Returns the base64 of each image in the JSON of a V1 request.
 
     Raises:
-      InvalidInput: the body is not as it must be.
+      InvalidInput: the body is invalid.
     """
     request = _validated(
         V1Request, body, '{"instances": [{"image_bytes": {"b64": "<base64 of the file>"}}]}'
@@ -118,21 +118,21 @@ def images_of_v1(body: bytes) -> list[str]:
 
 
 def v2_request(body: bytes, json_length: str | None, name: str, version: str = "") -> InferRequest:
-    """Returns a V2 request of REST; its tensor's data is bytes, or text where that is base64.
+    """Returns a V2 request of REST; the tensor's data is bytes, or base64 as text.
 
-    KServe's own reading takes every tensor of bytes for text.
+    KServe's own parser treats every bytes tensor as text.
 
     Args:
-      body: JSON, and after it, where the binary data extension is used, the tensor.
-      json_length: the header that says how much of the body is JSON.
+      body: JSON, followed by the tensor if the binary data extension is used.
+      json_length: the header with the number of bytes of JSON.
       name: of the model.
-      version: of it that is asked; empty: the one that is served.
+      version: the requested version; empty for the one being served.
 
     Raises:
-      InvalidInput: the body is not as it must be.
+      InvalidInput: the body is invalid.
     """
     if json_length is not None and not _is_length(json_length, len(body)):
-        raise invalid(f"{JSON_LENGTH} must be a number of bytes, at most the body's")
+        raise invalid(f"{JSON_LENGTH} must be a number of bytes, at most the size of the body")
     end = len(body) if json_length is None else int(json_length)
     request = _validated(
         V2Request,
@@ -146,7 +146,7 @@ def v2_request(body: bytes, json_length: str | None, name: str, version: str = "
         if json_length is None:
             raise invalid(f"input {INPUT} has no data")
         data = _unpacked(body[end:])
-    wanted = [RequestedOutput(one.name, one.parameters) for one in request.outputs or ()]
+    wanted = [RequestedOutput(output.name, output.parameters) for output in request.outputs or ()]
     return InferRequest(
         model_name=name,
         model_version=version,
@@ -158,15 +158,15 @@ def v2_request(body: bytes, json_length: str | None, name: str, version: str = "
 
 
 def _is_length(text: str, most: int) -> bool:
-    # Not isdigit: it takes a superscript, too. And int refuses thousands of digits.
+    # isdigit would accept superscripts, and int rejects thousands of digits.
     return text.isdecimal() and len(text) <= len(str(most)) and int(text) <= most
 
 
 def images_of_v2(request: InferRequest) -> list[str | bytes]:
-    """Returns the images of a V2 request, of REST or gRPC: files, or text where it is base64.
+    """Returns the images of a V2 request, of REST or gRPC: files as bytes, or base64 as text.
 
     Raises:
-      InvalidInput: it has not one tensor of bytes with as many elements as its shape says.
+      InvalidInput: it is not one bytes tensor whose shape is its number of elements.
     """
     inputs = request.inputs
     if len(inputs) != 1 or inputs[0].name != INPUT or inputs[0].datatype != "BYTES":
@@ -176,8 +176,8 @@ def images_of_v2(request: InferRequest) -> list[str | bytes]:
     images: list[str | bytes] = [*(_unpacked(raw) if raw is not None else tensor.data)]
     if not images or list(tensor.shape) not in ([len(images)], [len(images), 1]):
         raise invalid(
-            f"input {INPUT} has {len(images)} elements, and its shape is {list(tensor.shape)}; send "
-            "at least one element, and their number as shape"
+            f"input {INPUT} has {len(images)} elements, but its shape is {list(tensor.shape)}; send "
+            "at least one element, and the number of elements as the shape"
         )
     return images
 
@@ -185,9 +185,9 @@ def images_of_v2(request: InferRequest) -> list[str | bytes]:
 def _unpacked(raw: bytes) -> list[bytes]:
     try:
         return list(deserialize_bytes_tensor(raw))
-    except Exception:  # numpy and struct raise what they like of a wrong length
+    except Exception:  # numpy and struct raise various errors for a wrong length
         raise invalid(
-            f"the tensor of {INPUT} is not elements with their length in 4 bytes before them"
+            f"the tensor {INPUT} is invalid; send each element after its length in 4 bytes"
         ) from None
 
 
@@ -203,7 +203,7 @@ def _validated(kind: type[BaseModel], body: bytes, wanted: str) -> Any:
 
 
 def v1_response(answers: Sequence[Answer], classes: Sequence[str], name: str, version: str) -> Any:
-    """Returns the JSON of a V1 response: `predictions`, `explanations` if any, and the model's name."""
+    """Returns the JSON of a V1 response: `predictions`, any `explanations`, the model's name and version."""
     response: dict[str, Any] = {
         "model_name": name,
         "model_version": version,
@@ -232,7 +232,7 @@ def v2_response(
     version: str,
     request: InferRequest,
 ) -> InferResponse:
-    """Returns a V2 response with all outputs that `outputs` describes, or those that were asked for."""
+    """Returns a V2 response with the requested outputs, by default all that `outputs` describes."""
     count = len(answers)
     probabilities = np.stack([answer.probabilities for answer in answers])
     data = {
@@ -244,23 +244,23 @@ def v2_response(
         "suspect": [bool(answer.doubts) for answer in answers],
         "reasons": ["; ".join(answer.doubts) for answer in answers],
     }
-    wanted = [one.name for one in request.request_outputs or ()]
+    wanted = [output.name for output in request.request_outputs or ()]
     unknown = [name for name in wanted if name not in data]
     if unknown:
-        raise invalid(f"there is no output {unknown[0]!r}; there are {', '.join(data)}")
+        raise invalid(f"unknown output {unknown[0]!r}; choose from {', '.join(data)}")
     return InferResponse(
         response_id=request.id or uuid.uuid4().hex,
         model_name=name,
         model_version=version,
         infer_outputs=[
             InferOutput(
-                one["name"],
-                [count if side == -1 else side for side in one["shape"]],
-                one["datatype"],
-                data[one["name"]],
+                output["name"],
+                [count if side == -1 else side for side in output["shape"]],
+                output["datatype"],
+                data[output["name"]],
             )
-            for one in outputs(classes)
-            if not wanted or one["name"] in wanted
+            for output in outputs(classes)
+            if not wanted or output["name"] in wanted
         ],
         use_binary_outputs=request.use_binary_outputs,
         requested_outputs=request.request_outputs,

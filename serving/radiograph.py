@@ -1,4 +1,4 @@
-"""What a client sent: read by content, and doubted where it does not look like a chest radiograph."""
+"""Reads an image that a client sent, by its content, and says why it may not be a chest radiograph."""
 
 import base64
 import binascii
@@ -11,21 +11,21 @@ from PIL import Image, ImageOps
 from core.images import FORMATS, BadImage, grey, is_plain, opened, to_png
 from serving import dicom
 
-# Beyond 99 in 100 frontal radiographs of both datasets, which a test counts.
-_LEAST_SIDE = 128  # pixels: of a chest, which takes some 40 cm, one is then 3 mm
+# 99 in 100 frontal radiographs of both datasets are within these bounds, as a test counts.
+_LEAST_SIDE = 128  # pixels; each covers 3 mm of a chest of 40 cm
 _WIDTH_TO_HEIGHT = (0.6, 2.0)
-_MEAN_SATURATION = 15.0  # of 255; a coloured mark on a radiograph stays below
+_MEAN_SATURATION = 15.0  # of 255; radiographs with a coloured mark are below
 _LEAST_DEVIATION = 12.0  # of the grey values, of 255
 _SHOWN_SIDE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Radiograph:
-    """An image as TensorFlow reads it, and what is doubtful about it.
+    """An image as TensorFlow reads it, and the doubts about it.
 
     Attributes:
       content: the bytes of an upright JPEG or PNG.
-      doubts: sentences; none where it looks like a frontal chest radiograph.
+      doubts: sentences; empty if it looks like a frontal chest radiograph.
       width, height, mode: as `components.data.facts.Facts` has them.
     """
 
@@ -37,18 +37,17 @@ class Radiograph:
 
 
 def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
-    """Reads what a client sent of one image.
+    """Reads one image from a client.
 
-    It is doubted where its shorter side has fewer than 128 pixels, its width is not 0.6 to 2 times its
-    height, or it is in colour.
+    There are doubts if its shorter side has fewer than 128 pixels, if its width is not 0.6 to 2 times its
+    height, or if it is in colour.
 
     Args:
-      encoded: a file of JPEG, PNG, WebP or DICOM; text is its base64.
-      max_pixels: that it may have.
+      encoded: a JPEG, PNG, WebP or DICOM file as bytes, or its base64 as text.
+      max_pixels: the most pixels that it may have.
 
     Raises:
-      BadImage: `kind` is `not base64`, or as `core.images.opened` and `serving.dicom.to_png`
-        have it.
+      BadImage: `kind` is `not base64`, or see `core.images.opened` and `serving.dicom.to_png`.
     """
     if isinstance(encoded, str):
         try:
@@ -66,7 +65,9 @@ def read(encoded: str | bytes, max_pixels: int) -> Radiograph:
             doubts = (*_doubts_about_size(*image.size), *_doubts_about_colour(image))
     except BadImage as error:
         if error.kind == "not an image":
-            raise BadImage(error.kind, f"none of {', '.join(FORMATS)}, DICOM") from None
+            raise BadImage(
+                error.kind, f"unknown format; expected {', '.join(FORMATS)} or DICOM"
+            ) from None
         raise
     return Radiograph(
         content=content if plain else to_png(content),
@@ -82,7 +83,7 @@ def _doubts_about_size(width: int, height: int) -> list[str]:
     if min(width, height) < _LEAST_SIDE:
         doubts.append(f"it is too small, {width} x {height} pixels")
     if not _WIDTH_TO_HEIGHT[0] <= width / height <= _WIDTH_TO_HEIGHT[1]:
-        doubts.append(f"its shape, {width} x {height}, is not a frontal chest radiograph's")
+        doubts.append(f"its shape, {width} x {height}, is unusual for a frontal chest radiograph")
     return doubts
 
 
@@ -99,12 +100,12 @@ def _doubts_about_colour(image: Image.Image) -> list[str]:
 
 
 def doubts_about_pixels(pixels: np.ndarray) -> list[str]:
-    """Returns what is doubtful about float32 pixels in 0..255, of any shape."""
+    """Returns the doubts about float32 pixels in 0..255, of any shape."""
     return [] if float(pixels.std()) >= _LEAST_DEVIATION else ["it is nearly blank"]
 
 
 def shown(content: bytes) -> Image.Image:
-    """Returns the picture in grey, upright, its longer side at most 512 pixels.
+    """Returns the picture upright in grey, with a longer side of at most 512 pixels.
 
     Raises:
       BadImage: see `core.images.opened`.

@@ -32,18 +32,18 @@ PAGE = Path(__file__).with_name("page")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": description}
     for status, description in (
-        (400, "the request, or an image in it, is not as it must be"),
-        (404, "there is no such model, or another version of it is served"),
-        (408, "the body did not come in time"),
+        (400, "the request, or an image in it, is invalid"),
+        (404, "there is no such model, or the version is not being served"),
+        (408, "the body did not arrive in time"),
         (413, "the body is too large"),
-        (415, "the body is compressed, and not with gzip or deflate"),
+        (415, "the body's compression is not gzip or deflate"),
         (503, "busy, or not ready; see Retry-After"),
     )
 }
 
 
 class _NameConvertor(StringConvertor):
-    """A model's name in a path: without it `cxrflow:predict` would be one, too."""
+    """A model's name in a path, without a colon, so that `cxrflow:predict` is not taken for one."""
 
     regex = "[^/:]+"
 
@@ -56,8 +56,8 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
     app = FastAPI(title="cxrflow", docs_url=None, redoc_url=None)
     v1, v2 = V1Endpoints(dataplane), V2Endpoints(dataplane)
 
-    # Not KServe's own: it would send a request's headers back with an explanation, takes every tensor
-    # of bytes for text, and lets any client unload the model.
+    # Not KServe's own endpoints: they return a request's headers with an explanation, treat every bytes
+    # tensor as text, and let any client unload the model.
     @app.post("/v1/models/{model_name}:predict", **_takes(V1Request))
     async def predict(model_name: str, request: Request) -> Response:
         images = images_of_v1(await request.body())
@@ -119,7 +119,7 @@ def application(model: ChestXrayModel, dataplane: DataPlane) -> FastAPI:
 
     @app.get("/model")
     async def about() -> dict[str, Any]:
-        """Returns what is known of the version that is served."""
+        """Returns what is known about the version being served."""
         return model.about()
 
     @app.get("/model/card", include_in_schema=False)
@@ -153,7 +153,7 @@ _, _SCHEMAS = models_json_schema(
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """Returns the application's OpenAPI, with the bodies that it reads by itself."""
+    """Returns the application's OpenAPI, with the request bodies that it parses itself."""
     described = FastAPI.openapi(app)
     described["components"]["schemas"].update(_SCHEMAS["$defs"])
     return described
@@ -175,8 +175,8 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 def _document(file: Path) -> Response:
     if not file.is_file():
-        return _json({"error": "this version was published without it"}, 404)
-    # Pages of the pipeline's own: a file each, its style within, no script.
+        return _json({"error": "this version was published without this page"}, 404)
+    # The pipeline's pages are single files with inline styles and without scripts.
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
     return FileResponse(file, headers={"Content-Security-Policy": policy}, media_type="text/html")
 
@@ -197,14 +197,14 @@ async def _no_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # The guard answers HEAD wherever there is GET.
+        # The guard also answers HEAD wherever there is GET.
         allowed = headers.get("Allow", "")
         allowed = "GET, HEAD" if "GET" in allowed else allowed
-        return _json({"error": f"send {allowed} to this path"}, 405, {"Allow": allowed})
+        return _json({"error": f"this path supports {allowed}"}, 405, {"Allow": allowed})
     if error.status_code == 404:
-        return _json({"error": "there is no such path; /openapi.json lists all"}, 404)
+        return _json({"error": "unknown path; /openapi.json lists all paths"}, 404)
     return _json({"error": error.detail}, error.status_code, headers)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return _json({"error": "the server failed; its log says where"}, 500)
+    return _json({"error": "internal error; see the server's log"}, 500)

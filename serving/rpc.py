@@ -1,4 +1,4 @@
-"""The gRPC endpoints: KServe's V2, without the calls by which any client could take the model away."""
+"""The gRPC endpoints: KServe's V2, without the calls with which any client could unload the model."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from serving.dataplane import DataPlane
 
 
 class NotServed(GrpcException):
-    """A call that this server does not have."""
+    """A call that this server does not support."""
 
     status_code = StatusCode.UNIMPLEMENTED
-    details = "one model is served, and only that"
+    details = "not supported: this server has one fixed model"
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]
-    """KServe's, which knows versions, too."""
+    """KServe's servicer, with support for versions."""
 
     def __init__(self, dataplane: DataPlane) -> None:
         super().__init__(dataplane, None)
@@ -35,15 +35,15 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     async def ModelMetadata(  # noqa: N802
         self, request: Any, context: ServicerContext
     ) -> messages.ModelMetadataResponse:
-        """Returns what a model takes and answers."""
+        """Returns a model's inputs and outputs."""
         known = await self._dataplane.model_metadata(request.name, request.version)
         return messages.ModelMetadataResponse(**known)
 
     async def RepositoryModelLoad(self, request: Any, context: ServicerContext) -> None:  # noqa: N802
-        """Refuses.
+        """Rejects the call.
 
         Raises:
-          NotServed: always. An error that KServe's interceptor does not know would reach the log.
+          NotServed: always. An error that KServe's interceptor does not know would be logged.
         """
         raise NotServed
 

@@ -3,7 +3,7 @@
     python -m serving.server --model-dir DIRECTORY [--name NAME] [--host HOST] [--port PORT]
         [--grpc-port PORT]
 
-It listens on loopback alone unless `--host` says otherwise. `serving.limits` says what it bears.
+It listens on loopback only, unless `--host` says otherwise. Its limits are in `serving.limits`.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def main(
     port: Annotated[int, typer.Option()] = PORT,
     grpc_port: Annotated[int, typer.Option()] = GRPC_PORT,
 ) -> None:
-    """Serves a model, and says so in the log; see `serve`."""
+    """Serves a model and logs that it does; see `serve`."""
 
     def say() -> None:
         logging.getLogger("cxrflow.serving").info("serving %s on %s, port %d", name, host, port)
@@ -54,15 +54,15 @@ def main(
 def serve(
     model_dir: Path, name: str, host: str, port: int, grpc_port: int, ready: Callable[[], None]
 ) -> None:
-    """Serves a model until it is told to stop, and then finishes what it has accepted.
+    """Serves a model until it is told to stop, then finishes the accepted requests.
 
     Args:
-      model_dir: a version of the model store, or the directory of all of a model's versions: then
-        each new one is loaded beside the one that is served, and takes its place.
+      model_dir: a version of the model store, or the directory of all versions of a model; then each new
+        version is loaded beside the current one and replaces it.
       name: of the model at the endpoint.
       host: the name or address of this machine to listen on.
       port, grpc_port: to listen on.
-      ready: called once the model is loaded and both ports are listened on.
+      ready: called once the model is loaded and the server listens on both ports.
 
     Raises:
       UserError: a port is in use, there is no model in the directory, or it is damaged.
@@ -70,20 +70,20 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for one in ("kserve", "grpc._cython.cygrpc"):
-        logging.getLogger(one).addFilter(_no_refusal)
-    # It logs each attempt with a traceback, where the feature log says what went wrong in one line.
+    for name_of_logger in ("kserve", "grpc._cython.cygrpc"):
+        logging.getLogger(name_of_logger).addFilter(_no_refusal)
+    # It logs each attempt with a traceback; the feature log already reports the failure in one line.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     limits, kept = Limits(), FeatureLogSettings()
     log = FeatureLog(location(kept.feature_log), kept.feature_share) if kept.feature_log else None
     model = ChestXrayModel(name, model_dir, limits, log)
-    # Both are tried before the model is loaded, which takes long.
+    # Check both ports before loading the model, which takes long.
     with ports.bound(host, port, "--port") as listening:
         ports.bound(host, grpc_port, "--grpc-port").close()
         model.load()
         try:
             listening.listen()
-        except OSError as error:  # bound twice, only one of them may listen
+        except OSError as error:  # two servers may bind the port, but only one may listen
             raise ports.refused(host, port, "--port", error) from error
         asyncio.run(_serve(model, limits, log, listening, host, grpc_port, ready))
 
@@ -121,15 +121,17 @@ async def _serve(
     def stop(*_: object) -> None:
         rest.should_exit = True
 
-    # uvicorn takes these over, and raises them again once it has stopped.
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, stop)
+    # uvicorn handles these signals and raises them again once it has stopped.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     ready()
     await rest.serve(sockets=[listening])
     await remote_calls.stop(limits.grace_seconds)
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)  # the last rows of the log are written
+    await asyncio.gather(
+        *tasks, return_exceptions=True
+    )  # this writes the last rows of the feature log
 
 
 def _grpc_server(dataplane: DataPlane, limits: Limits, host: str, port: int) -> grpc.aio.Server:
@@ -142,18 +144,18 @@ def _grpc_server(dataplane: DataPlane, limits: Limits, host: str, port: int) -> 
     try:
         server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError as error:
-        raise UserError(f"serve: port {port} is in use; name another with --grpc-port") from error
+        raise UserError(f"serve: port {port} is in use; choose another with --grpc-port") from error
     return server
 
 
 def _no_refusal(record: logging.LogRecord) -> bool:
-    """Keeps refused requests out of the log: whoever sends them could fill it."""
+    """Keeps rejected requests out of the log, which a client could otherwise fill."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, InvalidInput | ModelNotFound | Busy | NotServed | DecodeError)
 
 
 def run() -> None:
-    """Runs the command line of this module; an error is one line."""
+    """Runs this module's command line; an error is printed as one line."""
     try:
         typer.run(main)
     except UserError as error:

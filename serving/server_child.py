@@ -1,8 +1,8 @@
-"""The model server as a child of the process that starts it: it ends with it, unless it is let go.
+"""The model server as a child process: it ends with its parent, unless it is detached.
 
     python -m serving.server_child, with the options of serving.server
 
-A byte on standard input lets it go: it gets a session of its own. The end of standard input, which comes
+A byte on standard input detaches it and gives it its own session. The end of standard input, which comes
 however the parent ends, ends it at once.
 """
 
@@ -21,7 +21,7 @@ def _watch_the_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_watch_the_parent, daemon=True).start()
-    # Not before: importing TensorFlow takes seconds.
+    # Imported last, because TensorFlow takes seconds.
     from serving.server import run
 
     run()

@@ -1,9 +1,9 @@
-"""The model store: `<store>/<name>/<version>/`, versions counted from 1 and never changed once there.
+"""The model store: `<store>/<name>/<version>/`. Versions are numbered from 1 and never change.
 
-A version is a SavedModel as TensorFlow Serving expects it, with the model's card, some of its answers
-and the decision that let it pass beside it, and a manifest of checksums, which is written last. The
-store is a directory, where the link `latest` names the version to serve and is moved last; or a place in
-an object store (`gs://`, `s3://`), from where KServe fetches the version that its InferenceService names.
+A version is a SavedModel as TensorFlow Serving expects it, together with the model's card, its known answers,
+the gate's decision, and a manifest of checksums, which is written last. The store is either a directory, in
+which the link `latest` points to the version to serve and is updated last, or a place in an object store
+(`gs://`, `s3://`), from which KServe fetches the version that its InferenceService names.
 """
 
 import hashlib
@@ -21,19 +21,18 @@ from core.files import alone, read_json, sha256_of, write_aside, write_json
 from core.locations import is_remote, local_copy, location, names, reaching
 
 LATEST = "latest"
-# In a version: why it was let pass, the run and the data that led to it, and the images it was made with
-# (`id`, `sha256`, `part`).
 
 
 def assemble(files: Mapping[str, Path], directory: Path, name: str, identity: str = "") -> Path:
-    """Makes a version that is not published yet, and has no number.
+    """Assembles a version that is not published yet and has no number.
 
     Args:
-      files: what it is made of, by the name it gets there; what is in a directory named `.` lies in
-        the version itself.
-      directory: to be made.
+      files: the version's files and directories, by their names in it; the contents of a directory named
+        `.` are placed in the version itself.
+      directory: to create.
       name: of the model.
-      identity: what makes it the same version as another whose files differ, e.g. in times; or nothing.
+      identity: two versions with the same one count as the same, even if their files differ, for example in
+        timestamps; may be empty.
 
     Returns:
       the directory.
@@ -55,21 +54,21 @@ def assemble(files: Mapping[str, Path], directory: Path, name: str, identity: st
 
 
 def publish(candidate: Path, store: str) -> str:
-    """Publishes a version under the next number, or finds it where it is published already.
+    """Publishes a version under the next number, unless it is already published.
 
-    It is where a version has the same files, or where the newest one has the same identity. Two
-    publishers at once get two numbers. One that is killed leaves nothing that counts.
+    It is already published if a version has the same files, or if the newest version has the same identity.
+    Concurrent publishers get different numbers. A publisher that is killed leaves no valid version.
 
     Args:
-      candidate: what `assemble` made.
-      store: a directory, made where missing, or the URL of a place in an object store, with
-        credentials as the libraries of Google and Amazon find them.
+      candidate: the directory that `assemble` made.
+      store: a directory, created if missing, or the URL of a place in an object store; Google's and
+        Amazon's libraries find the credentials.
 
     Returns:
       the version's directory or URL.
 
     Raises:
-      UserError: the object store is not there, or does not let in.
+      UserError: the object store does not exist or denies access.
     """
     manifest = read_json(candidate / VERSION)
     if "://" in store:
@@ -84,15 +83,15 @@ def number_of(version: str) -> str:
 
 def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
-    # Of two that publish the same at once the second finds what the first has published.
+    # If two runs publish the same model at once, the second finds the version of the first.
     with alone(home):
         numbers = range(_newest(home), 0, -1)
         there = ((home / str(number), _manifest(home / str(number))) for number in numbers)
         version = next(
             (
-                one
-                for one, theirs in there
-                if _same(manifest, theirs, is_newest=one.name == str(numbers.start))
+                published
+                for published, theirs in there
+                if _same(manifest, theirs, is_newest=published.name == str(numbers.start))
             ),
             None,
         )
@@ -104,7 +103,7 @@ def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path)
                     version = home / str(number)
                     write_json(incoming / VERSION, {**manifest, "version": version.name})
                     try:
-                        # Fails where there is one.
+                        # Fails if the number is taken.
                         incoming.rename(version)
                         break
                     except OSError:
@@ -116,10 +115,10 @@ def _publish_to_directory(candidate: Path, manifest: dict[str, Any], home: Path)
 
 
 def _move_latest(home: Path) -> None:
-    """Lets `latest` name the newest version, whoever else publishes.
+    """Points `latest` to the newest version, also with concurrent publishers.
 
-    Another publisher may move it between a look for the newest and the move, which then moves it back.
-    Each looks again after its own move, so the last one to move it leaves it right.
+    Another publisher may move the link between our check for the newest version and our move, which then
+    moves it back. Each publisher checks again after its move, so the last move is right.
     """
     moved = None
     while moved != (newest := str(_newest(home))):
@@ -140,14 +139,14 @@ def _manifest(version: Path) -> dict[str, Any]:
 
 
 def _same(manifest: Mapping[str, Any], theirs: Mapping[str, Any], *, is_newest: bool) -> bool:
-    # An older one is published again: it takes the place of what was decided for since.
+    # Only the newest: an older version that wins again must be published again to become the newest.
     identity = manifest.get("identity")
     alike = is_newest and identity and identity == theirs.get("identity")
     return bool(alike) or manifest["files"] == theirs.get("files")
 
 
 def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> str:
-    import fsspec  # takes long to import, and most stores are here
+    import fsspec  # slow to import, and most stores are local
 
     with reaching(url):
         objects, home = fsspec.core.url_to_fs(url)
@@ -166,7 +165,7 @@ def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> 
         claimed = [number_of(path) for path in objects.glob(f"{home}/claims/*")]
         for number in itertools.count(max(map(int, claimed), default=0) + 1):
             try:
-                # Created by one alone: both stores have a precondition for that.
+                # Only one publisher can create it: both stores have such a precondition.
                 objects.pipe_file(f"{home}/claims/{number}", b"claimed", mode="create")
                 break
             except FileExistsError:
@@ -179,42 +178,42 @@ def _publish_to_objects(candidate: Path, manifest: dict[str, Any], url: str) -> 
 
 
 def version_in(directory: Path) -> Path:
-    """Returns the version that a directory is, or whose `latest` it has.
+    """Returns a version: the directory itself, or the target of its link `latest`.
 
     Raises:
-      UserError: `directory` is neither.
+      UserError: the directory is not a version and has no such link.
     """
     for candidate in (directory, directory / LATEST):
         if (candidate / VERSION).is_file():
             return candidate.resolve()
     raise UserError(
-        f"{directory} holds no published model: looked for {VERSION} in it and in {LATEST}/. Name a "
-        "version of the model store, as `cxrflow run` prints it, or the directory of all versions."
+        f"{directory} holds no published model: looked for {VERSION} in it and in {LATEST}/. Give a "
+        "version of the model store, as printed by `cxrflow run`, or the directory of all versions."
     )
 
 
 def newest(store: str, name: str) -> str | None:
-    """Returns the directory or URL of the version that is served last: `latest`, or the highest number.
+    """Returns the directory or URL of the newest version: `latest`, or in an object store the highest number.
 
     Raises:
-      UserError: the object store is not there, or does not let in.
+      UserError: the object store does not exist or denies access.
     """
     home = location(store) / name
     if not is_remote(home):
         latest = home / LATEST
         return str(latest.resolve()) if (latest / VERSION).is_file() else None
     with reaching(home):
-        numbers = sorted((int(one) for one in names(home) if one.isdigit()), reverse=True)
-        whole = (one for one in numbers if (home / str(one) / VERSION).is_file())
-        number = next(whole, None)
+        numbers = sorted((int(entry) for entry in names(home) if entry.isdigit()), reverse=True)
+        complete = (number for number in numbers if (home / str(number) / VERSION).is_file())
+        number = next(complete, None)
     return f"{home}/{number}" if number else None
 
 
 def fetched(version: str) -> Path:
-    """Returns where a version is on this machine, whole; of one in an object store, a copy.
+    """Returns a version's local directory; a version in an object store is copied.
 
     Raises:
-      UserError: it is not there, or damaged.
+      UserError: the version is missing or damaged.
     """
     if not is_remote(version):
         return version_in(Path(version))
@@ -222,13 +221,13 @@ def fetched(version: str) -> Path:
     manifest = local_copy(there / VERSION)
     key = hashlib.sha256(str(there).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{key}-version")
-    with alone(copy):  # another process may be reading what a second copy would replace
+    with alone(copy):  # another process may be reading the copy that this one would replace
         try:
             if copy.exists():
                 verified(copy)
                 return copy
         except UserError:
-            pass  # what cleans temporary directories may have been there
+            pass  # the system may have cleaned up parts of the temporary directory
         with write_aside(copy) as aside:
             for name in read_json(manifest)["files"]:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
@@ -240,14 +239,14 @@ def fetched(version: str) -> Path:
 
 
 def verified(version: Path, called: str = "") -> dict[str, Any]:
-    """Returns a version's manifest: `model`, `version` and `files`, checksums by name.
+    """Verifies a version's files and returns its manifest: `model`, `version` and `files`, checksums by name.
 
     Args:
       version: its directory.
-      called: what messages call it, where that is not its directory.
+      called: its name in messages, by default its directory.
 
     Raises:
-      UserError: a file is not what was published, or not there.
+      UserError: a file is missing or differs from the published one.
     """
     called = called or str(version)
     try:

@@ -1,4 +1,4 @@
-"""A published version of the model, loaded: what it answers, and what is known of it."""
+"""A published version of the model, loaded: its answers, and what is known about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,10 @@ from serving import metrics, store
 from serving.batches import Batches
 from training import export
 
-# More images at once gain nothing on CPUs and would keep the first waiting.
+# Larger batches are no faster on CPUs and would delay the first images.
 LARGEST_BATCH = 16
 
-
-# What TensorFlow makes of a disk, a network or a memory that fails for a while.
+# TensorFlow's errors for a temporary failure of disk, network or memory.
 _MAY_PASS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -34,12 +33,12 @@ _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """What a model makes of an image.
+    """A model's prediction for an image.
 
     Attributes:
       probabilities: float32 [classes].
-      ood_score: how far the image is from those that were trained on; over 1 the probabilities mean
-        nothing (see `training.ood`).
+      ood_score: how far the image is from the training images; over 1 the probabilities mean nothing (see
+        `training.ood`).
     """
 
     probabilities: np.ndarray
@@ -48,21 +47,21 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation(Classified):
-    """The same with its reason.
+    """A prediction with its heat map.
 
     Attributes:
-      heat_map: float32 [rows, columns] in 0..1, of what speaks for the most probable class.
+      heat_map: float32 [rows, columns] in 0..1: the evidence for the most probable class.
     """
 
     heat_map: np.ndarray
 
 
 class Version:
-    """Answers images in batches; it has answered a first, blank one once it is made.
+    """Answers images in batches. The constructor warms the model up with a blank image.
 
     Attributes:
       directory: of the model store.
-      about: what clients may know: `name`, `version`, `recipe`, `classes`, `starting_point`,
+      about: what clients may know about it: `name`, `version`, `recipe`, `classes`, `starting_point`,
         `phantoms`, `quick`, `fingerprint` of the data, and `recall`, rows of `class` and `recall` with its
         interval on the pipeline's test split.
       classes: in the order of the probabilities.
@@ -74,7 +73,7 @@ class Version:
         """Loads a version.
 
         Raises:
-          UserError: it is damaged, or of another release.
+          UserError: the version is damaged, or of another release.
         """
         self.directory = directory
         self.about = _about(directory)
@@ -82,22 +81,22 @@ class Version:
         try:
             self._exported = export.load(directory)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            raise UserError(f"{directory}: TensorFlow cannot load it: {error}") from error
+            raise UserError(f"{directory}: TensorFlow cannot load the model: {error}") from error
         blank = tf.io.encode_png(tf.zeros((8, 8, 1), tf.uint8)).numpy()
-        # Compiled here, so that no client waits for that.
+        # Compile now, so that no client waits for it.
         pixels = self.preprocess(blank)
         names = self._exported.classify(pixels=pixels[np.newaxis])["classes"].numpy()[0]
         if tuple(name.decode() for name in names) != self.classes:
-            raise UserError(f"{directory}: the model tells other classes than its card says")
+            raise UserError(f"{directory}: the model's classes differ from those in its card")
         self.classify = Batches(self._classify, LARGEST_BATCH)
         self.explain = Batches(self._explain, LARGEST_BATCH)
         self._users, self._retired = 0, False
 
     def preprocess(self, content: bytes) -> np.ndarray:
-        """Returns float32 [height, width, 1] in 0..255: what the network is shown of a file.
+        """Returns the pixels of a file that the network sees: float32 [height, width, 1] in 0..255.
 
         Raises:
-          tf.errors.InvalidArgumentError: it is no JPEG or PNG that TensorFlow can read.
+          tf.errors.InvalidArgumentError: it is not a JPEG or PNG that TensorFlow can read.
         """
         pixels = self._exported.preprocess(image_bytes=tf.constant(content))["pixels"]
         return np.asarray(pixels)
@@ -122,7 +121,7 @@ class Version:
             for row, score, heat_map in rows
         ]
 
-    # Both are called in the event loop's thread alone.
+    # Both run only in the event loop's thread.
 
     def __enter__(self) -> "Version":
         self._users += 1
@@ -133,7 +132,7 @@ class Version:
         self._close_if_unused()
 
     def retire(self) -> None:
-        """Ends its threads once nobody uses it."""
+        """Ends the version's threads once no request uses it."""
         self._retired = True
         self._close_if_unused()
 
@@ -144,14 +143,15 @@ class Version:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Returns whether a version that could not be loaded for this reason may be loaded later.
+    """Returns whether loading a version that failed with this error may succeed later.
 
-    A disk or a network that fails may come back, and memory may be free again; files that are damaged,
-    missing or of another release stay so.
+    Disk, network and memory may recover; damaged or missing files and files of another release do not.
     """
     cause: BaseException | None = error
     while cause:
-        system = isinstance(cause, OSError) and cause.errno is not None  # TensorFlow's have none
+        system = (
+            isinstance(cause, OSError) and cause.errno is not None
+        )  # TensorFlow's errors have none
         if isinstance(cause, (MemoryError, *_MAY_PASS)):
             return True
         if system and not isinstance(cause, _NOT_THERE):
@@ -168,7 +168,7 @@ def _about(directory: Path) -> dict[str, Any]:
         (winner,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
         if winner["recipe"] != card["recipe"]["name"]:
             raise UserError(
-                f"{directory}: the model is of recipe {card['recipe']['name']!r}, and the decision is "
+                f"{directory}: the model is of recipe {card['recipe']['name']!r}, but the decision is "
                 f"for {winner['recipe']!r}"
             )
         return {
@@ -178,12 +178,12 @@ def _about(directory: Path) -> dict[str, Any]:
             "classes": card["recipe"]["classes"],
             "starting_point": card["starting_point"],
             "phantoms": card["phantoms"],
-            "quick": card["recipe"].get("quick", False),  # which earlier releases did not write
+            "quick": card["recipe"].get("quick", False),  # missing in earlier releases
             "fingerprint": card["fingerprint"],
             "recall": [{"class": row["class"], **row["recall"]} for row in winner["checks"]],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{directory}: the model's card or the gate's decision is missing or incomplete ({error!r})"
-            "; publish a model that the pipeline made"
+            "; publish a model from the pipeline"
         ) from error

@@ -1,4 +1,4 @@
 """What is trained and how, from TFRecords to an exported model."""
 
-# The environment of each of several machines that train together: host:port of all of them, with commas.
+# Environment variable of machines that train together: host:port of each, separated by commas.
 HOSTS = "CXRFLOW_HOSTS"

@@ -1,4 +1,4 @@
-"""The networks: a base that turns grey pixels in 0..255 into features, and a head on top of it."""
+"""The networks: a base that maps grey pixels in 0..255 to features, and a head on top of it."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from training.start_weights import weights_file as weights_file
 
 BASE, HEAD = "base", "head"
 
-# The last layer of each base that still has a place for every region of the image: Grad-CAM's.
+# The last layer of each base that still has spatial positions, for Grad-CAM.
 LAST_CONVOLUTION = {
     "dubey": "last_convolution",
     "resnet50": "conv5_block3_out",
@@ -33,20 +33,20 @@ def build(recipe: Recipe, weights: str, seed: int) -> keras.Model:
 
     Args:
       recipe: names the base, the head, the input size and the classes.
-      weights: where a pretrained base begins: `imagenet` (Keras downloads them), `none` (random), the
-        path of a weights file of the base in Keras's format, a directory that `pretrain` made, or
-        one of such directories named after their bases. Ignored by recipes that are not pretrained.
-      seed: of the random initial weights and of dropout.
+      weights: of a pretrained base: `imagenet` (downloaded by Keras), `none` (random), the path of a
+        weights file of the base in Keras' format, a directory that `pretrain` made, or a directory of
+        such directories named after their bases. Ignored by recipes that are not pretrained.
+      seed: for random initial weights and dropout.
 
     Returns:
       a model from float32 [N, height, width, 1] in 0..255 to float32 [N, classes] that sum to one,
       or, for two classes with a single output, [N, 1]: the probability of the second class. Its
-      layers `base` and `head` are models; that of a frozen recipe has a base that is not trainable.
+      layers `base` and `head` are models; the base of a frozen recipe is not trainable.
 
     Raises:
-      UserError: the weights cannot be had.
+      UserError: the weights are not available.
     """
-    keras.utils.set_random_seed(seed + 1)  # tf.data takes a global seed of zero for none
+    keras.utils.set_random_seed(seed + 1)  # tf.data treats a global seed of zero as no seed
     base = _base(recipe, weights if recipe.pretrained else NONE)
     base.trainable = not recipe.frozen
     features = keras.Input(base.output_shape[1:], name="features")
@@ -56,7 +56,7 @@ def build(recipe: Recipe, weights: str, seed: int) -> keras.Model:
 
 
 def starting_point(recipe: Recipe, weights: str) -> str:
-    """Returns in words where training starts, for every place that shows the model's figures."""
+    """Returns the starting point of training in words, to be shown with the model's figures."""
     if not recipe.pretrained:
         return "from scratch, as published"
     if weights == NONE:
@@ -71,7 +71,7 @@ def starting_point(recipe: Recipe, weights: str) -> str:
 
 
 def layer_table(model: keras.Model, recipe: Recipe) -> list[dict[str, Any]]:
-    """Returns a network as papers print it: a row a layer, a network that has a name of its own in one.
+    """Returns a network as papers print it: one row per layer; a known base network is one row.
 
     Returns:
       rows of `layer`, `output` (its shape, without the batch) and `parameters`.
@@ -104,7 +104,7 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
             include_top=False,
             weights=IMAGENET if weights == IMAGENET else None,
             input_tensor=scaled(colours),
-            # A head that has no use for places gets their mean: it is the same for every epoch.
+            # A linear head needs only the mean over positions.
             pooling="avg" if recipe.head == "linear" else None,
         )
         base = keras.Model(made.inputs[0], made.outputs[0], name=BASE)
@@ -115,9 +115,8 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
     except Exception as error:
         raise UserError(
             f"weights: {recipe.name} cannot start from {weights!r}: {str(error).splitlines()[0]}. "
-            "Where there is no network, give the path of a weights file without the top, a directory "
-            f"that `cxrflow pretrain` made, or {NONE!r} to train from scratch (which the report will "
-            "say)."
+            "Without a network, give the path of a weights file without the top, a directory that "
+            f"`cxrflow pretrain` made, or {NONE!r} to train from scratch (the report will say so)."
         ) from error
     return base
 
@@ -127,11 +126,11 @@ def _minus_one_to_one(colours: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _without_imagenets_mean(colours: keras.KerasTensor) -> keras.KerasTensor:
-    # Of ImageNet, in the order blue, green, red, which makes no difference to grey pixels.
+    # ImageNet's means in the order blue, green, red; the order does not matter for grey pixels.
     return layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(colours)
 
 
-# Each with the scaling of pixels that its ImageNet weights expect.
+# Each with the pixel scaling that its ImageNet weights expect.
 _APPLICATIONS: dict[str, tuple[Callable[..., keras.Model], Callable[..., Any]]] = {
     "resnet50": (keras.applications.ResNet50, _without_imagenets_mean),
     "vgg16": (keras.applications.VGG16, _without_imagenets_mean),
@@ -140,7 +139,7 @@ _APPLICATIONS: dict[str, tuple[Callable[..., keras.Model], Callable[..., Any]]] 
 
 
 def _dubey_base(colours: keras.KerasTensor) -> keras.KerasTensor:
-    """Dubey's small CNN: with its head 5,631,169 parameters at 224 x 224."""
+    """Dubey's small CNN: 5,631,169 parameters with its head, at 224 x 224."""
     features = layers.Rescaling(1 / 255)(colours)
     for filters, name in ((32, None), (64, None), (128, LAST_CONVOLUTION["dubey"])):
         features = layers.Conv2D(filters, 3, activation="relu", name=name)(features)
@@ -154,7 +153,7 @@ def _dubey_head(features: keras.KerasTensor, recipe: Recipe) -> keras.KerasTenso
 
 
 def _coronet_head(features: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """CoroNet's dense head: with Xception 33,969,964 parameters at 150 x 150 and four classes."""
+    """CoroNet's dense head: 33,969,964 parameters with Xception, at 150 x 150 and four classes."""
     hidden = layers.Dropout(0.5)(layers.Flatten()(features))
     return _softmax(layers.Dense(256, activation="relu")(hidden), recipe)
 

@@ -1,4 +1,4 @@
-"""Radiographs as other machines might have taken them, so that how they were acquired tells less."""
+"""Varies radiographs as if other machines had taken them, so that the acquisition tells less."""
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,7 @@ def augmented(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
       seed: int [2]; the same one gives the same images.
 
     Returns:
-      float32 of the same shape, in 0..255. What is 0, blanked or beyond the edge, stays 0.
+      float32 of the same shape, in 0..255. Zeros (blanked, or beyond the edge) stay 0.
     """
     count, height, width = tf.shape(pixels)[0], pixels.shape[1], pixels.shape[2]
     seeds = iter(tf.unstack(tf.random.split(seed, 8)))
@@ -25,7 +25,7 @@ def augmented(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_uniform([count, 1, 1, 1], next(seeds), low, high)
 
     blank = pixels == 0
-    # Blurred, or taken at half the resolution, each by a share of its own.
+    # Blend each image with a blurred one and one at half the resolution, in random shares.
     blurred = tf.nn.avg_pool2d(pixels, 3, 1, "SAME")
     coarse = tf.image.resize(
         tf.image.resize(pixels, (height // _COARSEST, width // _COARSEST), antialias=True),
@@ -43,7 +43,7 @@ def augmented(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def turned(pixels: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
-    """Turns each image about its middle; what comes from beyond the edge is 0.
+    """Rotates each image about its centre; pixels from beyond the edge are 0.
 
     Args:
       pixels: float32 [N, height, width, 1].

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and how they are made to.
+"""Calibrates probabilities and measures their calibration.
 
 Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", arXiv:1706.04599.
 """
@@ -13,11 +13,11 @@ _SMALLEST = 1e-7
 
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns probabilities as a softmax at another temperature gives them.
+    """Returns the probabilities of a softmax at another temperature.
 
     Args:
       probabilities: float [N, classes], rows that sum to one.
-      temperature: over 0; above 1 they come nearer to each other.
+      temperature: over 0; above 1 the probabilities become more equal.
     """
     logits = np.log(np.maximum(probabilities, _SMALLEST)) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -25,11 +25,11 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fitted_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the temperature, in 0.2..10, at which the truth is likeliest.
+    """Returns the temperature in 0.2..10 with the highest likelihood of the truth.
 
     Args:
       probabilities: float [N, classes], of images that were not trained on.
-      truth: int [N], positions of the classes. Every class weighs alike, as in training.
+      truth: int [N], class positions. Every class has the same weight, as in training.
     """
     counts = np.bincount(truth, minlength=probabilities.shape[1])
     weights = 1 / counts[truth]
@@ -39,32 +39,32 @@ def fitted_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
         likely = np.maximum(shares[np.arange(len(truth)), truth], _SMALLEST)
         return float(-(weights * np.log(likely)).sum())
 
-    found = minimize_scalar(surprise, bounds=(np.log(0.2), np.log(10.0)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(surprise, bounds=(np.log(0.2), np.log(10.0)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def reliability(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Returns how often predictions of some confidence are right.
+    """Returns how often predictions of a given confidence are right.
 
     Args:
       probabilities: float [N, classes].
       truth: int [N].
 
     Returns:
-      `bins`, rows of `confidence` (the mean), `accuracy` and `images`, of ten equal ranges of the
-      highest probability those that have images; and `error`, the expected calibration error: the mean
-      over images of the distance between the two, in 0..1.
+      `bins`: for each of ten equal ranges of the highest probability that has images, a row of
+      `confidence` (the mean), `accuracy` and `images`; and `error`, the expected calibration error: the mean
+      distance between confidence and accuracy over the images, in 0..1.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     of_each = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     bins = [
         {
-            "confidence": float(confidence[of_each == one].mean()),
-            "accuracy": float(right[of_each == one].mean()),
-            "images": int((of_each == one).sum()),
+            "confidence": float(confidence[of_each == number].mean()),
+            "accuracy": float(right[of_each == number].mean()),
+            "images": int((of_each == number).sum()),
         }
-        for one in np.unique(of_each)
+        for number in np.unique(of_each)
     ]
-    gaps = [one["images"] * abs(one["confidence"] - one["accuracy"]) for one in bins]
+    gaps = [row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins]
     return {"bins": bins, "error": float(sum(gaps) / len(truth))}

@@ -1,4 +1,4 @@
-"""From TFRecord shards to batches."""
+"""Reads TFRecord shards and makes batches."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from training import augment
 from training.recipes import Recipe
 from training.views import Change, to_pixels
 
-# The shards' order is random already, so a window of this many images shuffles well, and memory does
-# not grow with the dataset: at 224 x 224 it is 200 MB.
+# The order within shards is random already, so a window of this many images shuffles well. Memory does not
+# grow with the dataset: it is 200 MB at 224 x 224.
 _SHUFFLE_WINDOW = 1024
 _KEPT_IN_MEMORY = 2**30  # bytes of a split's decoded images
 _MOST_OF_A_SOURCE = 5.0
@@ -30,10 +30,10 @@ def read_manifest(records: Path) -> dict[str, Any]:
     """Returns the manifest of a records directory.
 
     Raises:
-      UserError: there is none, so the records are not whole.
+      UserError: there is none, so the records are incomplete.
     """
     if not (records / RECORDS).is_file():
-        raise UserError(f"{records} holds no {RECORDS}: it is not a finished set of TFRecords.")
+        raise UserError(f"{records} has no {RECORDS}: it is not a complete set of TFRecords.")
     return dict(read_json(records / RECORDS))
 
 
@@ -46,7 +46,7 @@ def class_counts(
       parts: of the records: splits or folds.
 
     Raises:
-      UserError: a class has none, or the records have no such part.
+      UserError: a class has no images, or the records have no such part.
     """
     counts = dict.fromkeys(recipe.classes, 0)
     for part in parts:
@@ -70,7 +70,7 @@ def _part(manifest: Mapping[str, Any], part: str) -> Mapping[str, Any]:
 
 
 def content(manifest: Mapping[str, Any], parts: Sequence[str]) -> list[list[str]]:
-    """Returns what stands for the content of parts of the records: each shard's name and SHA-256.
+    """Returns an identity of the content of parts of the records: the name and SHA-256 of each shard.
 
     Args:
       parts: splits or folds.
@@ -82,8 +82,8 @@ def content(manifest: Mapping[str, Any], parts: Sequence[str]) -> list[list[str]
 def class_weights(counts: Mapping[str, int]) -> list[float]:
     """Returns the weight of each class's images: images / (classes x images of the class).
 
-    The mean weight over the images is one, so the learning rate keeps its meaning. (King and Zeng,
-    Logistic Regression in Rare Events Data, 2001; scikit-learn's `balanced`.)
+    The mean weight over the images is one, so that the learning rate keeps its meaning (King and Zeng,
+    Logistic Regression in Rare Events Data, 2001; `balanced` in scikit-learn).
     """
     total = sum(counts.values())
     return [total / (len(counts) * count) for count in counts.values()]
@@ -92,11 +92,11 @@ def class_weights(counts: Mapping[str, int]) -> list[float]:
 def image_weights(
     manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
 ) -> dict[str, list[float]]:
-    """Returns the weight of an image by its source and class, the latter in the recipe's order.
+    """Returns the weight of an image by its source and class, the classes in the recipe's order.
 
-    Every class weighs alike. Of a recipe that is `balanced` every source of a class does, too, so that
-    to tell the sources apart helps less: up to five times the class's own weight, because a handful of
-    images must not lead. The mean weight over a class's images is that of `class_weights`.
+    Every class has the same total weight. In a `balanced` recipe, every source of a class does too, so that
+    it helps less to tell the sources apart. A source gets at most five times the class's own weight, because
+    a handful of images must not dominate. The mean weight over a class's images is that of `class_weights`.
 
     Args:
       parts: of the records: splits or folds that are trained on.
@@ -126,7 +126,7 @@ def image_weights(
 def encoded_images(
     records: Path, manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
 ) -> tf.data.Dataset:
-    """Returns the images of the recipe's classes, as stored, always in the same order.
+    """Returns the stored images of the recipe's classes, always in the same order.
 
     Args:
       parts: of the records: splits or folds.
@@ -137,7 +137,7 @@ def encoded_images(
     """
     count = sum(class_counts(manifest, recipe, parts).values())
     shards = [shard["name"] for part in parts for shard in _part(manifest, part)["shards"]]
-    # In the order of the digests that end their names, which mixes the spans.
+    # Sorted by the digest at the end of the name, which mixes the spans.
     shards.sort(key=lambda name: name.rpartition("-")[2])
     home = location(manifest["directory"]) if manifest["directory"] else records
     files = [str(local_copy(home / name)) for name in shards]
@@ -160,7 +160,7 @@ def encoded_images(
 
 
 def without(images: tf.data.Dataset, ids: Sequence[str]) -> tf.data.Dataset:
-    """Returns a dataset of elements (…, class, id) without those of some ids."""
+    """Returns a dataset of elements (…, class, id) without the given ids."""
     if not ids:
         return images
     left_out = tf.lookup.StaticHashTable(
@@ -171,22 +171,22 @@ def without(images: tf.data.Dataset, ids: Sequence[str]) -> tf.data.Dataset:
 
 
 def share_of_each(counts: Sequence[int], most: int, least: int) -> list[int]:
-    """Returns how many images of each class a sample has: in proportion, but of each class some.
+    """Returns the number of images of each class in a proportional sample with a minimum per class.
 
     Args:
-      counts: of the images of each class there are.
-      most: of the sample, but for what `least` adds.
-      least: of each class, or all where there are fewer.
+      counts: number of images of each class.
+      most: size of the sample, not counting what `least` adds.
+      least: minimum of each class, or all of its images if there are fewer.
     """
     total = sum(counts)
     return [min(count, max(least, most * count // total)) for count in counts]
 
 
 def first_of_each(images: tf.data.Dataset, shares: Sequence[int]) -> tf.data.Dataset:
-    """Returns the first images of each class of a dataset of elements (…, class, id), in their order.
+    """Returns the first images of each class of a dataset of elements (…, class, id), in its order.
 
     Args:
-      shares: how many of each class, by its position; there must be as many.
+      shares: number of images by class position; the dataset must have as many.
     """
 
     def counted(
@@ -197,7 +197,7 @@ def first_of_each(images: tf.data.Dataset, shares: Sequence[int]) -> tf.data.Dat
 
     scanned = images.scan(tf.zeros(len(shares), tf.int32), counted)
     chosen = scanned.filter(lambda element, wanted: wanted)
-    # Counted before the map, which may run ahead of what is asked for, and would read all the rest.
+    # `take` before `map`, which may prefetch and would then read all the rest.
     return chosen.take(sum(shares)).map(lambda element, wanted: element)
 
 
@@ -209,11 +209,11 @@ def pixels(
     segmenter: keras.Model | None = None,
     change: Change | None = None,
 ) -> tf.data.Dataset:
-    """Decodes images and returns them as the model takes them.
+    """Decodes images and returns them as the model's input.
 
     Args:
-      segmenter: finds the lungs, where the recipe's view needs it.
-      change: what is done to each image at last.
+      segmenter: finds the lungs, if the recipe's view needs it.
+      change: a final change to each image, or None.
 
     Returns:
       elements (pixels, class, id): float32 [height, width, 1] in 0..255; scalar int32; scalar string.
@@ -229,20 +229,20 @@ def pixels(
 
 
 def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
-    """Runs through a dataset once and returns it to be read again and again.
+    """Reads a dataset once and returns it cached.
 
-    A radiograph takes longer to decode than a small network to train on. What comes of it is kept
-    in memory up to a fixed size, on disk beyond it.
+    Decoding a radiograph takes longer than training a small network on it. The cache is in memory up to a
+    fixed size, and on disk beyond it.
 
     Args:
       dataset: of known size; elements (values, class, id).
-      cache: a file, of this process alone.
+      cache: a file for this process alone.
     """
     values = dataset.element_spec[0]
     size = len(dataset) * math.prod(values.shape) * values.dtype.size
     dataset = dataset.cache("" if size <= _KEPT_IN_MEMORY else str(cache))
-    # Filled here and in one go: Keras begins by taking one batch and dropping the iterator, and a
-    # cache that is dropped before its end is begun anew.
+    # Fill the cache now, in one pass: Keras first takes one batch and drops the iterator, and an
+    # incomplete cache is discarded.
     with Progress("images decoded", len(dataset)) as progress:
         for _ in dataset:
             progress.advance()
@@ -250,11 +250,11 @@ def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
 
 
 def weighted(images: tf.data.Dataset, weights: Mapping[str, Sequence[float]]) -> tf.data.Dataset:
-    """Returns (values, class, weight), weight a float32 scalar.
+    """Returns elements (values, class, weight) with a scalar float32 weight.
 
     Args:
       images: elements (values, class, id).
-      weights: see `image_weights`; an image of a source that is not named has the mean over sources.
+      weights: see `image_weights`; an image of any other source gets the mean over the sources.
     """
     rows = tf.constant([*weights.values(), np.mean(list(weights.values()), axis=0)], tf.float32)
     row_of = tf.lookup.StaticHashTable(
@@ -282,18 +282,18 @@ def training_batches(
     seed: int,
     augmented: bool = False,
 ) -> tf.data.Dataset:
-    """Returns the batches of the epochs from `first_epoch` on, shuffled anew in each.
+    """Returns the batches of the epochs from `first_epoch` on, reshuffled in each epoch.
 
-    An epoch is `ceil(count / batch)` full batches, so that every replica always has equal work: the
-    images that fill the last batch are the first of the same epoch, seen twice. What an epoch holds
-    follows from the seed and its number alone, so a resumed training sees what an uninterrupted one
-    would have.
+    An epoch has `ceil(count / batch)` full batches, so that every replica has the same work. The last batch
+    is filled with the first images of the same epoch, which are then seen twice. The order of an epoch
+    depends only on the seed and its number, so a resumed training sees the same batches as an uninterrupted
+    one.
 
     Args:
       images: elements of any shape, `count` of them.
-      batch: images a step over all replicas together.
-      augmented: whether the elements are (pixels, class, weight), and the pixels shall be changed; see
-        `training.augment`.
+      batch: images per step, over all replicas together.
+      augmented: whether to augment the pixels (see `training.augment`); elements are then (pixels, class,
+        weight).
     """
 
     def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -318,15 +318,15 @@ def training_batches(
 
 
 def validation_batches(images: tf.data.Dataset, count: int, batch: int) -> tf.data.Dataset:
-    """Returns full batches whose weighted sums are those of the images alone, each counted once.
+    """Returns full batches with the same weighted means as the images alone.
 
-    A last batch that is not full would leave some replicas without an image, which neither Keras's
-    means nor its first look at the data can bear. It is filled with images of weight zero; the
-    others' weights grow by as much as the mean over the batches falls.
+    If the last batch were not full, some replicas would have no image, which breaks Keras' means and its
+    inspection of the first batch. So the last batch is filled with images of weight zero, and the weights of
+    the others grow to compensate.
 
     Args:
       images: elements (values, class, weight), `count` of them.
-      batch: images a step over all replicas together.
+      batch: images per step, over all replicas together.
     """
     whole = steps_per_epoch(count, batch) * batch
     grown = images.map(lambda values, position, weight: (values, position, weight * whole / count))

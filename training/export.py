@@ -1,4 +1,4 @@
-"""The exported model: a SavedModel from the bytes of image files to probabilities of named classes."""
+"""The exported model: a SavedModel that maps the bytes of image files to probabilities of named classes."""
 
 import hashlib
 import platform
@@ -35,26 +35,26 @@ def export(
     """Writes a SavedModel that decodes, preprocesses and classifies image files by itself.
 
     Its signatures:
-      `serving_default`: from `image_bytes`, string [N]: JPEG or PNG files, grey or in colour, 8 or 16
-        bits, with or without alpha, to `probabilities`, float32 [N, classes], each row summing to
-        one, `classes`, string [N, classes], their names, and `ood_score`, float32 [N]: how far the image
-        is from those that were trained on; over 1 the probabilities mean nothing (see `training.ood`).
-        All that a TensorFlow server needs.
+      `serving_default`: from `image_bytes`, string [N] (JPEG or PNG files, grey or in colour, 8 or 16 bits,
+        with or without alpha), to `probabilities`, float32 [N, classes], each row summing to one;
+        `classes`, string [N, classes], their names; and `ood_score`, float32 [N]: how far the image is from
+        the training images; over 1 the probabilities mean nothing (see `training.ood`). A TensorFlow server
+        needs no other signature.
       `preprocess`: from `image_bytes`, scalar string, to `pixels`, float32 [height, width, 1] in
-        0..255: what the network is shown of one file.
-      `classify`: from `pixels`, float32 [N, height, width, 1], to what `serving_default` returns. With
-        `preprocess` the two halves of it, for a server that decodes and computes side by side.
+        0..255: what the network sees of one file.
+      `classify`: from `pixels`, float32 [N, height, width, 1], to the outputs of `serving_default`. With
+        `preprocess`, a server can decode and compute in parallel.
       `explain`: from `pixels` and `positions` in `classes`, int32 [N], or -1 for the most probable, to
         `heat_maps`, float32 [N, rows, columns] (see `training.gradcam`), `explained`, string [N], the
-        classes' names, and what `serving_default` returns.
-      `features`: from `pixels` to `features`, float32 [N, units]: what the last layer decides by.
+        classes' names, and the outputs of `serving_default`.
+      `features`: from `pixels` to `features`, float32 [N, units]: the input of the last layer.
 
     Args:
-      model: as `architectures.build` makes it, in float32.
-      directory: to be made.
+      model: see `architectures.build`; in float32.
+      directory: to create.
       temperature: of the softmax that gives the probabilities; see `training.calibration`.
-      segmenter: finds the lungs, where the recipe's view needs it; it becomes part of the export.
-      known: what images are told from unknown ones by; None: all count as known, with a score of 0.
+      segmenter: finds the lungs, if the recipe's view needs it; it becomes part of the export.
+      known: for the out-of-distribution score; if None, every score is 0.
     """
     names = tf.constant(recipe.classes)
     heat_maps = gradcam.explainer(model, recipe)
@@ -65,8 +65,8 @@ def export(
         return {"pixels": to_pixels(image_bytes, recipe, segmenter)}
 
     def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = hidden(base(pixels, training=False), training=False)
-        probabilities = last(found)
+        seen = hidden(base(pixels, training=False), training=False)
+        probabilities = last(seen)
         if probabilities.shape[-1] == 1:
             probabilities = tf.concat([1.0 - probabilities, probabilities], axis=-1)
         if temperature != 1.0:
@@ -75,13 +75,13 @@ def export(
         return {
             "probabilities": probabilities,
             "classes": tf.tile(names[tf.newaxis], [tf.shape(pixels)[0], 1]),
-            "ood_score": ood_score(tf.reshape(found, (tf.shape(pixels)[0], -1))),
+            "ood_score": ood_score(tf.reshape(seen, (tf.shape(pixels)[0], -1))),
         }
 
-    def ood_score(found: tf.Tensor) -> tf.Tensor:
+    def ood_score(seen: tf.Tensor) -> tf.Tensor:
         if known is None:
-            return tf.zeros(tf.shape(found)[:1])
-        apart = (found @ known.whitening)[:, tf.newaxis] - known.means[tf.newaxis]
+            return tf.zeros(tf.shape(seen)[:1])
+        apart = (seen @ known.whitening)[:, tf.newaxis] - known.means[tf.newaxis]
         return tf.reduce_min(tf.norm(apart, axis=-1), axis=1) / known.threshold
 
     def predict(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -104,8 +104,8 @@ def export(
         }
 
     def features(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = hidden(base(pixels, training=False), training=False)
-        return {"features": tf.reshape(found, (tf.shape(pixels)[0], -1))}
+        seen = hidden(base(pixels, training=False), training=False)
+        return {"features": tf.reshape(seen, (tf.shape(pixels)[0], -1))}
 
     files = tf.TensorSpec([None], tf.string, "image_bytes")
     pixels = tf.TensorSpec([None, *recipe.input_size, 1], tf.float32, "pixels")
@@ -137,18 +137,18 @@ def load(directory: Path) -> Exported:
     """Returns the signatures of the SavedModel in a directory.
 
     Raises:
-      UserError: it has not all of them.
+      UserError: a signature is missing or incomplete.
     """
     loaded = tf.saved_model.load(str(directory))
     named = {"predict": "serving_default"}
     signatures = {}
     for field in fields(Exported):
         name = named.get(field.name, field.name)
-        found = loaded.signatures.get(name)
-        if not found or not _OUTPUTS.get(name, set()) <= set(found.structured_outputs):
+        signature = loaded.signatures.get(name)
+        if not signature or not _OUTPUTS.get(name, set()) <= set(signature.structured_outputs):
             raise UserError(
-                f"{directory}: the model's signature {name!r} is missing or incomplete; it was exported "
-                "by another release. Export it again: `cxrflow run`."
+                f"{directory}: the model's signature {name!r} is missing or incomplete, because another "
+                "release exported it. Export it again with `cxrflow run`."
             )
         signatures[field.name] = loaded.signatures[name]
         signatures[field.name].model = loaded  # a signature alone does not keep variables alive
@@ -158,18 +158,18 @@ def load(directory: Path) -> Exported:
 def predictions(
     exported: Exported, images: tf.data.Dataset, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Asks an exported model about images through the signature that is served.
+    """Predicts images with an exported model, through the signature that is served.
 
     Args:
       exported: the model.
-      images: see `data.encoded_images`; of known number.
+      images: see `data.encoded_images`; their number must be known.
       classes: in the order of the model's outputs.
 
     Returns:
-      a row an image, sorted by `id`: `id`, `truth`, `predicted` and a probability for each class.
+      one row per image, sorted by `id`: `id`, `truth`, `predicted` and a probability for each class.
     """
     parts = []
-    with Progress("images asked", len(images)) as progress:
+    with Progress("images predicted", len(images)) as progress:
         for content, position, identity in images.batch(_BATCH).prefetch(1):
             probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
             part = pd.DataFrame(probabilities, columns=list(classes))
@@ -182,29 +182,31 @@ def predictions(
 
 
 def restore(model: keras.Model, directory: Path) -> None:
-    """Gives a model the weights of an exported one of the same recipe.
+    """Sets a model's weights to those of an exported model of the same recipe.
 
-    What the export has after them is its lung segmenter.
+    The export may have more weights after them: those of its lung segmenter.
 
     Args:
-      model: as `architectures.build` makes it.
+      model: see `architectures.build`.
       directory: of the SavedModel.
 
     Raises:
       UserError: the exported model is another network.
     """
     exported = list(tf.saved_model.load(str(directory)).variables)[: len(model.variables)]
-    if [tuple(one.shape) for one in exported] != [tuple(one.shape) for one in model.variables]:
-        raise UserError(f"{directory}: the model there has other layers; it cannot be gone on from")
+    if [tuple(value.shape) for value in exported] != [tuple(own.shape) for own in model.variables]:
+        raise UserError(
+            f"{directory}: its model has other layers; training cannot continue from it"
+        )
     for variable, value in zip(model.variables, exported, strict=True):
         if not variable.path.endswith("seed_generator_state"):
             variable.assign(value.numpy())
 
 
 def digest_of_weights(directory: Path) -> str:
-    """Returns 64 hexadecimal digits that follow from the weights of the SavedModel in a directory.
+    """Returns a digest of the weights of the SavedModel in a directory, as 64 hexadecimal digits.
 
-    From the numbers alone: the same model exported twice gives two files.
+    It depends on the numbers alone, because two exports of the same model give different files.
 
     Raises:
       UserError: the model was not exported by `export`.
@@ -213,12 +215,10 @@ def digest_of_weights(directory: Path) -> str:
     names = [
         name for name, dtype in reader.get_variable_to_dtype_map().items() if dtype.is_floating
     ]
-    # Keras's archive also has `_all_variables`, in an order that is another one each time.
+    # Keras' archive also has `_all_variables`, whose order changes with each export.
     names = sorted(name for name in names if name.startswith("variables/"))
     if not names:
-        raise UserError(
-            f"{directory}: the model holds no weights that could be read; train it again"
-        )
+        raise UserError(f"{directory}: the model has no readable weights; train it again")
     digest = hashlib.sha256()
     for name in names:
         digest.update(np.ascontiguousarray(reader.get_tensor(name)).tobytes())
@@ -226,5 +226,5 @@ def digest_of_weights(directory: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the releases that decide what a training computes, by package."""
+    """Returns the releases that determine the result of a training, by package."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

@@ -1,10 +1,10 @@
-"""What a frozen base makes of each image, computed once and kept for every epoch, fold and run.
+"""The features of a frozen base, computed once per image and kept for all epochs, folds and runs.
 
     <store>/<base>-<key>/<shard>.npy and <shard>.json
 
-The key names the base, its weights, the input size and the precision; a shard holds features, and
-the SHA-256 of the images that they are of. Shards are written aside and renamed, the features first,
-so that a list of images always has its features, and several runs may write at once.
+The key identifies the base, its weights, the input size and the precision. A shard has features and the
+SHA-256 of their images. Shards are written under a temporary name and renamed, the features first, so that
+a list of images always has its features, and several runs can write at once.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from training.views import Change, to_pixels
 _IMAGES_PER_SHARD = 1024
 _BATCH = 32
 
-# Where an image's features are: the shard's file and the row in it.
+# The location of an image's features: the shard's file and the row in it.
 _Places = dict[str, tuple[Path, int]]
 
 
@@ -39,14 +39,14 @@ def inputs(
     segmenter: keras.Model | None = None,
     change: Change | None = None,
 ) -> tf.data.Dataset:
-    """Returns the features of images; those that the store lacks are computed and kept there first.
+    """Returns the features of images, after computing and storing those that are missing.
 
     Args:
       records, manifest, recipe, parts: see `data.encoded_images`.
-      base: as in `architectures.build`, not trainable.
+      base: see `architectures.build`; not trainable.
       store: a directory that outlives the process.
-      segmenter: finds the lungs, where the recipe's view needs it.
-      change: what is done to each image before the base sees it.
+      segmenter: finds the lungs, if the recipe's view needs it.
+      change: a final change to each image before the base sees it, or None.
 
     Returns:
       elements (features, class, id): float32, of the base's output shape; scalar int32; scalar string.
@@ -66,7 +66,7 @@ def inputs(
     missing = [digest for digest in dict.fromkeys(digests) if digest not in places]
     if missing:
         logger.info(
-            "%s: features of %d images to compute, %d are there",
+            "%s: features of %d images to compute, %d in the store",
             recipe.name,
             len(missing),
             len(set(digests)) - len(missing),
@@ -103,13 +103,13 @@ def _compute(
     home.mkdir(parents=True, exist_ok=True)
 
     def wanted(content: bytes) -> bool:
-        # Each is taken once, also where two files hold the same picture.
+        # Take each image once, even if two files have the same content.
         digest = hashlib.sha256(content).hexdigest()
-        found = digest in missing
+        is_missing = digest in missing
         missing.discard(digest)
-        if found:
+        if is_missing:
             digests.append(digest)
-        return found
+        return is_missing
 
     digests: list[str] = []
     images = images.map(lambda content, position, identity: content)

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in an image the evidence for a class is.
+"""Grad-CAM: shows where in an image the evidence for a class is.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: "Grad-CAM: Visual Explanations from Deep Networks
 via Gradient-based Localization", arXiv:1610.02391.
@@ -18,17 +18,17 @@ Explainer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def explainer(model: keras.Model, recipe: Recipe) -> Explainer:
-    """Returns a function that explains a batch of images, each for a class of its own.
+    """Returns a function that explains a batch of images, each for its own class.
 
     Args:
-      model: as `architectures.build` makes it, in float32.
-      recipe: whose model it is: its base decides which layer is looked at.
+      model: see `architectures.build`; in float32.
+      recipe: of the model; its base determines the layer.
 
     Returns:
       a function of TensorFlow operations, from pixels, float32 [N, height, width, 1] in 0..255, and
-      positions in `recipe.classes`, int32 [N], to maps, float32 [N, rows, columns] of the last
-      convolution's places: not negative, with a maximum of 1 where anything speaks for the class,
-      else 0 everywhere.
+      positions in `recipe.classes`, int32 [N], to maps, float32 [N, rows, columns], at the resolution of
+      the last convolution: not negative, with a maximum of 1 if there is any evidence for the class, else 0
+      everywhere.
     """
     base, head = model.get_layer(BASE), model.get_layer(HEAD)
     layer = base.get_layer(LAST_CONVOLUTION[recipe.base])
@@ -39,7 +39,7 @@ def explainer(model: keras.Model, recipe: Recipe) -> Explainer:
     def explain(pixels: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         pixels = tf.convert_to_tensor(pixels)
         with tf.GradientTape() as tape:
-            tape.watch(pixels)  # a frozen base would else not be recorded
+            tape.watch(pixels)  # else a frozen base would not be recorded
             activations, features = watched(pixels, training=False)
             # The paper differentiates the score before the softmax, or the sigmoid.
             scores = hidden(features, training=False) @ last.kernel + last.bias
@@ -55,10 +55,10 @@ def explainer(model: keras.Model, recipe: Recipe) -> Explainer:
 
 
 def fitted(heat_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns a map in an image's own size.
+    """Resizes a map to the size of an image.
 
     Args:
-      heat_map: float32 [rows, columns] in 0..1, as an explainer makes it.
+      heat_map: float32 [rows, columns] in 0..1, from an explainer.
       size: (height, width) of the image in pixels.
 
     Returns:

@@ -1,11 +1,11 @@
-"""Heat maps over radiographs, and the scale that says what their colours mean."""
+"""Overlays heat maps on radiographs, with a scale for their colours."""
 
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-# Inferno, as matplotlib has it, at nine even steps: of even steps in lightness, and legible to
-# colour-blind eyes.
+# Nine even steps of matplotlib's Inferno, whose lightness rises evenly and which colour-blind people can
+# read.
 _STOPS = (
     "#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#fcffa4",
 )  # fmt: skip
@@ -14,7 +14,7 @@ _OPACITY = 0.6
 
 
 def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Returns a heat map to lie over a picture: clear where the map is 0, opaque where it is 1.
+    """Returns a heat map as a layer over a picture: transparent where the map is 0, opaque where it is 1.
 
     Args:
       heat_map: float32 [rows, columns] in 0..1.
@@ -23,7 +23,7 @@ def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
     Returns:
       RGBA, of that size.
     """
-    from training.gradcam import fitted  # a page with the scale alone needs no TensorFlow
+    from training.gradcam import fitted  # a page with only the scale needs no TensorFlow
 
     heat = fitted(heat_map, size[::-1])
     steps = np.linspace(0, 1, len(_STOPS))
@@ -32,7 +32,7 @@ def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 
 def overlay(picture: Image.Image, heat_map: np.ndarray) -> Image.Image:
-    """Returns a grey picture with a heat map over it, half transparent, as RGB of its size."""
+    """Returns a grey picture with a half-transparent heat map over it, as RGB of the same size."""
     above = layer(heat_map, picture.size)
     above.putalpha(above.getchannel("A").point(lambda alpha: round(_OPACITY * alpha)))
     return Image.alpha_composite(picture.convert("RGBA"), above).convert("RGB")
@@ -42,7 +42,7 @@ def colour_bar() -> Markup:
     """Returns the scale of `overlay`, as HTML."""
     stops = ", ".join(_STOPS)
     return Markup(
-        '<span class="colour-bar"><span>nothing speaks for the class</span>'
+        '<span class="colour-bar"><span>no evidence for the class</span>'
         f'<span class="bar" style="background: linear-gradient(to right, {stops})"></span>'
         "<span>most</span></span>"
     )

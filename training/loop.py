@@ -1,4 +1,4 @@
-"""The training loop: a recipe on TFRecords, on every GPU there is, resumable at any epoch."""
+"""The training loop: trains a recipe on TFRecords, on all GPUs, resumable after any epoch."""
 
 import contextlib
 import tempfile
@@ -31,19 +31,19 @@ _ASKED_AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
-      model: in float32, whatever it was trained in; see `architectures.build` for its shapes.
-      history: a row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (losses in
-        nats; in all four every class weighs alike), `seconds`.
+      model: in float32, whatever precision it was trained in; see `architectures.build` for its shapes.
+      history: a row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` (losses in nats; every
+        class has the same weight in all four), `seconds`.
       logs: a directory with the history as CSV and the TensorBoard logs.
-      replicas: devices that shared each batch.
-      batch: images a step over all of them.
+      replicas: number of devices that shared each batch.
+      batch: images per step, over all replicas.
       learning_rate: for that batch.
-      policy: the Keras dtype policy it was trained under.
-      inputs: returns of parts of the records what was trained with, elements (values, class, id): pixels,
-        or the features of a frozen base.
+      policy: the Keras dtype policy of the training.
+      inputs: a function from parts of the records to the network's inputs, elements (values, class, id):
+        pixels, or the features of a frozen base.
     """
 
     model: keras.Model
@@ -72,32 +72,32 @@ def train(
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
 
-    After every epoch the whole state is written below `checkpoints`, under a name made of everything
-    the result depends on (see `training.kept`). A killed training that is started again with the same
-    arguments continues after its last whole epoch and ends with the same weights. Of two runs with the
-    same name one trains, and the other waits and takes what it has left.
+    After every epoch the complete state is written below `checkpoints`, under a name made of everything that
+    the result depends on (see `training.kept`). If a killed training is started again with the same
+    arguments, it resumes after its last complete epoch and ends with the same weights. Of two runs with the
+    same name, one trains; the other waits and uses its result.
 
-    A frozen base is run once an image, not once an epoch: its head trains on the kept features,
-    which lie below `checkpoints`, too (see `training.features`).
+    A frozen base runs once per image, not once per epoch: the head trains on the kept features, which are
+    also below `checkpoints` (see `training.features`).
 
     Args:
       recipe: what to train.
       records: a directory of TFRecords with its manifest.
       checkpoints: a directory that outlives the process.
       weights: see `architectures.build`.
-      seed: of initial weights, dropout and shuffling.
+      seed: for initial weights, dropout and shuffling.
       precision: see `dtype_policy`.
       division: which parts of the records are trained on; see `core.divisions`.
-      start: the SavedModel of the same recipe to go on from, in place of `weights`; or None.
-      segmenter: finds the lungs, where the recipe's view needs it; see `training.views`.
-      change: what is done to each image before the network sees it; or None.
-      strategy: how replicas share the work; by default a MirroredStrategy over every GPU, and
-        TensorFlow's own where there is but one device, a GPU or the CPU. Of several machines (see
-        `training.workers`) all see `checkpoints`, and the first writes there.
+      start: a SavedModel of the same recipe to continue from, instead of `weights`; or None.
+      segmenter: finds the lungs, if the recipe's view needs it; see `training.views`.
+      change: a final change to each image before the network sees it, or None.
+      strategy: how replicas share the work; by default a MirroredStrategy over all GPUs, or TensorFlow's
+        default strategy for a single device. Several machines (see `training.workers`) must all see
+        `checkpoints`; the first one writes there.
 
     Raises:
-      UserError: the records are not whole, a class has no image, the weights cannot be had, or the loss
-        is no longer a number.
+      UserError: the records are incomplete, a class has no image, the weights are not available, or the
+        loss is no longer finite.
     """
     strategy = strategy or _strategy()
     leads = workers.leads(strategy)
@@ -106,7 +106,7 @@ def train(
         segmenter = None
     directory = checkpoints / kept.training(
         recipe,
-        # Apart: the folds of a cross-validation have the same parts, and other roles.
+        # Two lists, because the folds of a cross-validation have the same parts in other roles.
         [data.content(plan.manifest, of) for of in (plan.parts.train, plan.parts.validation)],
         start=_start(recipe, weights, start),
         segmenter=segmenter and lungs.digest(segmenter),
@@ -205,7 +205,7 @@ def _compiled(model: keras.Model, plan: _Plan) -> keras.Model:
     _shorten_averages(trained, steps)
     trained.compile(
         keras.optimizers.Adam(
-            # To zero, because the last of few steps must not decide what few test images show.
+            # Decay to zero, so that the last of few steps does not decide the result on few test images.
             keras.optimizers.schedules.CosineDecay(plan.learning_rate, steps)
             if recipe.quick
             else plan.learning_rate
@@ -234,7 +234,7 @@ def _say(
         plan.policy,
     )
     if first_epoch:
-        state_is = "is trained already, by" if first_epoch == recipe.epochs else "goes on after"
+        state_is = "already trained, to" if first_epoch == recipe.epochs else "resuming after"
         logger.info("%s: %s epoch %d of %d", recipe.name, state_is, first_epoch, recipe.epochs)
 
 
@@ -255,7 +255,7 @@ def _fit(
     """
     recipe, parts = plan.recipe, plan.parts
     weights = data.image_weights(plan.manifest, recipe, parts.train)
-    # First, so that the state of an epoch without a loss is not kept.
+    # This check comes first, so that the state of an epoch without a finite loss is not kept.
     watching: list[keras.callbacks.Callback] = [
         _EndWithoutLoss(recipe, plan.learning_rate, plan.policy),
         state,
@@ -288,7 +288,7 @@ def _fit(
                 epochs=recipe.epochs,
                 steps_per_epoch=plan.steps,
                 validation_data=judged,
-                shuffle=False,  # the dataset is
+                shuffle=False,  # the dataset is shuffled
                 verbose=0,
                 callbacks=watching,
             )
@@ -302,15 +302,15 @@ def answers(
     of_each: Sequence[int] | None = None,
     without: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Asks a trained network about parts of the records that it was trained with.
+    """Predicts parts of the records with a trained network.
 
     Args:
       parts: splits or folds.
-      of_each: so many images of each class, by its position; see `data.first_of_each`. None: all.
-      without: ids of images that are left out.
+      of_each: number of images of each class, by position; see `data.first_of_each`. None for all.
+      without: ids of images to leave out.
 
     Returns:
-      features [N, F], what the last layer gets; probabilities [N, C], both float32; and the images'
+      features [N, F], the input of the last layer; probabilities [N, C], both float32; and the images'
       classes, int32 [N].
     """
     base, head = (
@@ -325,12 +325,12 @@ def answers(
     asked = data.without(every, without)
     if of_each is not None:
         asked = data.first_of_each(asked, of_each)
-    with Progress("images asked", len(every)) as progress:
+    with Progress("images predicted", len(every)) as progress:
         for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
             seen, shares = answering.predict_on_batch(values)
             gathered.append((seen.reshape(len(values), -1), shares, position))
             progress.advance(len(values))
-    seen, shares, truth = (np.concatenate(one) for one in zip(*gathered, strict=True))
+    seen, shares, truth = (np.concatenate(batches) for batches in zip(*gathered, strict=True))
     if shares.shape[1] == 1:
         shares = np.concatenate([1 - shares, shares], axis=1)
     return seen, shares, truth
@@ -339,26 +339,26 @@ def answers(
 def _strategy() -> tf.distribute.Strategy:
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
-    # Of a single device it would make nothing but every iterator dearer.
+    # With a single device, it would only slow down every iterator.
     return tf.distribute.get_strategy()
 
 
 def scaled(recipe: Recipe, replicas: int) -> tuple[int, float]:
     """Returns the global batch and the learning rate for a number of replicas.
 
-    The batch is the recipe's, rounded up so that every replica has the same share; the learning rate
-    grows with it (Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677).
+    The batch is the recipe's, rounded up so that every replica has the same share. The learning rate scales
+    with it (Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677).
     """
     batch = -(-recipe.batch // replicas) * replicas
     return batch, recipe.learning_rate * batch / recipe.batch
 
 
 def _shorten_averages(model: keras.Model, steps: int) -> None:
-    """Lets batch normalisation average over a tenth of a training that is shorter than its memory.
+    """Shortens the moving averages of batch normalisation to a tenth of a short training.
 
-    Keras's averages remember about 100 steps and start from nothing: after a first try of a few
-    epochs the exported model would not be the one that was trained. Trainings of 1,000 steps and
-    more, as the papers', are left as they are.
+    Keras' averages span about 100 steps and start from their initial values, so after a first try of a few
+    epochs the exported model would differ from the trained one. Trainings of 1,000 steps or more, such as
+    the papers', are not changed.
     """
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -368,19 +368,19 @@ def _shorten_averages(model: keras.Model, steps: int) -> None:
 
 
 class _State(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps weights, optimiser, random state and history after each epoch.
+    """Saves weights, optimiser, random state and history after each epoch.
 
-    The history is written first: what a kill between the two leaves over is dropped on restore.
+    The history is written first. If the process is killed between the two, `restore` drops the extra row.
     """
 
     def __init__(self, model: keras.Model, directory: Path, leads: bool) -> None:
-        """Begins with nothing done; see `restore`.
+        """Starts with no epochs done; see `restore`.
 
         Args:
           model: compiled.
-          directory: to be restored from, and to be written to.
-          leads: if not, another process writes there. Reading what replicas share takes all of them, so
-            this one writes the same, to where it is forgotten.
+          directory: to restore from and to write to.
+          leads: whether this process writes there. If not, another process does; but all processes must
+            take part in reading shared values, so this one writes the same to a temporary directory.
         """
         super().__init__()
         self._kept = directory
@@ -392,7 +392,7 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
         checkpoint = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
-            # Keras counts dropout's draws in these, and does not show them to tf.train.
+            # Keras counts dropout's draws in these, and tf.train does not track them.
             random=[v.value for v in model.variables if v.path.endswith("seed_generator_state")],
             epochs_done=self._epochs_done,
         )
@@ -400,7 +400,7 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
         self._checkpoint = checkpoint
 
     def restore(self) -> int:
-        """Takes up the state last kept, if any; returns the number of epochs done."""
+        """Restores the last saved state, if any, and returns the number of epochs done."""
         latest = tf.train.latest_checkpoint(self._kept / _STATE)
         if latest:
             self._checkpoint.restore(latest).assert_consumed()
@@ -410,7 +410,7 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
         return int(self._epochs_done.numpy())
 
     def history(self) -> pd.DataFrame:
-        """Returns a row an epoch; see `Trained`."""
+        """Returns a row per epoch; see `Trained`."""
         there = self._history.is_file()
         return pd.read_csv(self._history if there else self._kept / HISTORY)
 
@@ -419,7 +419,7 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         began, self._began = self._began, time.monotonic()
-        seconds = self._began - began  # with what the epoch before took to keep
+        seconds = self._began - began  # includes saving the epoch before
         self._rows.append({"epoch": epoch + 1, **(logs or {}), "seconds": round(seconds, 3)})
         with write_aside(self._history) as aside:
             pd.DataFrame(self._rows).to_csv(aside, index=False)
@@ -428,7 +428,7 @@ class _State(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _EndWithoutLoss(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends a training whose loss is not a finite number."""
+    """Stops a training with an error if its loss is not finite."""
 
     def __init__(self, recipe: Recipe, learning_rate: float, policy: str) -> None:
         super().__init__()
@@ -450,14 +450,14 @@ class _EndWithoutLoss(keras.callbacks.Callback):  # type: ignore[misc]
             if not np.isfinite(loss):
                 raise UserError(
                     f"train: {name} of {self._recipe.name} is {loss} in epoch {self._epoch + 1}, which "
-                    f"is not kept (learning rate {self._learning_rate:g}, {self._policy}). Try "
-                    "--precision float32, other --weights or another --seed, or lower learning_rate in "
+                    f"is not saved (learning rate {self._learning_rate:g}, {self._policy}). Try "
+                    "--precision float32, other --weights, another --seed, or a lower learning_rate in "
                     "training/recipes.py."
                 )
 
 
 class _Watched(keras.callbacks.Callback):  # type: ignore[misc]
-    """Counts the steps of a training, and says how it does; the end of the last epoch in any case."""
+    """Reports the progress of a training, and always the end of its last epoch."""
 
     def __init__(self, recipe: Recipe, steps: int, batch: int, first_epoch: int) -> None:
         super().__init__()
@@ -493,7 +493,7 @@ class _Watched(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def loss_of(recipe: Recipe) -> keras.losses.Loss:
-    """Returns the loss that a recipe is trained with, on integer classes."""
+    """Returns a recipe's loss, for integer classes."""
     if recipe.head == "dubey":  # a single sigmoid output
         return keras.losses.BinaryCrossentropy()
     return keras.losses.SparseCategoricalCrossentropy()
@@ -510,7 +510,7 @@ def _policy(name: str) -> Iterator[None]:
 
 
 def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
-    """Returns the same network without mixed precision, which not every server's hardware has."""
+    """Returns the same network without mixed precision, which some servers do not support."""
     with _policy("float32"):
         copy = architectures.build(recipe, architectures.NONE, seed)
     copy.set_weights(model.get_weights())
@@ -518,7 +518,7 @@ def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
 
 
 def _start(recipe: Recipe, weights: str, start: Path | None) -> str:
-    """Returns what stands for the weights that training starts from: of a file, what is in it."""
+    """Returns an identity of the starting weights; for a file, a digest of its content."""
     if start:
         return export.digest_of_weights(start)
     if weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained:

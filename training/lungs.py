@@ -1,7 +1,7 @@
-"""Where the lungs are: a compact U-Net of the project's own.
+"""Finds the lungs with a compact U-Net that each run trains.
 
 Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image Segmentation",
-arXiv:1505.04597; with a quarter of the filters, one convolution a level on the way up, and small images.
+arXiv:1505.04597; with a quarter of the filters, one convolution per level on the way up, and small images.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from core.errors import UserError
 from core.progress import Progress
 from training.preprocess import decode_grey
 
-# What step `find_lungs` leaves: the network, and what is known of it.
+# Of the network's input, in pixels.
 SIDE = 64
-# A smaller share of an image than this is no lungs: they were not found.
+# Lungs count as not found if they cover a smaller share of an image.
 LEAST = 0.03
 _FILTERS = (16, 32, 64, 96)
 _EPSILON = 1.0
 
-# A training ends when readers would not agree better (van Ginneken, Stegmann, Loog: "Segmentation of
-# anatomical structures in chest radiographs", Medical Image Analysis 2006: human observers have a Dice
-# coefficient of 0.97 with each other, at a finer resolution), or when it no longer gets better.
+# Training ends when the network is about as good as human readers agree (van Ginneken, Stegmann, Loog:
+# "Segmentation of anatomical structures in chest radiographs", Medical Image Analysis 2006: a Dice
+# coefficient of 0.97 between observers, at a finer resolution), or when it no longer improves.
 _GOOD_ENOUGH, _LEAST_GAIN = 0.95, 0.002
 _BATCH, _STEPS_BETWEEN_LOOKS, _MOST_LOOKS, _PATIENCE = 8, 20, 36, 6
 
@@ -61,19 +61,19 @@ def train(
     watched: tuple[np.ndarray, np.ndarray],
     seed: int,
 ) -> list[float]:
-    """Trains the network on images that are moved, turned, scaled and exposed otherwise each time.
+    """Trains the network on images with random shifts, rotations, scales and exposures.
 
-    It ends once the Dice coefficient of what is watched is good enough or no longer rises, with the weights
-    of the highest.
+    Training ends once the validation Dice coefficient is good enough or no longer rises, and keeps the best
+    weights.
 
     Args:
       model: see `build`.
       learnt: images, float32 [N, SIDE, SIDE, 1] in 0..255, and their masks, of the same shape, 0 or 1.
-      watched: others, not trained on.
-      seed: of the order and of the changes.
+      watched: validation images and masks, of the same form.
+      seed: for the order and the augmentation.
 
     Returns:
-      the Dice coefficient of what is watched, after every 20 steps.
+      the validation Dice coefficient after every 20 steps.
 
     Raises:
       UserError: the loss is no longer a number.
@@ -104,8 +104,8 @@ def train(
             loss = float(model.train_on_batch(pixels, mask))
             if not np.isfinite(loss):
                 raise UserError(
-                    f"lungs: the segmenter's loss is {loss} at step {batch}. Look whether the masks in "
-                    "the dataset's annotations are of its images, or try another --seed."
+                    f"lungs: the segmenter's loss is {loss} at step {batch}. Check that the masks in "
+                    "the dataset's annotations belong to its images, or try another --seed."
                 )
             progress.advance()
             if batch % _STEPS_BETWEEN_LOOKS:
@@ -124,16 +124,16 @@ def train(
 
 
 def changed(images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns images and masks as other patients on other machines would have given them.
+    """Augments images and masks, as if they were of other patients and machines.
 
     Args:
       images: float32 [N, SIDE, SIDE, 1] in 0..255.
       masks: of the same shape, 0 or 1.
-      seed: int64 [2]; the same one gives the same images.
+      seed: int64 [2]; the same seed gives the same images.
 
     Returns:
-      both of the same shape: flipped or not, turned by up to 14 degrees, scaled by 0.8 to 1.25, moved by up
-      to 8 % of the side; images with another gamma, contrast, brightness and noise.
+      both in the same shape: flipped at random, rotated by up to 14 degrees, scaled by 0.8 to 1.25, shifted
+      by up to 8 % of the side; images with random gamma, contrast, brightness and noise.
     """
     count = tf.shape(images)[0]
     seeds = iter(tf.unstack(tf.random.split(seed, 10)))
@@ -169,7 +169,7 @@ def changed(images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Te
 
 
 def _loss(truth: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
-    # Overlap and, for what lies far from any border, each pixel.
+    # Overlap, and a loss per pixel for pixels far from any border.
     return 1 - dice(truth, seen) + tf.reduce_mean(keras.losses.binary_crossentropy(truth, seen))
 
 
@@ -182,7 +182,7 @@ def dice(truth: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
 
 
 def shown(content: bytes, side: int = SIDE) -> np.ndarray:
-    """Returns float32 [side, side, 1] in 0..255: an image file as the network is shown it.
+    """Returns an image file as the network sees it: float32 [side, side, 1] in 0..255.
 
     Args:
       content: a JPEG or PNG.
@@ -193,12 +193,12 @@ def shown(content: bytes, side: int = SIDE) -> np.ndarray:
 
 
 def find(model: keras.Model, pixels: tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
-    """Returns where the lungs are in images of any size.
+    """Finds the lungs in images of any size.
 
     Args:
       model: see `build`.
       pixels: float32 [N, height, width, 1] in 0..255.
-      size: (height, width) of the answer; None: that of `pixels`.
+      size: (height, width) of the result; None for that of `pixels`.
 
     Returns:
       float32 [N, height, width, 1], 1 in the lungs and 0 elsewhere.
@@ -208,13 +208,13 @@ def find(model: keras.Model, pixels: tf.Tensor, size: tuple[int, int] | None = N
 
 
 def digest(model: keras.Model) -> str:
-    """Returns 16 hexadecimal digits that follow from the network's weights."""
-    found = hashlib.sha256()
+    """Returns a digest of the network's weights, as 16 hexadecimal digits."""
+    of_weights = hashlib.sha256()
     for weight in model.get_weights():
-        found.update(np.ascontiguousarray(weight).tobytes())
-    return found.hexdigest()[:16]
+        of_weights.update(np.ascontiguousarray(weight).tobytes())
+    return of_weights.hexdigest()[:16]
 
 
 def load(directory: Path) -> keras.Model:
-    """Returns the network that step `find_lungs` has left in a directory."""
+    """Loads the network that the step `find_lungs` wrote to a directory."""
     return keras.models.load_model(directory / SEGMENTER, compile=False)

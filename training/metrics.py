@@ -1,4 +1,4 @@
-"""How good predictions are: counts, rates and their uncertainty."""
+"""Metrics of predictions: counts, rates and their uncertainty."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from core.labels import COVID
 def evaluate(
     truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the figures by which models are judged and compared.
+    """Returns the metrics by which models are judged and compared.
 
     Args:
       truth: int [N], positions in `classes`.
@@ -25,8 +25,8 @@ def evaluate(
       `images`; `classes`; `confusion` (rows true, columns predicted); `accuracy` and `macro_f1`; and
       `per_class`: for each name its `images`, `precision`, `recall`, `specificity`, `f1` and
       `roc_auc` (one against the rest). Rates are `{"value", "low", "high"}` with Wilson's 95 %
-      interval (Wilson 1927), all None where nothing was counted. F1 is no proportion of anything,
-      but it grows with TP / (TP + FP + FN), which is one: its interval is that one's, carried over
+      interval (Wilson 1927), all None if the total is zero. F1 is not a proportion, but it grows with
+      TP / (TP + FP + FN), which is one, so its interval is derived from the interval of that proportion
       (Hand et al. 2021, doi:10.1007/s10994-021-05964-1).
     """
     predicted = probabilities.argmax(axis=1)
@@ -58,27 +58,27 @@ def evaluate(
 def roc_curves(
     predictions: pd.DataFrame, classes: tuple[str, ...]
 ) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    """Returns for each class, against the rest: false-positive rates, true-positive rates, thresholds."""
+    """Returns the ROC curve of each class against the rest: false- and true-positive rates, thresholds."""
     curves = {}
     for name in classes:
         x, y, thresholds = roc_curve(predictions["truth"] == name, predictions[name])
-        thresholds[0] = 1.0  # scikit-learn begins at infinity, which JSON does not have
+        thresholds[0] = 1.0  # scikit-learn starts at infinity, which JSON cannot represent
         curves[name] = (x.tolist(), y.tolist(), thresholds.tolist())
     return curves
 
 
 def duel(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
-    """Compares two models on the images that both were asked about (McNemar 1947, the exact test).
+    """Compares two models on the images that both predicted (McNemar 1947, the exact test).
 
-    Models that tell other classes are compared by whether they tell covid from the rest.
+    Models with different classes are compared by how they tell COVID from the rest.
 
     Args:
       ours, theirs: with `id`, `truth` and `predicted`; see `training.export.predictions`.
 
     Returns:
-      `images`; `covid_recall` and `accuracy`, each (ours, theirs), None where nothing was counted;
-      `only_ours` and `only_theirs`, how many images one alone gets right; and `p`, how likely so uneven
-      a pair of numbers is where neither model is the better one.
+      `images`; `covid_recall` and `accuracy`, each (ours, theirs), None if there are no images;
+      `only_ours` and `only_theirs`, the number of images that only one model gets right; and `p`, the
+      probability of a difference this large if both models were equally good.
     """
     both = ours[["id", "truth", "predicted"]].merge(
         theirs[["id", "truth", "predicted"]], on="id", suffixes=("_ours", "_theirs")
@@ -116,15 +116,15 @@ def rate(hits: int, total: int) -> dict[str, float | None]:
 
 
 def drop(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> dict[str, Any]:
-    """Returns by how much a rate is lower than another, with its 95 % interval.
+    """Returns the drop from one rate to another, with its 95 % interval.
 
     Newcombe: "Interval estimation for the difference between independent proportions" (1998), method 10.
 
     Args:
-      before, after: see `rate`, of different images.
+      before, after: see `rate`; of different images.
 
     Returns:
-      `value`, `low` and `high`, in -1..1, all None where nothing was counted on one side.
+      `value`, `low` and `high`, in -1..1, all None if one of the rates is.
     """
     if before["value"] is None or after["value"] is None:
         return {"value": None, "low": None, "high": None}

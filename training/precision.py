@@ -1,4 +1,4 @@
-"""Which number format the hardware computes in quickest without harm."""
+"""Chooses the fastest number format of the hardware that does no harm."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,11 +19,13 @@ def dtype_policy(precision: str = AUTO) -> str:
         float32. Weights are float32 under all of them.
 
     Raises:
-      UserError: there is no such policy.
+      UserError: the precision is unknown.
     """
     if precision != AUTO:
         if precision not in POLICIES:
-            raise UserError(f"precision: {precision!r} is none of {', '.join((AUTO, *POLICIES))}")
+            raise UserError(
+                f"unknown precision {precision!r}; choose {', '.join((AUTO, *POLICIES))}"
+            )
         return precision
     import tensorflow as tf  # takes seconds, and commands need no more than the names above
 
@@ -38,12 +40,12 @@ def dtype_policy(precision: str = AUTO) -> str:
 
 
 def processor() -> set[str]:
-    """Returns the words by which Linux describes the processor, its flags among them; elsewhere none."""
+    """Returns the words of Linux' description of the processor, including its flags; elsewhere none."""
     cpuinfo = Path("/proc/cpuinfo")
     return set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
 
 
 def _quick_in_bfloat16(words: set[str]) -> bool:
-    # Intel's AVX-512 has the instructions as well, but they bring nothing: where a virtual machine hides
-    # AMX, training in bfloat16 takes 1.4 times as long as in float32 (`make bench ONLY=precisions`).
+    # Intel's AVX-512 has the instructions as well, but they do not help: if a virtual machine hides AMX,
+    # training in bfloat16 takes 1.4 times as long as in float32 (`make bench ONLY=precisions`).
     return "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words

@@ -1,14 +1,14 @@
-"""From the bytes of an image file to the pixels a model sees. The only such code there is.
+"""Turns the bytes of an image file into the pixels that a model sees. There is no other such code.
 
-TensorFlow operations alone, so that the same code feeds training and lies inside the exported model.
+It uses TensorFlow operations alone, so that the same code is used for training and in the exported model.
 """
 
 import tensorflow as tf
 
 from core.images import for_tensorflow, to_png
 
-# The longest side that TFRecords keep. A larger image is first shrunk to it, when records are
-# written and when a model is asked alike, so that both see the same pixels.
+# The longest side in TFRecords. Larger images are first shrunk to it, both when records are written and when
+# a model predicts, so that both see the same pixels.
 MAX_SIDE = 1024
 
 
@@ -16,18 +16,18 @@ def decode_grey(content: tf.Tensor) -> tf.Tensor:
     """Decodes one image file.
 
     Args:
-      content: scalar string: the bytes of a JPEG or a PNG of 8 or 16 bits, grey or in colour, with
-        or without alpha (which is ignored).
+      content: scalar string: the bytes of a JPEG or PNG with 8 or 16 bits, grey or in colour, with or
+        without alpha (which is ignored).
 
     Returns:
-      float32 [height, width, 1] in 0..255; 16 bits are scaled to that range, not rounded.
+      float32 [height, width, 1] in 0..255; 16-bit values are scaled to that range without rounding.
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are neither.
+      tf.errors.InvalidArgumentError: the bytes are neither JPEG nor PNG.
     """
 
     def jpeg() -> tf.Tensor:
-        # The accurate transform, because the default may differ between builds of TensorFlow.
+        # The accurate transform; the default may differ between builds of TensorFlow.
         pixels = tf.io.decode_jpeg(content, channels=1, dct_method="INTEGER_ACCURATE")
         return tf.cast(pixels, tf.float32)
 
@@ -57,15 +57,15 @@ def decoded(content: bytes) -> tuple[bytes, tf.Tensor]:
 
 
 def shrink(image: tf.Tensor, side: int = MAX_SIDE) -> tf.Tensor:
-    """Shrinks an image whose longer side exceeds `side` to it, keeping its aspect.
+    """Shrinks an image if its longer side exceeds `side`, keeping the aspect ratio.
 
     Args:
       image: float32 [height, width, 1] in 0..255.
       side: in pixels.
 
     Returns:
-      float32 [height, width, 1]: whole numbers in 0..255 when it was shrunk (what an 8-bit PNG
-      holds), else `image` as it was.
+      float32 [height, width, 1]: whole numbers in 0..255 if it was shrunk (as in an 8-bit PNG), else
+      `image` unchanged.
     """
 
     def smaller() -> tf.Tensor:
@@ -76,21 +76,21 @@ def shrink(image: tf.Tensor, side: int = MAX_SIDE) -> tf.Tensor:
 
 
 def to_input(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Decodes one image file and fits it to a model's input, without regard to its aspect.
+    """Decodes one image file and resizes it to a model's input, ignoring the aspect ratio.
 
     Args:
       content: scalar string, as for `decode_grey`.
       size: (height, width) in pixels.
 
     Returns:
-      float32 [height, width, 1] in 0..255. Grey, because three equal channels need no memory: the
-      model's first layer repeats them.
+      float32 [height, width, 1] in 0..255. Only one channel, to save memory: the model's first layer
+      repeats it.
     """
     return fitted(shrink(decode_grey(content)), size)
 
 
 def fitted(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Fits an image to a size, without regard to its aspect.
+    """Resizes an image, ignoring the aspect ratio.
 
     Args:
       image: float32 [height, width, 1] in 0..255.

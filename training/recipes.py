@@ -1,6 +1,6 @@
-"""What is trained and how: one frozen dataclass a published system, and variants that look elsewhere.
+"""What is trained and how: a frozen dataclass for each published system, and variants of them.
 
-Adding a recipe is adding it here.
+To add a recipe, add it here.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from core.settings import DEFAULT, parse_numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures as somebody published them, to be shown beside ours.
+    """Published figures, to be shown beside ours.
 
     Attributes:
-      where: the version of the paper, or whose figures they are; empty where there is but one.
-      figures: fractions, by what they are of: `accuracy`, `validation accuracy`, or a class and
-        `precision`, `recall`, `specificity` or `f1`, e.g. `covid recall`.
+      where: the version of the paper, or another source of the figures; empty if there is only one.
+      figures: fractions by name: `accuracy`, `validation accuracy`, or a class and `precision`, `recall`,
+        `specificity` or `f1`, e.g. `covid recall`.
     """
 
     where: str = ""
@@ -33,28 +33,28 @@ class Recipe:
     """A system as its paper describes it.
 
     Attributes:
-      name: as given to `--recipes`.
+      name: as used in `--recipes`.
       paper: authors, title, identifier.
-      task: the class that each label belongs to; the order of first appearance is the order of the
-        model's outputs. Images of other labels are left out.
-      base: the network that turns pixels into features, of `training.architectures`.
-      head: the layers that turn features into probabilities, of `training.architectures`.
+      task: the class of each label; the order of first appearance is the order of the model's outputs.
+        Images with other labels are left out.
+      base: the network that maps pixels to features; see `training.architectures`.
+      head: the layers that map features to probabilities; see `training.architectures`.
       input_size: (height, width) in pixels.
       pretrained: whether the paper starts from ImageNet weights.
       frozen: whether only the head is trained.
       learning_rate: of Adam, for a global batch of `batch`.
-      batch: images a step, over all replicas together.
+      batch: images per step, over all replicas together.
       epochs: passes over the training split.
       protocol: how the paper divides its images; see `core.divisions`.
       parameters: of the whole network, trained or not.
-      subset: how many images of each class the paper used; empty where that is not known.
+      subset: number of images of each class in the paper; empty if unknown.
       published: the paper's own figures.
-      ours: what the paper leaves open, and what was chosen here.
-      view: what of an image the network is shown: all of it, or the lungs alone; see `training.views`.
-      augmented: whether images are exposed and acquired otherwise in each epoch; see `training.augment`.
-      balanced: whether the sources of a class weigh alike; see `data.image_weights`.
-      quick: whether it is a first look, on small images and for few epochs in which the learning rate
-        falls to zero: not the network that the paper describes.
+      ours: what was chosen here because the paper leaves it open.
+      view: what the network sees of an image: all of it, or the lungs alone; see `training.views`.
+      augmented: whether images are augmented in each epoch; see `training.augment`.
+      balanced: whether the sources of a class have the same weight; see `data.image_weights`.
+      quick: whether it is a first look: small images, few epochs, a learning rate that decays to zero. It
+        is then not the network of the paper.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Recipe:
         return tuple(dict.fromkeys(self.task.values()))
 
     def trials(self, protocol: str) -> tuple[str, ...]:
-        """Returns what a protocol trains, as step `train` reads it: `<recipe>@<division>`."""
+        """Returns the trainings of a protocol, as the step `train` reads them: `<recipe>@<division>`."""
         return tuple(f"{self.name}@{division}" for division in divisions(protocol))
 
 
@@ -165,7 +165,7 @@ _SOARES = Recipe(
     published=(
         Published(figures={"validation accuracy": 0.973, "accuracy": 0.973, "covid recall": 1.0}),
     ),
-    ours="the head: global average pooling and one dense layer",
+    ours="the head (global average pooling and one dense layer)",
 )
 
 _ALL = (
@@ -177,7 +177,7 @@ _ALL = (
         parameters=33_969_707,
         subset={COVID: 284, NORMAL: 310, PNEUMONIA: 657},
         published=(Published(figures={"accuracy": 0.95}), _COVID_NET),
-        ours="the numbers of images: those of the four classes",
+        ours="the numbers of images (those of the four classes)",
     ),
     replace(
         _CORONET,
@@ -186,7 +186,7 @@ _ALL = (
         parameters=33_969_450,
         subset={COVID: 284, PNEUMONIA: 657},
         published=(Published(figures={"accuracy": 0.971, "covid recall": 1.0}),),
-        ours="the numbers of images: those of the four classes",
+        ours="the numbers of images (those of the four classes)",
     ),
     Recipe(
         name="resnet50-10fold",
@@ -209,8 +209,8 @@ _ALL = (
                 figures={"accuracy": 0.9932, "covid recall": 1.0, "covid specificity": 0.9865}
             ),
         ),
-        ours="the new layers (global average pooling and one dense layer), that only they are "
-        "trained, Adam with a learning rate of 0.001, batches of 16",
+        ours="the new layers (global average pooling and one dense layer), training only these, Adam with a "
+        "learning rate of 0.001, batches of 16",
     ),
     Recipe(
         name="cnn-dubey",
@@ -243,25 +243,25 @@ _ALL = (
         base="resnet50",
         parameters=23_593_859,
         published=(Published(figures={"validation accuracy": 0.946}),),
-        ours=f"{_SOARES.ours}; of the ResNets, ResNet-50",
+        ours=f"{_SOARES.ours}, and ResNet-50 among the ResNets",
     ),
     _SOARES,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
-# What a run trains when it is not told: a large network for all four labels, and a small one.
+# What a run trains by default: a large network for all four labels, and a small one.
 CANDIDATES = ("coronet-4class", "cnn-dubey")
 
 
-# A side in pixels and epochs for a first look. Xception takes no smaller image than 71 pixels. That
-# of the small network is measured (`make bench ONLY=demo`); those of deep ones are chosen for time alone.
+# Image side in pixels and epochs for a first look. Xception needs at least 71 pixels. The values of the small
+# network are measured (`make bench ONLY=demo`); those of deep networks are chosen for time alone.
 _QUICK_SIDE = {"dubey": 64, "resnet50": 64, "vgg16": 64, "xception": 75}
 _QUICK_EPOCHS, _QUICK_EPOCHS_OF_A_DEEP_NETWORK, _QUICK_BATCH = 20, 5, 16
 
 
 def _quick(recipe: Recipe) -> Recipe:
     side = _QUICK_SIDE[recipe.base]
-    # The features of a frozen base are computed once, so that epochs cost next to nothing.
+    # The features of a frozen base are computed once, so epochs cost next to nothing.
     light = recipe.frozen or recipe.base == "dubey"
     return replace(
         recipe,
@@ -272,7 +272,7 @@ def _quick(recipe: Recipe) -> Recipe:
     )
 
 
-# What no paper did: `<recipe>+<variant>`, several of them in this order.
+# Not from the papers: `<recipe>+<variant>`, several of them in this order.
 QUICK = "quick"
 VARIANTS: Mapping[str, Callable[[Recipe], Recipe]] = MappingProxyType(
     {
@@ -291,14 +291,14 @@ def recipe_named(name: str) -> Recipe:
       name: of a published system, or of a variant of it, e.g. `cnn-dubey+lungs+balanced`.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is no such recipe or variant.
     """
     published, *variants = name.split("+")
     if published not in RECIPES:
-        raise UserError(f"there is no recipe {published!r}; there are {', '.join(RECIPES)}")
-    if variants != [one for one in VARIANTS if one in variants]:
+        raise UserError(f"unknown recipe {published!r}; choose from {', '.join(RECIPES)}")
+    if variants != [variant for variant in VARIANTS if variant in variants]:
         raise UserError(
-            f"{name!r} is no variant of {published}; add any of +{', +'.join(VARIANTS)} in this order"
+            f"unknown variant {name!r} of {published}; add any of +{', +'.join(VARIANTS)}, in this order"
         )
     recipe = RECIPES[published]
     if recipe.frozen and "augmented" in variants:
@@ -324,11 +324,11 @@ def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
     """Returns the recipe with another number of epochs.
 
     Args:
-      epochs: epochs by recipe, e.g. `cnn-dubey=5,default=2`, or one number for all; without a
-        number for it, the recipe keeps its own.
+      epochs: epochs by recipe, e.g. `cnn-dubey=5,default=2`, or one number for all; a recipe without a
+        number keeps its own.
 
     Raises:
-      UserError: the text cannot be read so, or names no recipe or less than one epoch.
+      UserError: the text cannot be parsed, names an unknown recipe, or has less than one epoch.
     """
     text = f"{DEFAULT}={epochs}" if epochs.isdigit() else epochs
     numbers = parse_numbers("epochs", text, "5, or cnn-dubey=5,default=2")
@@ -336,11 +336,12 @@ def with_epochs(recipe: Recipe, epochs: str) -> Recipe:
         if name != DEFAULT:
             recipe_named(name)
         if number < 1 or number % 1:
-            raise UserError(f"epochs: {name}={number:g} in {epochs!r} is no number of epochs")
+            raise UserError(
+                f"epochs: {name}={number:g} in {epochs!r} is not a whole number of at least 1"
+            )
     number = numbers.get(DEFAULT, recipe.epochs)
     parts = recipe.name.split("+")
-    for end in range(
-        1, len(parts) + 1
-    ):  # what is said of a variant goes before what is said of all
+    # A number for a variant takes precedence over one for its recipe.
+    for end in range(1, len(parts) + 1):
         number = numbers.get("+".join(parts[:end]), number)
     return replace(recipe, epochs=int(number))

@@ -1,4 +1,4 @@
-"""Where a pretrained base begins, as far as can be told without building it."""
+"""Checks the starting weights of a pretrained base without building it."""
 
 from pathlib import Path
 
@@ -8,13 +8,12 @@ from core.files import read_json
 from training.recipes import Recipe
 
 IMAGENET, NONE = "imagenet", "none"
-# What `cxrflow pretrain` leaves in its directory.
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def pretrained_directory(recipe: Recipe, weights: str) -> Path | None:
-    """Returns what `pretrain` made for a recipe's base, where `weights` is that; or None."""
+    """Returns the directory that `pretrain` made for a recipe's base; None if `weights` is something else."""
     for directory in (Path(weights, recipe.base), Path(weights)):
         if (directory / PRETRAINING).is_file():
             return directory
@@ -22,10 +21,10 @@ def pretrained_directory(recipe: Recipe, weights: str) -> Path | None:
 
 
 def weights_file(recipe: Recipe, weights: str) -> Path:
-    """Returns the file that holds a base's weights; `weights` is a path, see `architectures.build`.
+    """Returns the file with a base's weights; `weights` is a path, see `architectures.build`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such file.
     """
     directory = pretrained_directory(recipe, weights)
     file = directory / BASE_WEIGHTS if directory else Path(weights)
@@ -38,13 +37,13 @@ def weights_file(recipe: Recipe, weights: str) -> Path:
 
 
 def require_usable(recipe: Recipe, weights: str) -> None:
-    """Looks whether a recipe may start from weights, without reading them.
+    """Checks whether a recipe can start from weights, without reading them.
 
     Args:
       weights: see `architectures.build`.
 
     Raises:
-      UserError: there is no such file, it is none of weights, or it was made for another base.
+      UserError: there is no such file, it is not a weights file, or it is for another base.
     """
     if not recipe.pretrained or weights in (IMAGENET, NONE):
         return
@@ -53,12 +52,12 @@ def require_usable(recipe: Recipe, weights: str) -> None:
     base = read_json(directory / PRETRAINING)["base"] if directory else recipe.base
     if base != recipe.base:
         raise UserError(
-            f"weights: {directory} holds a base {base}, and {recipe.name} needs {recipe.base}. Pretrain "
-            "that, or leave the recipe out."
+            f"weights: {directory} has a base {base}, but {recipe.name} needs {recipe.base}. Pretrain "
+            "that base, or leave the recipe out."
         )
     with file.open("rb") as opened:
         begins = opened.read(len(_HDF5))
     if file.suffix not in (".h5", ".hdf5") or begins != _HDF5:
         raise UserError(
-            f"weights: {file} is no file of weights: it is not HDF5, named .h5 or .hdf5. Is it whole?"
+            f"weights: {file} is not a weights file: it is not HDF5 with the ending .h5 or .hdf5. Is it complete?"
         )

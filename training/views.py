@@ -1,4 +1,4 @@
-"""What of an image a recipe's network is shown: all of it, or its lungs alone."""
+"""What a recipe's network sees of an image: all of it, or the lungs alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from training import lungs
 from training.preprocess import decode_grey, fitted, shrink, to_input
 from training.recipes import Recipe
 
-# Of the segmenter's side, around what it finds: what lies along the pleura is seen, too.
+# Pixels at the segmenter's resolution, so that the pleura is visible too.
 _MARGIN = 2
 _LEVELS = 255
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to each image at last, before a network sees it.
+    """A final change to each image before a network sees it.
 
     Attributes:
-      name: stands for it where results are kept.
-      of: returns of float32 [height, width, 1] in 0..255 the same.
+      name: identifies the change in the names of kept results.
+      of: the function, from and to float32 [height, width, 1] in 0..255.
     """
 
     name: str
@@ -32,25 +32,25 @@ class Change:
 def to_pixels(
     content: tf.Tensor, recipe: Recipe, segmenter: keras.Model | None, change: Change | None = None
 ) -> tf.Tensor:
-    """Decodes one image file and returns what the recipe's network is shown of it.
+    """Decodes one image file and returns the pixels that the recipe's network sees.
 
     Args:
       content: scalar string, as for `preprocess.decode_grey`.
-      recipe: whose `view` and `input_size` say what.
+      recipe: its `view` and `input_size` determine the pixels.
       segmenter: finds the lungs (see `training.lungs`); not needed for the view `full`.
-      change: what is done at last; or None.
+      change: a final change, or None.
 
     Returns:
       float32 [height, width, 1] in 0..255.
 
     Raises:
-      UserError: the view needs a segmenter and there is none.
+      UserError: the view needs a segmenter, but there is none.
     """
     if recipe.view == "full":
         pixels = to_input(content, recipe.input_size)
     elif segmenter is None:
         raise UserError(
-            f"{recipe.name}: it is shown the lungs alone, and nothing is given to find them"
+            f"{recipe.name}: it sees the lungs alone, but no segmenter is given to find them"
         )
     else:
         pixels = lungs_alone(shrink(decode_grey(content)), recipe.input_size, segmenter)
@@ -58,7 +58,7 @@ def to_pixels(
 
 
 def lungs_alone(image: tf.Tensor, size: tuple[int, int], segmenter: keras.Model) -> tf.Tensor:
-    """Crops an image to its lungs, blanks the rest and equalises what is left.
+    """Crops an image to its lungs, blanks everything else and equalises the histogram.
 
     Args:
       image: float32 [height, width, 1] in 0..255.
@@ -66,9 +66,9 @@ def lungs_alone(image: tf.Tensor, size: tuple[int, int], segmenter: keras.Model)
       segmenter: see `training.lungs`.
 
     Returns:
-      float32 [*size, 1]: in the lungs and a margin around them 1..255, each brightness as frequent as
-      any other (histogram equalisation), so that exposure tells nothing; 0 elsewhere. Where no lungs
-      are found it is all of the image that is equalised.
+      float32 [*size, 1]: 1..255 in the lungs and a margin around them, with all brightnesses equally frequent
+      (histogram equalisation), so that exposure tells nothing; 0 elsewhere. If no lungs are found, the whole
+      image is equalised.
     """
     side = lungs.SIDE
     seen = segmenter(fitted(image, (side, side))[tf.newaxis], training=False) > 0.5
@@ -87,7 +87,7 @@ def lungs_alone(image: tf.Tensor, size: tuple[int, int], segmenter: keras.Model)
 
 
 def _extent(there: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns from where to where something is, of `side` positions, in pixels of a longer side."""
+    """Returns the first and last pixel of an object, from its positions at the segmenter's resolution."""
     positions = tf.where(there > 0)
     ratio = tf.cast(length, tf.float32) / lungs.SIDE
     first = tf.cast(tf.reduce_min(positions), tf.float32) * ratio
@@ -100,7 +100,7 @@ def _equalised(pixels: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
     values = tf.cast(tf.round(pixels), tf.int32)
     counts = tf.math.bincount(tf.boolean_mask(values, inside), minlength=_LEVELS + 1)
     below = tf.cumsum(tf.cast(counts[: _LEVELS + 1], tf.float32))
-    # To the middle of each brightness's share, so that an even image becomes grey, not white.
+    # Map to the middle of each brightness's share, so that a uniform image becomes grey, not white.
     middle = (below - tf.cast(counts[: _LEVELS + 1], tf.float32) / 2) / tf.maximum(below[-1], 1.0)
     spread = 1 + (_LEVELS - 1) * tf.gather(middle, values)
     return tf.where(inside, spread, 0.0)

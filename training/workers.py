@@ -1,4 +1,4 @@
-"""Training on several machines: how their processes find one another, and who writes for all."""
+"""Training on several machines: how their processes connect, and which one writes the results."""
 
 import json
 import os
@@ -9,30 +9,30 @@ import tensorflow as tf
 
 from training import HOSTS
 
-# In the environment of each: which one it is, as Kubernetes numbers the pods of an Indexed Job.
+# Environment variable with the index of a pod in an Indexed Job of Kubernetes.
 INDEX = "JOB_COMPLETION_INDEX"
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):  # type: ignore[misc]
-    """Takes what Keras 3 gives it to reduce: whole structures, and scalars along an axis.
+    """Reduces what Keras 3 passes to it: whole structures, and scalars along an axis.
 
-    TensorFlow's own takes neither, so that Keras's `fit` fails
+    TensorFlow's strategy supports neither, so Keras' `fit` fails with it
     (https://github.com/keras-team/keras/issues/20585).
     """
 
     def reduce(self, reduce_op: Any, value: Any, axis: int | None) -> Any:
-        def reduced(one: Any) -> Any:
-            rank = self.experimental_local_results(one)[0].shape.rank
-            return super(_Workers, self).reduce(reduce_op, one, axis if rank else None)
+        def reduced(part: Any) -> Any:
+            rank = self.experimental_local_results(part)[0].shape.rank
+            return super(_Workers, self).reduce(reduce_op, part, axis if rank else None)
 
         return tf.nest.map_structure(reduced, value)
 
 
 def join() -> tf.distribute.Strategy | None:
-    """Joins the machines that the environment names; to be called before TensorFlow does anything.
+    """Connects to the machines named in the environment. Call it before any other use of TensorFlow.
 
     Returns:
-      a MultiWorkerMirroredStrategy over every GPU of all of them, or None where there is but one.
+      a MultiWorkerMirroredStrategy over all GPUs of all machines; None if there is only one machine.
     """
     hosts = [host for host in os.environ.get(HOSTS, "").split(",") if host]
     if len(hosts) < 2:
@@ -43,12 +43,12 @@ def join() -> tf.distribute.Strategy | None:
 
 
 def leads(strategy: tf.distribute.Strategy | None) -> bool:
-    """Says whether this process writes what all of them share: the first of several, or the only one."""
+    """Returns whether this process writes the shared results: it is the first of several, or the only one."""
     return not isinstance(strategy, _Workers) or strategy.cluster_resolver.task_id == 0
 
 
 def wait_for_all(strategy: tf.distribute.Strategy | None) -> None:
-    """Returns when every machine has got here: one that is gone looks like one that has failed."""
+    """Waits until every machine has got here, because a machine that ends early looks like a failed one."""
     if isinstance(strategy, _Workers):
         strategy.reduce("SUM", tf.constant(1.0), None)
 
@@ -56,8 +56,8 @@ def wait_for_all(strategy: tf.distribute.Strategy | None) -> None:
 def in_batches_for_all(datasets: Sequence[tf.data.Dataset]) -> list[tf.data.Dataset]:
     """Returns datasets of which every machine gets its share of each batch.
 
-    TensorFlow would rather give each its share of the files, and the batches would be others than on one
-    machine.
+    By default, TensorFlow gives each machine its share of the files, so the batches would differ from those
+    on one machine.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -1,4 +1,4 @@
-"""Plots as SVG for the pages: text stays text, and lines take the colour of the page's ink."""
+"""SVG plots for the pages: text stays text, and lines use the page's text colour."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -38,12 +38,12 @@ _STYLE: Any = {
 
 
 def history(tables: "Sequence[pd.DataFrame]") -> Markup:
-    """Returns loss and accuracy by epoch; of several trainings thin lines, and thick ones their mean.
+    """Returns loss and accuracy by epoch; several trainings are thin lines, with a thick line for their mean.
 
     Args:
-      tables: each as `training.loop.Trained.history`.
+      tables: see `training.loop.Trained.history`.
     """
-    import pandas as pd  # the pages of most steps have none of it
+    import pandas as pd  # slow to import, and most pages do not need it
 
     mean = pd.concat(tables).groupby("epoch", as_index=False).mean(numeric_only=True)
     with matplotlib.rc_context(_STYLE):
@@ -72,7 +72,7 @@ def history(tables: "Sequence[pd.DataFrame]") -> Markup:
 
 
 def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
-    """Returns the ROC curves, one against the rest.
+    """Returns the ROC curves of each class against the rest.
 
     Args:
       curves: for each class its false-positive and true-positive rates in 0..1.
@@ -97,7 +97,7 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> Markup:
     """Returns horizontal bars, stacked by split.
 
     Args:
-      counts: value -> split -> number of images; drawn in the order given.
+      counts: value -> split -> number of images, drawn in this order.
     """
     splits = list(dict.fromkeys(split for by_split in counts.values() for split in by_split))
     with matplotlib.rc_context(_STYLE):
@@ -128,7 +128,7 @@ def histogram(
     Args:
       buckets: split -> (low, high, images), the images of TFDV's standard histogram.
       unit: of the horizontal axis.
-      height: what the vertical axis shows.
+      height: label of the vertical axis.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5, 2.3), layout="constrained")
@@ -145,10 +145,10 @@ def histogram(
 
 
 def shares(counts: Mapping[str, Mapping[str, float]]) -> Markup:
-    """Returns pairs of horizontal bars: what share of each side has a value.
+    """Returns pairs of horizontal bars: the share of each side that has a value.
 
     Args:
-      counts: value -> side -> images; drawn in the order given.
+      counts: value -> side -> images, drawn in this order.
     """
     sides = list(dict.fromkeys(side for by_side in counts.values() for side in by_side))
     totals = {side: sum(by_side.get(side, 0) for by_side in counts.values()) for side in sides}
@@ -173,7 +173,7 @@ def shares(counts: Mapping[str, Mapping[str, float]]) -> Markup:
 
 
 def densities(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str) -> Markup:
-    """Returns histograms of which each has the area one, so that sides of other sizes compare.
+    """Returns histograms that each have an area of one, so that sides of different sizes can be compared.
 
     Args:
       buckets: side -> (low, high, images), the images of TFDV's standard histogram.
@@ -222,11 +222,11 @@ def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def levels(figures: Mapping[str, float], chance: float) -> Markup:
-    """Returns figures in 0..1 as bars, one below the other, and where chance is.
+    """Returns figures in 0..1 as horizontal bars, with a line for chance.
 
     Args:
-      figures: by name; the first is what the others are held against.
-      chance: what guessing reaches.
+      figures: by name; the others are compared with the first.
+      chance: the figure of guessing.
     """
     names = list(figures)
     with matplotlib.rc_context(_STYLE):
@@ -245,10 +245,10 @@ def levels(figures: Mapping[str, float], chance: float) -> Markup:
 
 
 def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup:
-    """Returns how many answers are wrong when only the surest are given.
+    """Returns the error rate when only the most confident answers count.
 
     Args:
-      curves: by name of what decides who is sure; see `training.ood.risk_coverage`.
+      curves: by the name of the score that orders the answers; see `training.ood.risk_coverage`.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
@@ -256,7 +256,7 @@ def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup
         for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
             axes.plot(curve["coverage"], curve["risk"], color=colour, lw=1.4, label=name)
         axes.set(
-            xlabel="share of the images that are answered", ylabel="share of these that is wrong",
+            xlabel="share of images answered", ylabel="share of wrong answers",
             xlim=(0, 1.0), ylim=(0, None),
         )  # fmt: skip
         axes.grid(color=_INK, alpha=0.1)
@@ -265,30 +265,32 @@ def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
-    """Returns how often predictions of some confidence are right; the larger a dot, the more images.
+    """Returns how often predictions of a given confidence are right; larger dots stand for more images.
 
     Args:
       bins: see `training.calibration.reliability`.
     """
-    most = max(bar["images"] for bar in bins)
+    most = max(row["images"] for row in bins)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=(0, (4, 3)))
         axes.plot(
-            [bar["confidence"] for bar in bins],
-            [bar["accuracy"] for bar in bins],
+            [row["confidence"] for row in bins],
+            [row["accuracy"] for row in bins],
             color=COLOURS[0],
             lw=1,
         )
         axes.scatter(
-            [bar["confidence"] for bar in bins],
-            [bar["accuracy"] for bar in bins],
-            s=[18 + 140 * bar["images"] / most for bar in bins],
+            [row["confidence"] for row in bins],
+            [row["accuracy"] for row in bins],
+            s=[18 + 140 * row["images"] / most for row in bins],
             color=COLOURS[0],
             zorder=3,
         )
-        axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03))
+        axes.set(
+            xlabel="confidence", ylabel="share of correct answers", xlim=(0, 1.03), ylim=(0, 1.03)
+        )
         axes.grid(color=_INK, alpha=0.1)
         return _svg(figure)
 

@@ -1,7 +1,7 @@
-"""DICOM files: from a radiograph as its device stored it to the picture as it is shown.
+"""Reads DICOM files: from a radiograph as its device stored it to the picture as it is displayed.
 
-`files` reads the attributes, of which only those of the picture, so that nothing of the patient is ever
-in memory; `samples` reads the pixels; `shades` says what grey they are.
+`files` reads the attributes, but only those of the picture, so that no patient data is ever in memory.
+`samples` reads the pixels, and `shades` maps them to grey values.
 """
 
 import io
@@ -14,15 +14,15 @@ from PIL import Image
 from core.images import BadImage
 from serving.dicom import files, samples, shades
 
-# What it says of an attribute that it cannot read might be the attribute.
+# Its messages about an attribute that it cannot read may quote the attribute.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def is_dicom(content: bytes) -> bool:
-    """Returns whether a file is DICOM (PS3.10, 7.1), or begins as one without a preamble does.
+    """Returns whether a file is DICOM (PS3.10, 7.1), with or without a preamble.
 
-    Old devices and archives wrote such files, and other readers take them: they begin with an attribute
-    of group 2 or, without a file header, of group 8.
+    Old devices and archives wrote files without one, and other readers accept them. They begin with an
+    attribute of group 2 or, without a file header, of group 8.
     """
     return (
         content[128:132] == b"DICM"
@@ -36,10 +36,10 @@ def to_png(content: bytes, max_pixels: int) -> bytes:
 
     Args:
       content: the file.
-      max_pixels: that the picture may have.
+      max_pixels: the most pixels that the picture may have.
 
     Returns:
-      grey as it is shown, 8 bits where no more are stored, else 16; or 8-bit RGB.
+      grey as displayed, in 8 bits if no more are stored, else in 16; or 8-bit RGB.
 
     Raises:
       BadImage: `kind` is `no picture`, `several frames`, `not supported`, `too large` or `corrupt`; the
@@ -52,7 +52,7 @@ def to_png(content: bytes, max_pixels: int) -> bytes:
     except BadImage:
         raise
     except Exception:
-        # Not chained: the decoder's own words may quote the file.
+        # Not chained, because the decoder's message may quote the file.
         raise BadImage("corrupt", "the DICOM file cannot be decoded") from None
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)

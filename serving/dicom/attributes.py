@@ -1,6 +1,6 @@
-"""Attributes as devices fill them in: absent and empty are the same, of several values the first counts.
+"""DICOM attributes as devices write them: absent and empty mean the same; the first of several values counts.
 
-What cannot be read is refused by the attribute's name. Its value is never quoted: it may be anything.
+If an attribute cannot be read, the error names it but never quotes its value, which may be anything.
 """
 
 import math
@@ -13,44 +13,44 @@ from core.images import BadImage
 
 
 def values(dataset: Dataset, name: str) -> list[Any]:
-    """Returns an attribute's values; none where it is absent or empty.
+    """Returns an attribute's values; none if it is absent or empty.
 
     Raises:
       BadImage: of kind `corrupt`.
     """
     try:
         value = dataset.get(name)
-    except Exception:  # pydicom converts values when they are asked for, and raises nearly anything
+    except Exception:  # pydicom converts values on access and may raise any error
         raise BadImage("corrupt", f"its {name} cannot be read") from None
     several = (
         value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
     )
-    return [one for one in several if one not in (None, "", b"")]
+    return [each for each in several if each not in (None, "", b"")]
 
 
 def items(dataset: Dataset, name: str) -> list[Dataset]:
-    """Returns the items of a sequence; none where it is absent or empty.
+    """Returns the items of a sequence; none if it is absent or empty.
 
     Raises:
       BadImage: of kind `corrupt`.
     """
-    found = values(dataset, name)
-    if not all(isinstance(item, Dataset) for item in found):
+    items_read = values(dataset, name)
+    if not all(isinstance(item, Dataset) for item in items_read):
         raise BadImage("corrupt", f"its {name} is not a sequence")
-    return found
+    return items_read
 
 
 def number(dataset: Dataset, name: str) -> float | None:
-    """Returns an attribute's first value, a finite number, or None where it is absent or empty.
+    """Returns an attribute's first value, a finite number; None if it is absent or empty.
 
     Raises:
       BadImage: of kind `corrupt`.
     """
-    found = values(dataset, name)
-    if not found:
+    several = values(dataset, name)
+    if not several:
         return None
     try:
-        read = float(found[0])
+        read = float(several[0])
     except (TypeError, ValueError, OverflowError):
         read = math.nan
     if not math.isfinite(read):
@@ -62,7 +62,7 @@ def whole(dataset: Dataset, name: str, least: int, most: int, otherwise: int | N
     """Returns an attribute's first value, a whole number from `least` to `most`.
 
     Args:
-      otherwise: what it is where it is absent or empty; without one it must be there.
+      otherwise: the value if the attribute is absent or empty; None if it is required.
 
     Raises:
       BadImage: of kind `corrupt`.
@@ -78,14 +78,14 @@ def whole(dataset: Dataset, name: str, least: int, most: int, otherwise: int | N
 
 
 def text(dataset: Dataset, name: str) -> str:
-    """Returns an attribute's first value in upper case, or "" where it is absent or empty.
+    """Returns an attribute's first value in upper case; "" if it is absent or empty.
 
     Raises:
       BadImage: of kind `corrupt`.
     """
-    found = values(dataset, name)
-    if not found:
+    several = values(dataset, name)
+    if not several:
         return ""
-    if not isinstance(found[0], str):
+    if not isinstance(several[0], str):
         raise BadImage("corrupt", f"its {name} is not text")
-    return found[0].strip(" \0").upper()
+    return several[0].strip(" \0").upper()

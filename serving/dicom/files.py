@@ -1,4 +1,4 @@
-"""What a DICOM file says of its picture, checked before anything is decoded."""
+"""Reads and checks the picture attributes of a DICOM file before anything is decoded."""
 
 import io
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.images import BadImage
 from serving.dicom.attributes import text, whole
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-# Baseline, extended, lossless and lossless of first order, which one decoder reads all of.
+# Baseline, extended, lossless and first-order lossless: one decoder reads them all.
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
@@ -36,15 +36,15 @@ class File:
     """A DICOM file of one picture.
 
     Attributes:
-      dataset: the attributes of the picture, as they are.
+      dataset: the attributes of the picture, unchanged.
       syntax: one of `SYNTAXES`.
-      rows, columns: at least 1, together no more pixels than were allowed.
-      colours: values of a pixel, 1 or 3.
+      rows, columns: at least 1; rows times columns is at most the allowed number of pixels.
+      colours: values per pixel, 1 or 3.
       photometric: its photometric interpretation.
-      allocated: bits that a value takes where it is not compressed, 8 or 16.
-      bits: of these, those that hold the value, 1 to 16.
-      shift: bits below them.
-      signed: whether values are two's complements.
+      allocated: bits per uncompressed value, 8 or 16.
+      bits: how many of them hold the value, 1 to 16.
+      shift: unused bits below them.
+      signed: whether values are in two's complement.
     """
 
     dataset: Dataset
@@ -60,12 +60,12 @@ class File:
 
     @property
     def little_endian(self) -> bool:
-        """Whether its numbers are."""
+        """Whether the file's numbers are little-endian."""
         return self.syntax != uid.ExplicitVRBigEndian
 
 
 def read(content: bytes, max_pixels: int) -> File:
-    """Reads a file's attributes and refuses what cannot be shown.
+    """Reads a file's attributes and rejects files that cannot be displayed.
 
     Raises:
       BadImage: as `serving.dicom.to_png`; or any exception of pydicom.
@@ -75,7 +75,7 @@ def read(content: bytes, max_pixels: int) -> File:
         for name in _FLOATS:
             if name in dataset:
                 raise BadImage("not supported", f"its pixels are floating-point numbers ({name})")
-        raise BadImage("no picture", "the DICOM file holds no pixels")
+        raise BadImage("no picture", "the DICOM file has no pixels")
     frames = whole(dataset, "NumberOfFrames", 0, 2**31, otherwise=1)
     if frames > 1:
         raise BadImage("several frames", f"the DICOM file has {frames} frames; send one radiograph")
@@ -85,7 +85,7 @@ def read(content: bytes, max_pixels: int) -> File:
     photometric = text(dataset, "PhotometricInterpretation")
     if photometric not in _GREY + _COLOUR:
         known = ", ".join(_GREY + _COLOUR)
-        raise BadImage("not supported", f"its PhotometricInterpretation is none of {known}")
+        raise BadImage("not supported", f"its PhotometricInterpretation is not one of {known}")
     colours = 1 if photometric in _GREY else 3
     if whole(dataset, "SamplesPerPixel", 1, 4, otherwise=colours) != colours:
         raise BadImage("corrupt", "its SamplesPerPixel and PhotometricInterpretation differ")
@@ -111,7 +111,7 @@ def read(content: bytes, max_pixels: int) -> File:
 def _dataset(content: bytes) -> tuple[Dataset, str]:
     """Returns the attributes of the picture and the transfer syntax.
 
-    `pydicom.dcmread` would inflate a deflated file, to whatever size.
+    Not with `pydicom.dcmread`, which would inflate a deflated file to any size.
     """
     stream = io.BytesIO(content)
     stream.seek(132 if content[128:132] == b"DICM" else 0)
@@ -121,7 +121,7 @@ def _dataset(content: bytes) -> tuple[Dataset, str]:
         named = f", {uid.UID(syntax).name}," if syntax in uid.UID_dictionary else ""
         raise BadImage(
             "not supported",
-            f"its TransferSyntaxUID{named} is not read; store it uncompressed or as JPEG-LS",
+            f"its TransferSyntaxUID{named} is not supported; store it uncompressed or as JPEG-LS",
         )
     explicit, little = syntax != uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
     return read_dataset(stream, not explicit, little, specific_tags=_TAGS), syntax
@@ -132,7 +132,7 @@ def _is_past_header(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 
 def _guessed(start: bytes) -> str:
-    """Returns the transfer syntax of a file that names none, from its first attribute."""
+    """Returns the transfer syntax of a file that does not name it, from its first attribute."""
     if start[4:6].decode("ascii", "replace") not in set(VR):
         return uid.ImplicitVRLittleEndian
     return uid.ExplicitVRBigEndian if start[0] == 0 else uid.ExplicitVRLittleEndian

@@ -1,4 +1,4 @@
-"""The pixels of a DICOM file: the values that are stored in it, whatever they are packed in."""
+"""Reads the stored pixel values of a DICOM file, compressed or not."""
 
 import struct
 
@@ -15,16 +15,16 @@ from serving.dicom.files import JPEG_2000, JPEG_LS, NATIVE, File
 # Markers that start a frame: ISO 10918-1, table B.1 (baseline, extended, progressive, lossless); ISO
 # 14495-1, C.1.2.
 _JPEG_STARTS, _JPEG_LS_STARTS = (0xC0, 0xC1, 0xC2, 0xC3), (0xF7,)
-# Others that may come before: tables, restart interval, application data, comment, parameters of JPEG-LS.
+# Segments that may come before: tables, restart interval, application data, comment, JPEG-LS parameters.
 _SEGMENTS = (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8)
 
 
 def stored(file: File) -> np.ndarray:
-    """Returns the values that are stored, their bits alone (PS3.5, 8.1.1).
+    """Returns the stored values without unused bits (PS3.5, 8.1.1).
 
     Returns:
-      uint8 or uint16 [rows, columns] or [rows, columns, 3], in 0..2**bits - 1: a signed value as its
-      two's complement.
+      uint8 or uint16 [rows, columns] or [rows, columns, 3], in 0..2**bits - 1; signed values in two's
+      complement.
 
     Raises:
       BadImage: of kind `corrupt`; or any exception of a decoder.
@@ -40,7 +40,9 @@ def stored(file: File) -> np.ndarray:
 def _native(file: File) -> np.ndarray:
     data, element = file.dataset.PixelData, file.dataset["PixelData"]
     if element.is_undefined_length:
-        raise BadImage("corrupt", "its PixelData is compressed, its TransferSyntaxUID is not")
+        raise BadImage(
+            "corrupt", "its PixelData is compressed, but its TransferSyntaxUID says it is not"
+        )
     if file.allocated == 8 and not file.little_endian and element.VR == "OW":
         data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
     if file.photometric == "YBR_FULL_422":
@@ -59,7 +61,7 @@ def _decompressed(file: File) -> np.ndarray:
     if file.syntax == uid.RLELossless:
         return _of_rle(frame, file)
     if file.syntax in JPEG_2000:
-        # Past the header of a JP2 file, which some put before it.
+        # Skip the header of a JP2 file, which some devices write.
         frame = frame[frame.index(b"\xff\x4f\xff\x51") :]
         _require_size(_size_of_jpeg_2000(frame), file)
         values = imagecodecs.jpeg2k_decode(frame)
@@ -69,16 +71,16 @@ def _decompressed(file: File) -> np.ndarray:
     else:
         _require_size(_size_of_jpeg(frame, _JPEG_STARTS), file)
         if not frame.rstrip(b"\0\xff").endswith(b"\xd9"):
-            # The decoder would fill it up with grey.
+            # The decoder would fill the rest with grey.
             raise BadImage("corrupt", "the JPEG in the DICOM file is cut off")
-        # Unchanged: the decoder would guess what the colours are, and the file says it.
+        # Without conversion: the file says what the colours are; the decoder would guess.
         kind = None if file.colours == 1 else "RGB"
         values = imagecodecs.jpeg8_decode(frame, colorspace=kind, outcolorspace=kind)
     return _shaped(np.asarray(values), file, by_plane=False)
 
 
 def _require_size(size: tuple[int, int, int], file: File) -> None:
-    """Raises where a frame has another size than the file: a decoder makes room for the frame's own."""
+    """Raises if frame and file differ in size, because a decoder allocates memory for the frame's size."""
     if size != (file.rows, file.columns, file.colours):
         raise BadImage("corrupt", "the DICOM file and the picture in it differ in size")
 
@@ -100,11 +102,11 @@ def _shaped(values: np.ndarray, file: File, *, by_plane: bool) -> np.ndarray:
 
 
 def _size_of_jpeg(frame: bytes, starts: tuple[int, ...]) -> tuple[int, int, int]:
-    """Returns rows, columns and values of a pixel, from the segment that starts the frame."""
+    """Returns rows, columns and values per pixel, from the segment that starts the frame."""
     at = 2
     while frame[at] == 0xFF:
         marker = frame[at + 1]
-        if marker == 0xFF:  # fills up
+        if marker == 0xFF:  # a fill byte
             at += 1
             continue
         if marker in starts:
@@ -113,11 +115,11 @@ def _size_of_jpeg(frame: bytes, starts: tuple[int, ...]) -> tuple[int, int, int]
         if marker not in _SEGMENTS:
             break
         at += 2 + int.from_bytes(frame[at + 2 : at + 4])
-    raise BadImage("corrupt", "its PixelData is not of its TransferSyntaxUID")
+    raise BadImage("corrupt", "its PixelData does not match its TransferSyntaxUID")
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int]:
-    """Returns rows, columns and values of a pixel, from the segment SIZ (ISO 15444-1, A.5.1)."""
+    """Returns rows, columns and values per pixel, from the segment SIZ (ISO 15444-1, A.5.1)."""
     right, bottom, left, top = struct.unpack_from(">IIII", frame, 8)
     (colours,) = struct.unpack_from(">H", frame, 40)
     return bottom - top, right - left, colours

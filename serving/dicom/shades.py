@@ -1,8 +1,8 @@
-"""From a stored value to the grey that is shown for it (PS3.3, C.11.1, C.11.2 and C.7.6.3.1.2).
+"""Maps stored values to the displayed grey (PS3.3, C.11.1, C.11.2 and C.7.6.3.1.2).
 
-A radiograph's values have at most 16 bits, so that the way is gone once for each value there may be, not
-for each pixel. Of several windows or look-up tables, which are alternatives, the first is used; a table
-comes before a window. The value that pads a picture is shown like any other.
+Values have at most 16 bits, so the mapping is computed once for each possible value, not for each pixel. Of
+several windows or look-up tables, which are alternatives, the first is used, and a table takes precedence
+over a window. Padding values are shown like any other.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class _Table:
     """A look-up table (C.11.1.1, C.11.2.1.1).
 
     Attributes:
-      start: the value that the first entry is for; below it the first, past the end the last holds.
+      start: the value of the first entry. Smaller values get the first entry, those past the end the last.
       entries: float64 [entries].
-      most: the largest that an entry may be.
+      most: the largest possible entry.
     """
 
     start: int
@@ -36,11 +36,11 @@ class _Table:
 
 
 def of_stored(file: File) -> np.ndarray:
-    """Returns the grey of each value that may be stored.
+    """Returns the grey of each possible stored value.
 
     Returns:
-      uint8 [2**bits] where a value has at most 8 bits, else uint16: 0 is black, the largest white. A
-      signed value's place is that of its two's complement.
+      uint8 [2**bits] if values have at most 8 bits, else uint16: 0 is black, the largest is white. The index
+      of a signed value is its two's complement.
 
     Raises:
       BadImage: of kind `corrupt` or `not supported`.
@@ -59,13 +59,13 @@ def of_stored(file: File) -> np.ndarray:
 
 
 def _is_inverse(file: File) -> bool:
-    # They agree in a file as it should be; where they do not, other readers follow the shape.
+    # They agree in a correct file. If they do not, other readers follow the shape.
     shape = text(file.dataset, "PresentationLUTShape")
     return shape == "INVERSE" or (shape != "IDENTITY" and file.photometric == "MONOCHROME1")
 
 
 def _shades(file: File, stored: np.ndarray) -> np.ndarray:
-    """Returns what is shown for stored values, 0 for the least that there may be, 1 for the most."""
+    """Returns the brightness of stored values, from 0 for the least possible value to 1 for the largest."""
     table = _table(file, "ModalityLUTSequence", float(stored.min()))
     if table:
         rescaled, least, most = table.at(stored), 0.0, float(table.most)
@@ -80,7 +80,7 @@ def _shades(file: File, stored: np.ndarray) -> np.ndarray:
 
 def _rescaled(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
-    # One alone is no rescaling: the standard demands both, and other readers take neither then.
+    # The standard requires both; other readers ignore a single one.
     return stored if not slope or intercept is None else stored * slope + intercept
 
 
@@ -99,14 +99,16 @@ def _through_window(
         return (rescaled - centre) / width + 0.5
     if function == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (rescaled - centre) / width))
-    raise BadImage("not supported", "its VOILUTFunction is none of LINEAR, LINEAR_EXACT, SIGMOID")
+    raise BadImage(
+        "not supported", "its VOILUTFunction is not one of LINEAR, LINEAR_EXACT, SIGMOID"
+    )
 
 
 def _table(file: File, name: str, least: float) -> _Table | None:
-    """Returns the first table of a sequence, or None where there is none or all items are empty.
+    """Returns the first table of a sequence; None if there is no sequence or all items are empty.
 
     Args:
-      least: the least value that the table may be asked for, which tells whether its start is signed.
+      least: the smallest value that will be looked up, which tells whether the table's start is signed.
 
     Raises:
       BadImage: of kind `corrupt`.
@@ -140,7 +142,7 @@ def _table(file: File, name: str, least: float) -> _Table | None:
 
 
 def _entries(item: Dataset, count: int, bits: int, little_endian: bool) -> np.ndarray | None:
-    """Returns uint8 or uint16 [count], or None where there are fewer."""
+    """Returns uint8 or uint16 [count]; None if there are fewer entries."""
     data = values(item, "LUTData")
     if len(data) == 1 and isinstance(data[0], bytes):
         words = np.frombuffer(data[0][: len(data[0]) // 2 * 2], "<u2" if little_endian else ">u2")

@@ -1,4 +1,4 @@
-// Sends each file that is dropped or chosen to the server's :explain and shows what comes back.
+// Sends each dropped or chosen file to the server's :explain and shows the answer.
 
 const AT_ONCE = 4;
 const TRIES = 30;
@@ -66,8 +66,8 @@ function show(article, told) {
   if (prediction.abstained) {
     const place = find(".abstained", article);
     place.textContent =
-      "The model abstains: this image is unlike anything it was trained on, so what it would say means nothing. " +
-      `(Out-of-distribution score ${prediction.ood_score.toFixed(2)}; over 1 it does not answer.)`;
+      "The model abstains: this image is unlike its training images, so an answer would mean nothing. " +
+      `(Out-of-distribution score ${prediction.ood_score.toFixed(2)}; the model abstains above 1.)`;
     place.hidden = false;
   }
   const picture = find(".picture", article);
@@ -76,7 +76,7 @@ function show(article, told) {
   picture.src = `data:image/png;base64,${explanation.picture.b64}`;
   picture.alt = "the radiograph";
   overlay.src = `data:image/png;base64,${explanation.overlay.b64}`;
-  overlay.alt = `what speaks for ${explanation.label}`;
+  overlay.alt = `evidence for ${explanation.label}`;
   const fade = () => { overlay.style.opacity = slider.value / 100; };
   slider.addEventListener("input", fade);
   fade();
@@ -87,7 +87,7 @@ function show(article, told) {
     doubt.hidden = false;
   }
   if (prediction.abstained) return;
-  const shares = Object.entries(prediction.probabilities).sort((one, other) => other[1] - one[1]);
+  const shares = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
   for (const [name, share] of shares) {
     const line = find("#share").content.cloneNode(true);
     find(".name", line).textContent = name;

@@ -52,7 +52,7 @@ def test_one_waits_for_another_says_so_and_nothing_is_left(
     monkeypatch.setattr(fcntl, "flock", until_it_waits)
     with alone(tmp_path / "shared"):
         assert other.poll() is not None
-    assert f"another run works on {tmp_path / 'shared'}: waiting" in capsys.readouterr().out
+    assert f"another run is using {tmp_path / 'shared'}; waiting" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

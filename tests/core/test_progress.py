@@ -180,7 +180,7 @@ def test_a_training_counts_its_steps_and_says_its_last_epoch(
     )
     assert [line for line in said if re.fullmatch(last, line)]
     _, _, truth = loop.answers(trained, tiny_cnn, ("test",))
-    assert ends[-1].startswith(f"{len(truth)} of {len(truth)} images asked")
+    assert ends[-1].startswith(f"{len(truth)} of {len(truth)} images predicted")
 
 
 def test_a_resumed_training_counts_what_was_done(

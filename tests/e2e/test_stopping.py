@@ -254,7 +254,7 @@ def test_trainings_in_folds_end_and_continue_and_are_summed(
     started.send(signal.SIGTERM)
     started.ends(signal.SIGTERM)
     said = start(*command).ends_well()
-    assert "is trained already, by epoch 1 of 1" in said
+    assert "already trained, to epoch 1 of 1" in said
     steps = [line.split(" ", 1)[1] for line in said.splitlines() if line[:1].isdigit()]
     assert steps[:2] == ["ingest", "write records"]
     assert steps.count("train") == steps.count("evaluate") == 2

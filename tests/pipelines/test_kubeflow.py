@@ -190,7 +190,7 @@ def test_as_a_user_does_it(api: Api, url: str) -> None:
     said = cxrflow("schedule", "--every", "7d", "--host", url)
     assert said == "cxrflow-training on kind is scheduled\n"
     error = cxrflow("submit", "--recipes", "vgg", "--host", url, fails=True)
-    assert "there is no recipe 'vgg'" in error
+    assert "unknown recipe 'vgg'" in error
     assert json.dumps(api.schedules).count("cxrflow-pipeline")
 
 

@@ -498,7 +498,7 @@ def test_no_marker_hides_the_size_of_a_frame() -> None:
     real = b"\xff\xc1\x00\x0b\x08\x00\x40\x00\x40\x01\x01\x11\x00"
     frame = b"\xff\xd8\xff\x01" + struct.pack(">H", 2 + len(HUGE)) + HUGE + real + b"\xff\xd9"
     error = refusal(encapsulated(dicom(SHALLOW), JPEGExtended12Bit, frame))
-    assert "is not of its TransferSyntaxUID" in str(error)
+    assert "does not match its TransferSyntaxUID" in str(error)
 
 
 def test_rle_is_decoded_to_no_more_than_the_file_says() -> None:

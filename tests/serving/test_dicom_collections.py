@@ -32,7 +32,7 @@ REFUSED = {
     "examples_palette.dcm": "PhotometricInterpretation",
     "SC_rgb_rle_32bit.dcm": "BitsAllocated is 32",
     "badVR.dcm": "NumberOfFrames",  # it is "1A"
-    "image_dfl.dcm": "Deflated Explicit VR Little Endian, is not read",
+    "image_dfl.dcm": "Deflated Explicit VR Little Endian, is not supported",
     "liver_1frame.dcm": "BitsAllocated is 1,",
     "liver_expb_1frame.dcm": "BitsAllocated is 1,",
     "rtdose_1frame.dcm": "BitsAllocated is 32",

@@ -62,7 +62,7 @@ def moving() -> bytes:
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"only text", "is not an image: none of JPEG, PNG, WEBP, DICOM"),
+        (b"only text", "is not an image: unknown format; expected JPEG, PNG, WEBP or DICOM"),
         (
             b"<svg xmlns='http://www.w3.org/2000/svg'><image href='http://localhost'/></svg>",
             "not an image",
@@ -72,7 +72,7 @@ def moving() -> bytes:
         (bomb(), "is too large: more than 40,000,000 pixels"),
         (encoded(Image.linear_gradient("L"), "JPEG")[:-200], "is corrupt"),
         (encoded(Image.linear_gradient("L"))[:-200], "is corrupt"),
-        (dicom(None), "is no picture: the DICOM file holds no pixels"),
+        (dicom(None), "is no picture: the DICOM file has no pixels"),
         (dicom(np.zeros((4, 4), np.uint8), NumberOfFrames=3), "is several frames"),
     ],
 )
@@ -100,7 +100,11 @@ TENSOR = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
         ("v1/models/cxrflow:predict", b'{"instances": [NaN]}', "the body is not JSON"),
         ("v1/models/cxrflow:predict", b'{"instances": 5}', "instances: "),
         ("v1/models/cxrflow:explain", b"null", "the body: "),
-        ("v1/models/cxrflow:predict", v1(*[b"x"] * 1000), "1000 images in a request, more than 64"),
+        (
+            "v1/models/cxrflow:predict",
+            v1(*[b"x"] * 1000),
+            "the request has 1000 images; the limit is 64",
+        ),
         ("v2/models/cxrflow/infer", {"inputs": []}, "inputs: "),
         ("v2/models/cxrflow/infer", {"inputs": [TENSOR]}, "image_bytes has no data"),
         (

@@ -165,7 +165,7 @@ def test_a_damaged_version_is_refused_and_the_one_before_goes_on(
     before = latest.readlink()
     latest.unlink()
     latest.symlink_to("99")
-    with pytest.raises(UserError, match=r"variables.index is damaged.*goes on being served"):
+    with pytest.raises(UserError, match=r"variables.index is damaged.*is still served"):
         local.serve(damaged, home)
     latest.unlink()
     latest.symlink_to(before)
@@ -214,7 +214,7 @@ def test_each_file_gets_its_answer_or_its_own_error(url: str, tmp_path: Path) ->
     answers = [line for line in done.stdout.splitlines() if str(tmp_path) in line]
     assert [line.split()[0] for line in answers] == [str(good), str(other)]
     assert done.stderr.splitlines() == [
-        f"error: {text}: is not an image: none of JPEG, PNG, WEBP, DICOM",
+        f"error: {text}: is not an image: unknown format; expected JPEG, PNG, WEBP or DICOM",
         f"error: {gone}: cannot be read: No such file or directory",
     ]
 

@@ -203,14 +203,14 @@ def test_another_method_is_told_which_is_allowed(
 ) -> None:
     answer = httpx.request(method, f"{url}/{path}")
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert answer.json() == {"error": f"send {allowed} to this path"}
+    assert answer.json() == {"error": f"this path supports {allowed}"}
 
 
 @pytest.mark.parametrize("path", ["nothing", "v1/models/cxrflow:train", "page/nothing.js"])
 def test_a_path_that_is_not_there_is_told_as_every_error_is(url: str, path: str) -> None:
     answer = httpx.get(f"{url}/{path}")
     assert answer.status_code == 404
-    assert "there is no such path" in answer.json()["error"]
+    assert "unknown path" in answer.json()["error"]
 
 
 V2_BODY = {
@@ -239,7 +239,7 @@ def test_another_version_is_not_found(url: str) -> None:
         httpx.get(there), httpx.get(f"{there}/ready"), httpx.post(f"{there}/infer", json=V2_BODY),
     ):  # fmt: skip
         assert answer.status_code == 404
-        assert "version 99 of cxrflow is not served here; version " in answer.json()["error"]
+        assert "version 99 of cxrflow is not being served; version " in answer.json()["error"]
 
 
 def test_the_server_names_no_extension_that_it_has_not(server: Server) -> None:

@@ -99,7 +99,7 @@ def test_a_killed_process_loses_no_whole_epoch(records: Path, tmp_path: Path) ->
     (history,) = (tmp_path / "killed").glob("*/history.csv")
     done = len(pd.read_csv(history))
     again, _ = start("killed").communicate()
-    assert f"goes on after epoch {done} of 8" in again or f"epoch {done - 1} of 8" in again
+    assert f"resuming after epoch {done} of 8" in again or f"epoch {done - 1} of 8" in again
     whole, _ = start("whole").communicate()
     assert again.splitlines()[-1] == whole.splitlines()[-1]
 

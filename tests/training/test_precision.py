@@ -7,7 +7,7 @@ from training import precision
 
 def test_a_policy_can_be_forced() -> None:
     assert precision.dtype_policy("mixed_float16") == "mixed_float16"
-    with pytest.raises(UserError, match="'half' is none of auto, float32"):
+    with pytest.raises(UserError, match="unknown precision 'half'; choose auto, float32"):
         precision.dtype_policy("half")
 
 

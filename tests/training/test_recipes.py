@@ -94,11 +94,11 @@ def test_epochs_of_a_variant_go_before_those_of_its_recipe() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("cnn-dubey+heart", "no variant"),
+        ("cnn-dubey+heart", "unknown variant"),
         ("cnn-dubey+balanced+lungs", "in this order"),
         ("cnn-dubey+lungs+lungs", "in this order"),
         ("soares-vgg16+augmented", "frozen"),
-        ("vgg+lungs", "no recipe 'vgg'"),
+        ("vgg+lungs", "unknown recipe 'vgg'"),
     ],
 )
 def test_what_is_no_variant_is_said(name: str, said: str) -> None:

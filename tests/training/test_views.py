@@ -66,7 +66,7 @@ def test_without_lungs_the_whole_image_is_seen() -> None:
 
 def test_the_view_needs_somebody_to_find_the_lungs() -> None:
     recipe = recipe_named("cnn-dubey+lungs")
-    with pytest.raises(UserError, match="nothing is given to find them"):
+    with pytest.raises(UserError, match="no segmenter is given"):
         to_pixels(tf.constant(b""), recipe, None)
 
 
@@ -74,7 +74,7 @@ def test_training_without_a_segmenter_says_so(records: Path, tiny_cnn, tmp_path:
     from components.candidates.train import train
 
     recipe = dataclasses.replace(tiny_cnn, name="cnn-dubey+lungs", view="lungs")
-    with pytest.raises(UserError, match="nothing is given to find them"):
+    with pytest.raises(UserError, match="no segmenter is given"):
         train(recipe, records, tmp_path / "model", tmp_path / "checkpoints")
 
 

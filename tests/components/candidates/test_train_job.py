@@ -194,7 +194,7 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
     assert "cxrflow-cnn-dubey" in str(error.value).splitlines()[0]
     assert len(str(error.value).splitlines()) > 5, "the end of its log"
     card = run(trainer, records, examples)
-    assert re.search(r"goes on after epoch [1-5] of 6", trainer.log(0).read_text())
+    assert re.search(r"resuming after epoch [1-5] of 6", trainer.log(0).read_text())
     assert (card["replicas"], card["batch"]) == (2, 32)
     assert trainer.job is None, "it is deleted"
     assert not list((tmp_path / "checkpoints" / "jobs").iterdir())

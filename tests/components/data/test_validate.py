@@ -108,7 +108,7 @@ def test_a_new_scanner_is_noticed(examples: Path, tmp_path: Path, browser) -> No
     assert over.isdisjoint({"view", "finding", "sex", "contrast"})
     page = browser.new_page()
     page.goto((tmp_path / "out" / "validation.html").as_uri())
-    shown = page.locator("section", has_text="What has come from covid-chestxray")
+    shown = page.locator("section", has_text="New images from covid-chestxray")
     assert shown.locator("svg").count() == len(over)
     assert "brightness of covid-chestxray differs" in shown.inner_text()
 
@@ -146,7 +146,7 @@ def test_what_is_served_is_held_against_what_is_trained_on(examples: Path, tmp_p
     assert [one["kind"] for one in found] == ["skew", "skew"]
     assert drifted(found[0]) == []
     assert {one["feature"] for one in drifted(found[1])} == {"frame", "width"}
-    assert "What is served" in (tmp_path / "other-out" / "validation.html").read_text()
+    assert "Served images" in (tmp_path / "other-out" / "validation.html").read_text()
 
 
 def test_a_new_column_is_pointed_out_until_it_is_accepted(examples: Path, tmp_path: Path) -> None:
