@@ -114,11 +114,11 @@ demo: setup ## run everything on sample radiographs, serve the winner, query it 
 	@$(RUN)cxrflow stop --output $(DEMO) >/dev/null
 	rm -rf $(DEMO)
 	$(RUN)cxrflow sample-data $(DEMO)/data
-	$(RUN)cxrflow run --quick --covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
-		--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO)
-	@test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }
-	$(if $(KEEP),,@trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(RUN)cxrflow predict \
-		$(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
+	$(if $(KEEP),,trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(RUN)cxrflow run --quick \
+		--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
+		--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO); \
+	test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }; \
+	$(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
 	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
 
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from core.errors import UserError
+from core.progress import Progress
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -126,7 +127,7 @@ def local_copy(file: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         aside = copy.parent / f".{copy.name}.{uuid.uuid4().hex}.tmp"
         try:
-            with reaching(file):
+            with Progress(f"copying {place}"), reaching(file):
                 place.fs.get_file(place.path, str(aside))
             aside.replace(copy)
         finally:

@@ -19,6 +19,7 @@ from core.artifacts import VERSION
 from core.errors import UserError
 from core.files import alone, read_json, sha256_of, write_aside, write_json
 from core.locations import is_remote, local_copy, location, names, reaching
+from core.progress import Progress
 
 LATEST = "latest"
 
@@ -229,10 +230,12 @@ def fetched(version: str) -> Path:
         except UserError:
             pass  # the system may have cleaned up parts of the temporary directory
         with write_aside(copy) as aside:
-            for name in read_json(manifest)["files"]:
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                with reaching(there):
+            names = read_json(manifest)["files"]
+            with Progress(f"files of {version} copied", len(names)) as progress, reaching(there):
+                for name in names:
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
                     (aside / name).write_bytes((there / name).read_bytes())
+                    progress.advance()
             shutil.copyfile(manifest, aside / VERSION)
             verified(aside, version)
     return copy
