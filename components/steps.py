@@ -42,10 +42,10 @@ def _step(
     hours: int,
     storage: bool,
     distributed: bool = False,
-) -> Callable[[Callable[..., None | str]], Any]:
+) -> Callable[[Callable[..., str | None]], Any]:
     """Makes a KFP component of a function, to run in an image, and records what it needs; see `Needs`."""
 
-    def component(function: Callable[..., None | str]) -> Any:
+    def component(function: Callable[..., str | None]) -> Any:
         # The images hold this package and KFP already, so nothing is installed when a step starts.
         made = dsl.component(
             function,

@@ -65,17 +65,20 @@ class Overlay:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Parameters of the main job. Those that are not given have the pipeline's own defaults."""
+    """Parameters of the main job, by their names there; those that are not given have its defaults."""
 
-    covid: Annotated[
-        str | None, typer.Option(help="covid-chestxray-dataset, as steps see it: below /data.")
+    covid_directory: Annotated[
+        str | None,
+        typer.Option("--covid", help="covid-chestxray-dataset, as steps see it: below /data."),
     ] = None
-    kermany: Annotated[
-        str | None, typer.Option(help="Kermany's chest X-rays, as steps see them.")
+    kermany_directory: Annotated[
+        str | None, typer.Option("--kermany", help="Kermany's chest X-rays, as steps see them.")
     ] = None
-    source: Annotated[
+    sources: Annotated[
         list[str] | None,
-        typer.Option(help="A further source, NAME=SPEC, as steps see it; see `run`. Repeatable."),
+        typer.Option(
+            "--source", help="A further source, NAME=SPEC, as steps see it; see `run`. Repeatable."
+        ),
     ] = None
     external: Annotated[
         list[str] | None,
@@ -97,12 +100,13 @@ class Job:
         typer.Option(help=f"Traffic shares of a new version, in percent, e.g. {CANARY}."),
     ] = None
     canary_minutes: Annotated[float | None, typer.Option(min=0, help="Time at each share.")] = None
-    beam_option: Annotated[
-        list[str] | None, typer.Option(help="Option of the Beam runner. Repeatable.")
+    beam_options: Annotated[
+        list[str] | None,
+        typer.Option("--beam-option", help="Option of the Beam runner. Repeatable."),
     ] = None
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the parameters that were given, as the pipeline takes them.
+        """Returns the parameters that were given.
 
         Raises:
           UserError: one of them is wrong, as far as can be seen without the data.
@@ -119,23 +123,12 @@ class Job:
             self.epochs or "",
             rules.parse(self.gate or ""),
         )
-        for specs in (self.source, self.external):
+        for specs in (self.sources, self.external):
             listed.parse(specs or [])
         if self.canary is not None:
             parse_steps(self.canary)
         parameters = vars(self) | {"recipes": recipes}
-        for option, parameter in _PARAMETERS.items():
-            parameters[parameter] = parameters.pop(option)
         return {name: value for name, value in parameters.items() if value not in (None, [])}
-
-
-# Options of `Job` that the pipeline has another name for.
-_PARAMETERS = {
-    "covid": "covid_directory",
-    "kermany": "kermany_directory",
-    "source": "sources",
-    "beam_option": "beam_options",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines, through its API: runs are submitted, scheduled and listed."""
+"""Submits, schedules and lists runs through the API of Kubeflow Pipelines."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ from pipelines.training_pipeline import training_pipeline
 
 EXPERIMENT = "cxrflow"
 _ATTEMPTS = 5
-_TIMEOUT = (10.0, 60.0)  # to connect, and to be answered, in seconds
+_TIMEOUT = (10.0, 60.0)  # to connect, and for the answer, in seconds
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class ClusterRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When a pipeline is run: a cron expression of six fields, the first seconds, or every so many."""
+    """When a pipeline is run: a cron expression of six fields, or an interval in `seconds`."""
 
     cron: str | None = None
     seconds: int | None = None
@@ -76,14 +76,14 @@ def parse_schedule(cron: str, every: str) -> Schedule:
         return Schedule(cron=" ".join(fields if len(fields) == 6 else ["0", *fields]))
     match = re.fullmatch(r"([1-9]\d*)([mhd])", every)
     if not match:
-        raise UserError(f"schedule: {every!r} is no time; give e.g. 30m, 12h or 7d")
+        raise UserError(f"schedule: {every!r} is not an interval; give e.g. 30m, 12h or 7d")
     return Schedule(seconds=int(match[1]) * _SECONDS[match[2]])
 
 
 def write(pipeline: Any, file: Path) -> None:
-    """Compiles a pipeline to YAML, aside and renamed."""
+    """Compiles a pipeline to YAML; written aside and renamed."""
     with write_aside(file) as aside:
-        # The compiler wants to see the ending.
+        # The compiler requires the ending.
         written = aside.with_suffix(".yaml")
         compiler.Compiler().compile(pipeline, str(written))
         written.rename(aside)
@@ -98,29 +98,29 @@ def specification(pipeline: Any) -> dict[str, Any]:
 
 
 class Kubeflow:
-    """Kubeflow Pipelines somewhere."""
+    """A connection to Kubeflow Pipelines."""
 
     def __init__(self, host: str | None, token: str | None) -> None:
         """Connects.
 
         Args:
           host: its URL; None: `KF_PIPELINES_ENDPOINT`, or through the cluster of the kubeconfig or pod.
-          token: to be let in with; None: as the SDK finds one.
+          token: bearer token; None: as the SDK finds one.
 
         Raises:
-          UserError: it is not there, or does not let in.
+          UserError: it does not answer, or denies access.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._client = self._ask(lambda: _Client(host=host, existing_token=token))
-        # The SDK's own calls take a file, which they read again: slower than all the rest of a command.
+        # The SDK's own calls take a file and read it again, which takes longer than the rest of a command.
         self._api = self._client._run_api.api_client
 
     def submit(self, target: Target, arguments: Mapping[str, Any]) -> ClusterRun:
-        """Has the main job run once, and returns the run.
+        """Runs the main job once, and returns the run.
 
         Raises:
-          UserError: it was not accepted; no run was made.
+          UserError: it was not accepted; no run was created.
         """
         experiment = self._experiment()
         name = f"cxrflow-training {datetime.now(UTC):%Y-%m-%d %H:%M} {uuid.uuid4().hex[:6]}"
@@ -144,13 +144,13 @@ class Kubeflow:
     def schedule(
         self, target: Target, arguments: Mapping[str, Any], when: Schedule
     ) -> tuple[str, bool]:
-        """Has the main job run again and again; what was scheduled for the target before is replaced.
+        """Schedules the main job, and replaces the target's earlier schedule.
 
         Returns:
           the schedule's name, and whether anything was changed.
 
         Raises:
-          UserError: it was not accepted; what was scheduled before goes on.
+          UserError: it was not accepted; the earlier schedule stays.
         """
         experiment = self._experiment()
         name = f"cxrflow-training on {target.name}"
@@ -195,7 +195,7 @@ class Kubeflow:
         return name, not same or bool(others)
 
     def runs(self, most: int) -> Sequence[ClusterRun]:
-        """Returns the newest runs, the newest first."""
+        """Returns the newest runs, newest first."""
         experiment = self._experiment()
         listed = self._ask(
             lambda: self._client.list_runs(
@@ -215,7 +215,7 @@ class Kubeflow:
         return str(made.experiment_id)
 
     def _once(self, make: Callable[[], Any], made: Callable[[], Any]) -> None:
-        """Makes what must not be made twice: before it is tried again, it is looked for."""
+        """Creates something once: before a retry it checks whether the first attempt has worked."""
 
         def attempt() -> None:
             try:
@@ -227,7 +227,7 @@ class Kubeflow:
         self._ask(attempt)
 
     def _ask(self, call: Callable[[], T]) -> T:
-        """Returns what a call does that may be repeated."""
+        """Returns the result of a call, with retries."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_transient),
             wait=_WAIT,
@@ -246,8 +246,8 @@ _WAIT = tenacity.wait_exponential_jitter(initial=0.2, max=10)
 
 class _Client(Client):  # type: ignore[misc]
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        # The first thing asked. KFP's own tries for 25 seconds, also where it is not let in, and then
-        # says neither; and by default it waits for an answer for ever.
+        # The first request. KFP's own method retries for 25 seconds, even if access is denied, and then does
+        # not say why; and it has no timeout.
         rest = self._healthz_api.api_client.rest_client
         request = rest.request
 
@@ -296,8 +296,8 @@ def _explained(error: kfp_server_api.ApiException | urllib3.exceptions.HTTPError
         )
     advice = {
         HTTPStatus.UNAUTHORIZED: "give a valid token: --token, or KF_PIPELINES_TOKEN",
-        HTTPStatus.FORBIDDEN: "that account may not",
-    }.get(error.status, "nothing was made")
+        HTTPStatus.FORBIDDEN: "this account is not allowed to",
+    }.get(error.status, "nothing was created")
     try:
         said = json.loads(error.body)
         reason = said.get("error_message") or said.get("message") or error.body

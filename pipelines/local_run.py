@@ -22,9 +22,9 @@ from core.progress import LIVE, LIVE_PREFIX, PREFIX
 from pipelines import stopping
 from pipelines.console import fitted
 
-CONTINUES = "the same command continues from what was done"
+CONTINUES = "run the same command to continue"
 
-# What kfp.local says, without its colours.
+# The output of kfp.local, without colours.
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGINS = re.compile(r"Executing task '(.+?)(?:-step)?'")
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
@@ -33,7 +33,7 @@ _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt)\b.*")
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRun:
-    """What a run left behind: its `directory` with every artifact, and its `log`."""
+    """A run that has ended: its `directory` with every artifact, and its `log`."""
 
     directory: Path
     log: Path
@@ -50,22 +50,21 @@ def run(
     """Runs a pipeline and waits for its end.
 
     Args:
-      pipeline: makes it.
-      arguments: the pipeline's; directories as absolute paths.
+      pipeline: returns the pipeline.
+      arguments: of the pipeline; directories as absolute paths.
       output: gets `runs/<time>/` with every artifact and the log of this run.
-      console: shown the steps and what they say of themselves.
-      verbose: whether it is shown everything else, too, that steps print.
+      console: shows the steps and their messages.
+      verbose: whether it also shows everything else that steps print.
 
     Raises:
-      UserError: a step raised one, or failed; the message says where its output is.
+      UserError: a step failed; the message says why, and where its output is.
     """
     directory = _new_directory(output / "runs")
     log = directory / "run.log"
     stopping.say_when_stopped(
-        f"interrupted; {CONTINUES}, trainings from their last whole epoch (everything the run said is in "
-        f"{log})"
+        f"interrupted; {CONTINUES}, trainings from their last complete epoch (the whole output is in {log})"
     )
-    # Steps are started as `python3`: that must be the one with the packages.
+    # Steps are started as `python3`, which must be the interpreter with the packages.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("w", encoding="utf-8") as file, console.status("starting") as status:
         listener = _Listener(file, console, status, verbose)
@@ -79,14 +78,12 @@ def run(
             ):
                 _run(pipeline, arguments, directory)
         except Exception as error:
-            raise UserError(
-                f"{listener.reason or error} (everything the run said is in {log})"
-            ) from error
+            raise UserError(f"{listener.reason or error} (the whole output is in {log})") from error
     return LocalRun(directory=directory, log=log)
 
 
 def _run(pipeline: Callable[[], Any], arguments: Mapping[str, Any], directory: Path) -> None:
-    # Imported here, where what the packages print on import goes to the log.
+    # Imported here, so that what the packages print on import goes to the log.
     from kfp import local
 
     runner = local.SubprocessRunner(use_venv=False)
@@ -96,7 +93,7 @@ def _run(pipeline: Callable[[], Any], arguments: Mapping[str, Any], directory: P
 
 @contextlib.contextmanager
 def _temporary_files() -> Iterator[None]:
-    """Keeps what KFP and Beam leave over in one place, and removes it."""
+    """Collects the temporary files of KFP and Beam in one place, and removes them."""
     before = tempfile.tempdir, os.environ.pop("TMPDIR", None)
     with tempfile.TemporaryDirectory(prefix="cxrflow-", dir=before[1]) as scratch:
         tempfile.tempdir = os.environ["TMPDIR"] = scratch
@@ -111,7 +108,7 @@ def _temporary_files() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _live_lines(*, wanted: bool) -> Iterator[None]:
-    """Asks steps for a live line, which they would else say in the log."""
+    """Asks steps to show progress as a live line, instead of in the log."""
     if wanted:
         os.environ[LIVE] = "1"
     try:
@@ -122,7 +119,7 @@ def _live_lines(*, wanted: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_to(file: TextIO) -> Iterator[None]:
-    """Sends standard error into a file, that of the libraries below Python, too."""
+    """Sends standard error to a file, including that of native libraries."""
     before = os.dup(2)
     sys.stderr.flush()
     os.dup2(file.fileno(), 2)
@@ -135,7 +132,7 @@ def _errors_to(file: TextIO) -> Iterator[None]:
 
 
 class _Listener(io.TextIOBase):
-    """Where the run's output goes: all of it into the log, what is meant for people on the console."""
+    """Receives the run's output: writes all of it to the log, and messages for people to the console."""
 
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
         self._log, self._console, self._status, self._verbose = log, console, status, verbose
@@ -187,11 +184,11 @@ def _new_directory(runs: Path) -> Path:
         with contextlib.suppress(FileExistsError):
             directory.mkdir(parents=True)
             return directory
-    raise UserError(f"run: cannot make a directory of its own in {runs}")
+    raise UserError(f"run: cannot make a new directory in {runs}")
 
 
 def decision(directory: Path) -> dict[str, Any] | None:
-    """Returns what the main job's gate decided (see `components.trust.gate.decide`); None where it was not asked.
+    """Returns the decision of the main job's gate (see `components.trust.gate`); None if it did not run.
 
     Args:
       directory: of the run.
@@ -201,15 +198,15 @@ def decision(directory: Path) -> dict[str, Any] | None:
 
 
 def collect_pages(directory: Path, target: Path) -> list[Path]:
-    """Copies the pages of the main job, which KFP keeps without an ending, for a browser.
+    """Copies the pages of the main job, which KFP stores without an ending, to be opened in a browser.
 
     Args:
       directory: of the run.
-      target: a directory to be made, in place of that of the run before.
+      target: the directory to write; it replaces that of the run before.
 
     Returns:
-      the pages, the report first; of a run that trained nothing, that of the validation alone, and of
-      one that found nothing new, none.
+      the pages, the report first; only that of the validation if nothing was trained, and none if nothing
+      was new.
     """
     pages = dict(zip([REPORT], directory.glob("**/report-step/page"), strict=False))
     for page in sorted(directory.glob("**/evaluate-step/page")):

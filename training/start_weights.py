@@ -59,5 +59,6 @@ def require_usable(recipe: Recipe, weights: str) -> None:
         begins = opened.read(len(_HDF5))
     if file.suffix not in (".h5", ".hdf5") or begins != _HDF5:
         raise UserError(
-            f"weights: {file} is not a weights file: it is not HDF5 with the ending .h5 or .hdf5. Is it complete?"
+            f"weights: {file} is not a weights file: it is not HDF5 with the ending .h5 or "
+            ".hdf5. Is it complete?"
         )

@@ -1,4 +1,4 @@
-"""Step `choose`: what of the examples a base may be pretrained on; see `components.candidates.pretrain`."""
+"""Step `choose`: chooses the examples to pretrain a base on; see `components.candidates.pretrain`."""
 
 from pathlib import Path
 
@@ -24,10 +24,10 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
     Args:
       recipe: its task says which labels are tested on.
       examples: the output of `ingest`, made as for the recipe's own training.
-      output: a directory to be made, with `examples.parquet` and `summary.json` as `ingest` writes
-        them; nine in ten examples are to be trained on, the rest is for validation. Written aside and
+      output: the directory to write, with `examples.parquet` and `summary.json` as `ingest` writes
+        them; nine in ten examples are for training, the others for validation. Written aside and
         renamed.
-      seed: of that.
+      seed: of that division.
 
     Returns:
       the chosen examples, as in `examples.parquet`.
@@ -44,8 +44,8 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
     chosen = table[free].reset_index(drop=True)
     if chosen["label"].nunique() < 2:
         raise UserError(
-            f"pretrain: besides what {recipe.name} is tested on, {len(chosen)} images of "
-            f"{kermany.NAME} are left, of {chosen['label'].nunique()} classes; at least two are "
+            f"pretrain: without the test images of {recipe.name} and their relatives, {kermany.NAME} has "
+            f"{len(chosen)} images of {chosen['label'].nunique()} classes left; at least two classes are "
             "needed. Give more images, or draw fewer for the recipe (--subset paper)."
         )
     fold = splits.fold_of_each(chosen, group[free], 10, seed)
@@ -69,7 +69,7 @@ def tested_on(table: pd.DataFrame, recipe: Recipe, names: tuple[str, ...]) -> pd
 
     Args:
       table: with the columns `split` and `label`.
-      recipe: its task says which labels it tells.
+      recipe: its task says which labels it has.
       names: of divisions, any of which it is tested on.
     """
     parts = {part for name in names for part in divisions.division(name).test}

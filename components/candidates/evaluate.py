@@ -1,4 +1,4 @@
-"""Step `evaluate`: how a candidate does on images held out, asked as its users will ask it."""
+"""Step `evaluate`: measures a candidate on held-out images, through the signature that is served."""
 
 import base64
 import io
@@ -40,28 +40,28 @@ _THUMBNAIL = 224
 
 
 def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
-    """Judges an exported model on what its division tests on, through its signature.
+    """Evaluates an exported model on the test part of its division, through its signature.
 
-    Its figures are those of the test split. Those of the validation split, by which the gate chooses among
-    candidates that pass, stand beside them. The softmax temperature was fitted there, which changes no
-    answer: it keeps the order of the classes.
+    The figures are those of the test split. Beside them are those of the validation split, by which the gate
+    chooses among candidates that pass. The softmax temperature was fitted there, but that changes no
+    prediction, because it keeps the order of the classes.
 
     Args:
       model: the output of `train`.
       records: the TFRecords.
-      output: a directory to be made, with `metrics.json`; `predictions.parquet`, a row an image:
+      output: the directory to write, with `metrics.json`; `predictions.parquet`, a row for each image:
         `id`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test images
         with their heat maps; `known_answers.json`, two test images of each class with the model's
         answers (see `serving.cluster.known_answers`); and `evaluation.html`. Written aside and renamed.
 
     Returns:
-      what `metrics.json` says: see `training.metrics.evaluate`, with `recipe`, `division`,
+      the content of `metrics.json`: see `training.metrics.evaluate`, with `recipe`, `division`,
       `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset), and
       `validation`: on the validation split the number of `images`, `covid_recall` (a rate, see
-      `training.metrics.rate`) and `macro_f1`; None where the division has no validation part of its own.
+      `training.metrics.rate`) and `macro_f1`; None if the division has no validation part of its own.
 
     Raises:
-      UserError: the records are not whole, or a split lacks a class.
+      UserError: the records are incomplete, or a split lacks a class.
     """
     card = read_json(model / CARD)
     recipe = recipe_named(card["recipe"]["name"])
@@ -119,10 +119,10 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
 
 
 def show(evaluation: Path, scalars: Any, curves: Any) -> None:
-    """Shows an evaluation on the pages of Kubeflow Pipelines, which has metrics and a curve of its own.
+    """Shows an evaluation in the UI of Kubeflow Pipelines, as its own metrics and curves.
 
     Args:
-      evaluation: what `evaluate` made.
+      evaluation: the output of `evaluate`.
       scalars: a `kfp.dsl.Metrics`; gets accuracy, macro-F1, and four figures of each class in 0..1.
       curves: a `kfp.dsl.ClassificationMetrics`; gets the confusion matrix and the ROC curve of covid.
     """
@@ -146,7 +146,7 @@ def _figures(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
 
 
 def _in_short(figures: dict[str, Any]) -> dict[str, Any]:
-    """Returns what candidates are chosen by."""
+    """Returns the figures by which candidates are chosen."""
     covid = figures["per_class"].get(COVID)
     return {
         "images": figures["images"],
@@ -158,11 +158,11 @@ def _in_short(figures: dict[str, Any]) -> dict[str, Any]:
 def _gallery(
     predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe, exported: export.Exported
 ) -> list[dict[str, Any]]:
-    """Returns, for each class, the surest mistakes and the surest hits, half of each where there are.
+    """Returns, for each class, the most confident errors and hits, half of each if there are enough.
 
     Returns:
       rows of `id`, `truth`, `predicted`, `confidence`, and as URIs `picture` and `overlay`, the
-      picture below the heat map of what speaks for the predicted class.
+      picture below the heat map of the evidence for the predicted class.
     """
     parts = []
     for name in recipe.classes:

@@ -1,8 +1,8 @@
-"""Step `pretrain`: a base trained on chest X-rays, for where ImageNet's weights cannot be had.
+"""Step `pretrain`: trains a base on chest X-rays, for machines that cannot download ImageNet's weights.
 
-It learns normal, bacterial and viral on Kermany's images, and never sees an image, a patient or a
-near-duplicate that a later test split holds: `images.parquet` beside the weights says what it saw, and
-whoever starts from them checks it (`require_unseen`).
+It learns normal, bacterial and viral on Kermany's images, and sees no image, patient or near-duplicate of a
+later test split: `images.parquet` beside the weights lists what it saw, and each training that starts from
+them checks that list (`require_unseen`).
 """
 
 from dataclasses import replace
@@ -42,16 +42,16 @@ def pretrain(
     """Trains a recipe's base, with a head of its own.
 
     Args:
-      recipe: whose base, input size, batch and epochs are taken.
+      recipe: gives the base, input size, batch and epochs.
       chosen: the output of `choose`.
       records: the TFRecords of `chosen`.
-      output: a directory to be made, to be given as `weights`. Written aside and renamed.
-      size: side of the images in pixels, 0 for the recipe's: convolutions fit any, and a smaller one
-        is quicker to pretrain.
+      output: the directory to write, to be given as `weights`. Written aside and renamed.
+      size: side of the images in pixels, 0 for the recipe's. Convolutions accept any size, and a smaller
+        one trains faster.
       checkpoints, seed, precision: see `training.loop.train`.
 
     Returns:
-      what `pretraining.json` says: the recipe, the base, numbers of images by class, the last epoch's
+      the content of `pretraining.json`: the recipe, the base, numbers of images by class, the last epoch's
       validation accuracy, the data's fingerprint, seed, and the time it took.
     """
     manifest = data.read_manifest(records)
@@ -105,15 +105,15 @@ def pretrain(
 
 
 def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, division: str) -> None:
-    """Checks that a pretrained base has seen nothing that is related to what is tested on.
+    """Checks that a pretrained base has seen no relative of a test image.
 
     Args:
       weights: the output of `pretrain`.
       examples: the output of `ingest`.
-      recipe, division: what will be tested.
+      recipe, division: which images are test images.
 
     Raises:
-      UserError: it has, or there is nothing to check it against.
+      UserError: it has, or `examples` are missing.
     """
     if examples is None:
         raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
@@ -128,5 +128,5 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
             f"weights: {weights} was pretrained on relatives (the same patient or picture) of "
             f"{common.sum()} of {len(tested)} images that {recipe.name} is tested on, e.g. "
             f"{tested['id'][common].iloc[0]}. Pretrain with the same data, seed, split and subset as "
-            f"it will be used with: `cxrflow pretrain {recipe.name} …`."
+            f"in the later training: `cxrflow pretrain {recipe.name} …`."
         )

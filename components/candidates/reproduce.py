@@ -1,4 +1,4 @@
-"""Step `reproduce`: our figures beside the published ones, and what differs, on one page."""
+"""Step `reproduce`: shows our figures beside the published ones, and what differs, on one page."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -35,17 +35,17 @@ _EXAMPLES_PER_CLASS = 3
 def reproduce(
     examples: Path, models: Sequence[Path], evaluations: Sequence[Path], output: Path
 ) -> dict[str, Any]:
-    """Puts the trainings of a protocol together.
+    """Summarises the trainings of a protocol.
 
     Args:
       examples: the output of `ingest`.
-      models: the outputs of `train`: for each recipe one, or one a fold.
+      models: the outputs of `train`: one for each recipe, or for each fold.
       evaluations: the outputs of `evaluate`, in the order of `models`.
-      output: a directory to be made, with `reproduction.json` and `reproduction.html`. Written aside
+      output: the directory to write, with `reproduction.json` and `reproduction.html`. Written aside
         and renamed.
 
     Returns:
-      what `reproduction.json` says: `data` (images, patients, leakage, fingerprint, …) and `recipes`,
+      the content of `reproduction.json`: `data` (images, patients, leakage, fingerprint, …) and `recipes`,
       for each its name, what differs from the paper, where training started, images, patients,
       seconds, `metrics` over all test images (see `training.metrics.evaluate`; the confusion matrix
       is the sum of the folds'), the same of each fold with its `history` by epoch (see
@@ -56,7 +56,7 @@ def reproduce(
     cards = [read_json(model / CARD) for model in models]
     names = list(dict.fromkeys(card["recipe"]["name"] for card in cards))
     results, shown = [], []
-    with Progress("trainings put together", len(models)) as progress:
+    with Progress("trainings summarised", len(models)) as progress:
         for name in names:
             members = sorted(
                 (card["division"], i)
@@ -125,7 +125,7 @@ def _of_recipe(
     table: pd.DataFrame,
     summary: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what is told of a recipe, and what is drawn of it besides."""
+    """Returns a recipe's result, and the drawings for the page."""
     folds = [read_json(evaluation / METRICS) for evaluation in evaluations]
     predictions = pd.concat([read_table(evaluation / PREDICTIONS) for evaluation in evaluations])
     truth = predictions["truth"].map(recipe.classes.index).to_numpy()
@@ -175,13 +175,13 @@ def _differences(
         said.append(f"Training started {card['starting_point']}.")
     trained, published = card["recipe"]["epochs"], recipe.epochs
     if trained != published:
-        said.append(f"{trained} epochs; the paper's are {published}.")
+        said.append(f"{trained} epochs; the paper has {published}.")
     leak = summary["leakage"]
     if summary["split_by"] != splits.RANDOM:
         place = "" if summary["split_by"] == splits.PATIENT else ", no site or publication"
         said.append(
-            f"No patient{place} and no picture is on both sides of the split; the paper split at random, "
-            f"which here would put a relative of at least {leak['random']} of {leak['test'][1]} test "
+            f"No patient{place} and no picture is in both training and test. The paper split at random: "
+            f"here, that would put relatives of at least {leak['random']} of {leak['test'][1]} test "
             "images, of all labels, into training."
         )
     else:
@@ -196,11 +196,11 @@ def _differences(
     if not summary["subset"]:
         said.append(f"All usable images: {used}{f'; the paper had {wanted}' if wanted else ''}.")
     elif short:
-        said.append(f"The images at hand do not reach the paper's numbers: {used} of {wanted}.")
+        said.append(f"There are fewer images than in the paper: {used} of {wanted}.")
     if recipe.ours:
-        said.append(f"The paper leaves open, and was chosen here: {recipe.ours}.")
+        said.append(f"Chosen here, because the paper does not say: {recipe.ours}.")
     said.append(
-        "In training, and in its curves, every class weighs alike, however many images it has."
+        "In training, and in its curves, all classes have the same weight, however many images they have."
     )
     return said
 

@@ -1,4 +1,4 @@
-"""Step `train`: one candidate, from TFRecords to an exported model that says where it comes from."""
+"""Trains one candidate: from TFRecords to an exported model with a card that says where it comes from."""
 
 import dataclasses
 import shutil
@@ -48,30 +48,29 @@ def train(
 
     Args:
       recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
-      output: a directory to be made, with `saved_model/` (see `training.export`), `model.json`,
+      output: the directory to write, with `saved_model/` (see `training.export`), `model.json`,
         `history.csv` and `tensorboard/`, and given `examples` the images that it was made with,
         `images.parquet` (`id`, `sha256`, `part`). Written aside and renamed.
-      examples: the output of `ingest`, against which a base that `pretrain` made is held: it must
-        not have seen what is tested on.
-      start: a version of the model store. Where that is of this recipe, and all of it is trained, its
-        weights are gone on from, in place of `weights`.
+      examples: the output of `ingest`, to check that a base of `pretrain` has not seen test images.
+      start: a version of the model store. If it is of this recipe, and the base is not frozen, training
+        continues from its weights, instead of `weights`.
       lungs: the output of `find_lungs`, for a recipe that is shown the lungs alone.
       strategy: see `training.loop.train`.
 
     Returns:
-      nothing, of several machines on all but the first, which exports the model; on that one
-      what `model.json` says: the recipe, the division, where training started, the data's
+      the content of `model.json`: the recipe, the division, where training started, the data's
       fingerprint, whether it is of phantoms, sources besides the two published ones, counts, the
-      network's layers, the softmax's temperature, what is known of the lung segmenter where one is part of
-      it, seed, precision, replicas, releases of the packages, the time it took, and a digest of the weights
-      (see `export.digest_of_weights`), so that later steps need not read them.
+      network's layers, the softmax's temperature, the card of the lung segmenter if the model has one,
+      seed, precision, replicas, releases of the packages, the time it took, and a digest of the weights
+      (see `export.digest_of_weights`), so that later steps need not read them. Of several machines the
+      first exports the model; on the others this is empty.
 
     Raises:
-      UserError: see `training.loop.train`; the base has seen images that are tested on, or none are
-        given to hold it against.
+      UserError: see `training.loop.train`; the base has seen test images, or `examples` are missing to
+        check that.
     """
     manifest = data.read_manifest(records)
-    before = _gone_on_from(start, recipe) if start else None
+    before = _continued(start, recipe) if start else None
     base = architectures.pretrained_directory(recipe, weights)
     segmenter = load_segmenter(lungs) if lungs and recipe.view == "lungs" else None
     if recipe.pretrained and base and not before:
@@ -153,13 +152,13 @@ def train(
     return card
 
 
-def _gone_on_from(version: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """Returns the card of a version and its number, or None where the recipe cannot go on from it."""
+def _continued(version: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Returns the card of a version and its number, or None if the recipe cannot continue from it."""
     card = read_json(version / CARD)
     theirs = card["recipe"]
     same = theirs["name"] == recipe.name and theirs["classes"] == list(recipe.classes)
     if recipe.frozen or not same or theirs["input_size"] != list(recipe.input_size):
-        return None  # a frozen base's head is trained anew in no time
+        return None  # the head of a frozen base is trained quickly
     return {**card, "version": store.verified(version)["version"]}
 
 
@@ -169,10 +168,10 @@ def _what_it_knows(
     parts: divisions.Division,
     manifest: Mapping[str, Any],
 ) -> tuple[float, ood.Known | None]:
-    """Returns the temperature of the exported softmax, and what tells images from unknown ones.
+    """Returns the temperature of the exported softmax, and what tells known images from unknown ones.
 
-    Both are fitted to what was neither trained nor is tested on. Where the division has no such part, as in
-    the papers' protocols, which deploy nothing, they are 1 and None.
+    Both are fitted to images of neither training nor test. If the division has none, as in the papers'
+    protocols, whose models are not deployed, they are 1 and None.
     """
     if parts.validation == parts.test:
         return 1.0, None

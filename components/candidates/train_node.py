@@ -1,4 +1,4 @@
-"""A node of a training on several machines: what each pod of a TrainJob runs; see `components.candidates.train_job`."""
+"""A node of a training on several machines, which runs in each pod of a TrainJob; see `train_job`."""
 
 import sys
 from pathlib import Path
@@ -11,10 +11,10 @@ from training.recipes import recipe_named, with_epochs
 
 
 def main(home: Path) -> None:
-    """Trains on this node, with the others that the environment names.
+    """Trains on this node, together with the nodes that the environment names.
 
     Args:
-      home: the directory that `train_job` made for it.
+      home: the directory that `train_job` made for this training.
 
     Raises:
       UserError: see `components.candidates.train.train`.

@@ -1,4 +1,4 @@
-"""Step `train`: a recipe on a division of the data, trained here or on several machines."""
+"""Step `train`: trains a recipe on a division of the data, in this process or on several machines."""
 
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,20 @@ def train_trial(
     Args:
       trial: a recipe's name, or `<recipe>@<division>`; see `Recipe.trials`.
       epochs: see `with_epochs`.
-      examples, records, output, checkpoints, weights, seed, precision, lungs: see `components.candidates.train.train`.
-      champion: the output of `champion`, which says whether training goes on from it; None: it does not.
-      job: what a TrainJob is made from; see `components.candidates.train_job`. Empty: training is in this process.
+      examples, records, output, checkpoints, weights, seed, precision, lungs: see `train.train`.
+      champion: the output of `champion`, which says whether to continue from it; None: from the start.
+      job: the template of a TrainJob, see `train_job`; empty: the recipe is trained in this process.
 
     Returns:
-      what `model.json` says; see `components.candidates.train.train`.
+      the content of `model.json`; see `train.train`.
 
     Raises:
-      UserError: there is no such recipe; and see `components.candidates.train.train` and `components.candidates.train_job`.
+      UserError: there is no such recipe; and see `train.train` and `train_job`.
     """
     name, _, division = trial.partition("@")
     recipe = with_epochs(recipe_named(name), epochs)
     start = gone_on_from(champion) if champion else None
-    said: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "weights": weights,
         "seed": seed,
         "precision": precision,
@@ -53,11 +53,11 @@ def train_trial(
 
         return train_job(
             job,
-            {"recipe": name, "epochs": epochs, **said},
-            {"records": records} | {key: one for key, one in inputs.items() if one},
+            {"recipe": name, "epochs": epochs, **settings},
+            {"records": records} | {key: path for key, path in inputs.items() if path},
             output,
             checkpoints,
         )
-    from components.candidates.train import train  # where others train, TensorFlow is not needed
+    from components.candidates.train import train  # brings TensorFlow
 
-    return train(recipe, records, output, checkpoints, **said, **inputs)
+    return train(recipe, records, output, checkpoints, **settings, **inputs)

@@ -1,4 +1,4 @@
-"""Which Beam runner a step uses, and how far its pipeline is."""
+"""Which Beam runner a step uses, and the progress of its pipeline."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ def pipeline_options(arguments: Sequence[str], images: int) -> PipelineOptions:
 
     Args:
       arguments: the runner's options as on a command line, e.g. `["--runner=FlinkRunner",
-        "--flink_master=host:8081"]`. Empty: this machine, with a process on every core where
-        there are images enough.
+        "--flink_master=host:8081"]`. Empty: this machine, with a process on every core if
+        there are enough images.
       images: how many images the pipeline will open.
     """
     options = list(arguments)
@@ -30,21 +30,21 @@ def pipeline_options(arguments: Sequence[str], images: int) -> PipelineOptions:
     elif not options:
         options = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
     if not any(option.partition("=")[0] == "--runner" for option in options):
-        # The DirectRunner's own, at once: by default it first downloads another one, Prism.
+        # The runner behind DirectRunner, which by default first downloads another one, Prism.
         options.append(f"--runner={_HERE}")
     return PipelineOptions(options)
 
 
 @contextlib.contextmanager
 def counted(what: str, total: int, options: PipelineOptions) -> Iterator[str | None]:
-    """Shows how far a pipeline is that runs on this machine; other runners have pages of their own.
+    """Shows the progress of a pipeline on this machine; other runners have their own UIs.
 
     Args:
       what, total: see `Progress`.
       options: of the pipeline.
 
     Yields:
-      what workers give to `count_one`: a file whose size is the count, because they are other processes.
+      the argument for `count_one`: a file whose size is the count, because workers are other processes.
     """
     if options.view_as(StandardOptions).runner != _HERE:
         yield None
@@ -57,7 +57,7 @@ def counted(what: str, total: int, options: PipelineOptions) -> Iterator[str | N
 
 
 def count_one(counter: str | None) -> None:
-    """Counts one more as done, in a worker of a pipeline; see `counted`."""
+    """Counts one image as done, in a worker of a pipeline; see `counted`."""
     if counter:
         file = os.open(counter, os.O_WRONLY | os.O_APPEND)
         try:

@@ -1,12 +1,12 @@
-"""What is in the tables that `ingest` leaves: their columns, and the fingerprint of the data."""
+"""The tables that `ingest` writes: their columns, and the fingerprint of the data."""
 
 import hashlib
 
 import pandas as pd
 import pyarrow as pa
 
-# One row an image. `id` is `<source>/<path>`, `size` that of the file in bytes, `span` the number of the
-# span in which it came (see `components.data.spans`); the rest is described at `sources.Row` and `facts.Facts`.
+# One row for each image. `id` is `<source>/<path>`, `size` the file's size in bytes, `span` the number of the
+# span in which it came (see `components.data.spans`). For the others see `sources.Row` and `facts.Facts`.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -34,8 +34,8 @@ SCHEMA = pa.schema(
         ("span", pa.int64()),
     ]
 )
-# One row an image that was ever opened: what is known of it since, so that it is not opened again, and
-# where it stands, so that it stays there. `kind` and `reason` are null where it can be used.
+# One row for each image that was ever opened: its facts, so that it is not opened again, and its split,
+# which stays. `kind` and `reason` are null if it can be used.
 SEEN = "seen"
 SEEN_SCHEMA = pa.schema(
     [
@@ -50,7 +50,7 @@ SEEN_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-# One row an image that is not used: `kind` groups the reasons, `reason` is a sentence.
+# One row for each image that is not used: `kind` groups reasons, `reason` is a sentence.
 EXCLUDED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("source", "path", "kind", "reason", "finding")]
 )

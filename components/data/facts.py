@@ -1,4 +1,4 @@
-"""What is recorded of an image when it is ingested: its size, and what it is recognised by."""
+"""Facts about an image file that ingest records: its size, and what identifies it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _HASH_INPUT = 4 * HASH_SIZE  # imagehash.phash shrinks to this side before its c
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What `inspect` finds out about an image.
+    """Facts about an image file.
 
     Attributes:
       sha256: of the file's bytes, 64 hexadecimal digits.
@@ -36,15 +36,15 @@ class Facts:
 
 
 def inspect(content: bytes) -> Facts:
-    """Decodes an image completely and returns what it is.
+    """Decodes an image completely and returns its facts.
 
     Raises:
       BadImage: `kind` is `empty`, `not an image`, `too large` or `corrupt`.
     """
     with opened(content) as image:
         mode, (width, height) = image.mode, image.size
-        # A JPEG decodes faster at reduced size; all of its data is still read, so a truncated or
-        # corrupt one is still found.
+        # A JPEG decodes faster at reduced size. All of its data is still read, so that a truncated or
+        # corrupt file is detected.
         image.draft(None, (_HASH_INPUT, _HASH_INPUT))
         picture = grey(image)
         perceptual_hash = imagehash.phash(picture, hash_size=HASH_SIZE)

@@ -1,4 +1,4 @@
-"""What the sources say of their images, before one of them has been opened."""
+"""What the sources say of their images, before any image is opened."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ def named_images(
     views: Sequence[str],
     others: Mapping[str, listed.Listed] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Returns what the sources say of their images, and which files there are.
+    """Returns what the sources say of their images, and which files exist.
 
     Args:
       directories: of the two published sources, by their names.
@@ -25,7 +25,7 @@ def named_images(
 
     Returns:
       a row for each image that is named: the columns of `sources.Row`, `id`, and `size` in bytes, -1
-      where it is absent; and by the source's name the sizes of its files (see `locations.sizes`).
+      if it is absent; and by the source's name the sizes of its files (see `locations.sizes`).
 
     Raises:
       UserError: a source's directory is missing or empty, or cannot be read.

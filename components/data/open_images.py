@@ -1,6 +1,6 @@
-"""Opens images under Beam: the part of ingest that takes long, and runs on many machines.
+"""Opens images with Beam: the slow part of ingest, which can run on many machines.
 
-Workers import this module, so it imports little: starting them takes seconds as it is.
+Workers import this module, so it imports little: they take seconds to start anyway.
 """
 
 import shutil
@@ -18,8 +18,8 @@ from components.data.facts import inspect
 from core.images import BadImage
 from core.locations import location
 
-# An element of the pipeline: so many images that Beam's own work for it does not show, so few that
-# they spread evenly.
+# Images in an element of the pipeline: enough to make Beam's overhead small, and few enough to distribute the
+# work evenly.
 _IMAGES_AT_ONCE = 64
 
 
@@ -37,10 +37,10 @@ def open_images(
       directories: where each source's images are, by the source's name.
       schema: the columns wanted: those of `rows` and of `facts.Facts`; others are null.
       beam_options: see `components.data.beam_options`.
-      scratch: a directory to be made for what workers find, and removed.
+      scratch: a directory for the workers' results, which is made and removed.
 
     Returns:
-      a row an image, in any order: the columns of `schema`, and `kind` and `reason`, null unless the
+      a row for each image, in any order: the columns of `schema`, and `kind` and `reason`, null unless the
       file cannot be used (`absent`, `unreadable`, or a kind of `images.BadImage`).
     """
     schema = pa.schema([*schema, ("kind", pa.string()), ("reason", pa.string())])
@@ -79,7 +79,7 @@ def _open(
 
 
 def _found(file: Path) -> dict[str, Any]:
-    """Returns what is known of an image after opening it; never raises for what the file is."""
+    """Returns the facts of an image file; never raises for a bad file."""
     try:
         return vars(inspect(file.read_bytes()))
     except FileNotFoundError:

@@ -197,7 +197,7 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
     """Writes phantoms of both sources.
 
     Args:
-      output: a directory to be made, with `covid-chestxray-dataset/` and `chest_xray/`. Besides what
+      output: the directory to write, with `covid-chestxray-dataset/` and `chest_xray/`. Besides what
         is usable they hold what those sources hold: several images of a patient, one patient under
         two ids, lateral views, CT slices, findings of other causes and none, files that are absent,
         unnamed, named by two rows, named wrongly, in 16 bits, in RGBA, and files that cannot be used.

@@ -1,4 +1,4 @@
-"""How examples are spread over TFRecord shards, and how those are named."""
+"""How examples are distributed over TFRecord shards, and how shards are named."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ import pandas as pd
 
 _IMAGES_PER_SHARD = 256
 
-# Of what `write_shards.storable` makes of an image, in the shards' names: a change of it begins new ones.
+# Part of the shards' names: raise it when `write_shards.storable` changes, and new shards are written.
 _FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that are written together; `earlier` are descriptions of shards that had some of them."""
+    """Rows that are written together; `earlier` names descriptions of shards that held some of them."""
 
     name: str
     split: str
@@ -25,7 +25,7 @@ class Shard:
     earlier: list[str] = field(default_factory=list)
 
     def is_earlier(self, described: str) -> bool:
-        """Says whether a description is of a shard that stood in this one's place before."""
+        """Returns whether a description is of an earlier shard in the place of this one."""
         place, _, _ = self.name.rpartition("-")
         return described.startswith(f"{place}-") and described.endswith(described_in(""))
 
@@ -37,8 +37,8 @@ def shards_of(rows: pd.DataFrame) -> Iterator[Shard]:
       rows: with the columns `id`, `source`, `path`, `label`, `split`, `sha256` and `span`.
     """
     for (split, span), of_both in rows.groupby(["split", "span"]):
-        # By a hash, so that every shard holds a like mixture of sources and labels. A power of two, so
-        # that an image stays in its shard when others are withdrawn.
+        # By a hash, so that sources and labels are mixed alike in every shard. A power of two, so that an
+        # image stays in its shard when others are withdrawn.
         count = 2 ** max(0, math.ceil(math.log2(len(of_both) / _IMAGES_PER_SHARD)))
         order = pd.util.hash_array(of_both["id"].to_numpy(dtype=object), categorize=False)
         members = of_both.assign(order=order).sort_values(["order", "id"])
@@ -50,5 +50,5 @@ def shards_of(rows: pd.DataFrame) -> Iterator[Shard]:
 
 
 def described_in(name: str) -> str:
-    """Returns the name of the file that says of a shard that it is whole, and what is in it."""
+    """Returns the name of a shard's description, which says that it is complete, and what is in it."""
     return f"{name}.json"

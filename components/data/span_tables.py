@@ -1,4 +1,4 @@
-"""The tables of spans, which an archive keeps by their content; see `components.data.spans`."""
+"""The tables of spans, which an archive names by their content; see `components.data.spans`."""
 
 import contextlib
 import hashlib

@@ -1,8 +1,8 @@
-"""Where splits are made: train, validation and test, so that no patient stands on both sides.
+"""Splits the examples into train, validation and test, so that no patient is in two of them.
 
-The folders of a source are never used. Images are first tied into groups: those of one patient, and
-those that are the same picture (the same bytes, or nearly the same perceptual hash; published
-collections hold one patient under two ids). A group goes into one split as a whole.
+The folders of a source are never used. Images are first grouped: those of one patient, and those that are the
+same picture (the same bytes, or nearly the same perceptual hash; published collections have patients with two
+ids). A whole group goes into one split.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from components.data.sources import patient_id
 from core.divisions import TEST, TRAIN, VALIDATION, fold_name
 from core.errors import UserError
 
-# Of 256 bits; in a wide gap between pairs of one picture and any others: see docs/data.md.
+# Of 256 bits; far from both the pairs of one picture and all other pairs: see docs/data.md.
 NEAR_DUPLICATE_BITS = 32
 
-# What stays on one side of a split; at random, nothing does.
+# What is kept on one side of a split; RANDOM: nothing.
 PATIENT, ORIGIN, RANDOM = "patient", "origin", "random"
 
 # Ten folds: two are the test split (20 %, as in the CoroNet paper), one is for validation.
@@ -62,9 +62,8 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     """Returns which images must stay together.
 
     Args:
-      examples: with the columns `patient`, `sha256` and `perceptual_hash`, and `origin` if that is asked
-        for.
-      by: `PATIENT`, or `ORIGIN` for images of one site or publication to stay together besides.
+      examples: with the columns `patient`, `sha256` and `perceptual_hash`, and `origin` for `ORIGIN`.
+      by: `PATIENT`; or `ORIGIN`: images of one site or publication stay together, too.
 
     Returns:
       int array [rows]: equal numbers where two images share a patient or a picture, directly or
@@ -72,9 +71,9 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     """
     size = len(examples)
     links = [near_duplicates(examples["perceptual_hash"])]
-    # Archives hold ids of before they were read the same however they are written.
+    # Older archives hold ids that are not normalised.
     ties = [examples["patient"].map(_same_patient), examples["sha256"]]
-    if by == ORIGIN:  # what has none known is of a place of its own
+    if by == ORIGIN:  # an image without a known origin is on its own
         alone = pd.Series(np.arange(size).astype(str), examples.index)
         ties.append((examples["source"] + "/" + examples["origin"]).fillna(alone))
     for tie in ties:
@@ -104,7 +103,7 @@ def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIE
       by: see `groups`; or `RANDOM`, which splits image by image, as the papers did, and leaks.
 
     Raises:
-      UserError: a label's images cannot be in every part, for want of patients.
+      UserError: a label has too few patients to be in every part.
     """
     ordered = examples.sort_values("id").reset_index(drop=True)
     group = groups(ordered, by)
@@ -115,7 +114,7 @@ def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIE
             raise UserError(
                 f"split: the images labelled {label!r} come from {count} unrelated "
                 f"{'places' if by == ORIGIN else 'patients'}; at least {parts} are needed to put some "
-                "into each part. Add images of others, or leave this label's recipes out."
+                "into each part. Add images of others, or leave out the recipes with this label."
             )
     split = _names(fold_of_each(ordered, None if by == RANDOM else group, parts, seed), folds)
     split.index = pd.Index(ordered["id"])
@@ -123,19 +122,19 @@ def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIE
 
 
 def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Series:
-    """Returns the split of each image of a dataset that has grown, in which each stays where it was.
+    """Returns the split of each image of a dataset that has grown; earlier images stay in their split.
 
-    What is related to an image of the test split, by patient or picture, belongs there, for ever: also
-    where that image itself has been withdrawn meanwhile. A new group goes where its labels lack most.
+    Relatives of a test image, by patient or picture, always belong to the test split, even after that image
+    itself was withdrawn. A new group goes to the split that lacks its labels most.
 
     Args:
       examples: with the columns of `assign`.
-      earlier: every image that has had a split: `id`, `patient`, `sha256`, `perceptual_hash`, `split`.
-      seed: decides which of two new groups comes first.
+      earlier: every image that ever had a split: `id`, `patient`, `sha256`, `perceptual_hash`, `split`.
+      seed: decides the order of new groups of the same size.
 
     Returns:
-      a split; or an empty text for an image that models were trained on before it was found to be
-      related to one of the test split: it must be used for neither.
+      a split; or an empty text for an image that models were trained on before it turned out to be related
+      to a test image: it must be used neither for training nor for the test.
     """
     columns = ["id", "patient", "sha256", "perceptual_hash"]
     withdrawn = earlier[~earlier["id"].isin(examples["id"])]
@@ -144,7 +143,7 @@ def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Serie
     everyone["group"] = groups(everyone)
     everyone["was"] = everyone["id"].map(earlier.set_index("id")["split"])
     everyone["split"] = ""
-    for name in (VALIDATION, TRAIN, TEST):  # the last that applies stands
+    for name in (VALIDATION, TRAIN, TEST):  # the last one that applies counts
         related = everyone["group"].isin(everyone["group"][everyone["was"] == name])
         everyone.loc[related, "split"] = name
     trained_on = everyone["was"].isin((TRAIN, VALIDATION)) & (everyone["split"] == TEST)
@@ -159,7 +158,7 @@ def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Serie
 
 
 def _placed(fresh: pd.DataFrame, placed: pd.DataFrame, seed: int) -> pd.Series:
-    """Returns the split of each image of new groups: where its labels are furthest below their share."""
+    """Returns the split of each image of new groups: the one whose share of its labels lacks most."""
     shares = pd.Series(
         {
             TRAIN: 1 - (len(_TEST_FOLDS) + len(_VALIDATION_FOLDS)) / _FOLDS,
@@ -176,7 +175,7 @@ def _placed(fresh: pd.DataFrame, placed: pd.DataFrame, seed: int) -> pd.Series:
     lot = pd.util.hash_array(
         (fresh.groupby("group")["id"].min() + f"/{seed}").to_numpy(dtype=object), categorize=False
     )
-    # The large ones first: what is small fills the gaps.
+    # Large groups first: small ones fill the gaps.
     order = np.lexsort((lot, -of_group.sum(axis=1).to_numpy()))
     counts, chosen = have.to_numpy().astype(float), {}
     for group, members in zip(of_group.index[order], of_group.to_numpy()[order], strict=True):
@@ -193,10 +192,10 @@ class Leakage:
     In cross-validation every image is a test image once.
 
     Attributes:
-      ours: under the split that `assign` made; zero where it is grouped.
-      random: had the images been split at random in the same proportions, as the papers did.
-      folders: had the sources' own folders been used, over the images that have one.
-      test: the number of test images under each, in the order ours, random, folders.
+      ours: with the split of `assign`; zero if that keeps groups together.
+      random: if the images were split at random in the same proportions, as in the papers.
+      folders: if the sources' own folders were used, of the images that have one.
+      test: the number of test images in each case, in the order ours, random, folders.
     """
 
     ours: int
@@ -206,7 +205,7 @@ class Leakage:
 
 
 def leakage(examples: pd.DataFrame, seed: int, *, folds: int = 0) -> Leakage:
-    """Returns what leaks under our split and what would have leaked under two usual ones.
+    """Returns what leaks with our split, and what would leak with two usual ones.
 
     Args:
       examples: with the columns of `assign`, and `split` and `folder_split`.

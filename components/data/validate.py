@@ -1,8 +1,8 @@
-"""Step `validate`: holds the examples against the kept schema, with TensorFlow Data Validation.
+"""Step `validate`: checks the examples against the kept schema, with TensorFlow Data Validation.
 
-The schema is `components/data/validation/schema.pbtxt`, or a site's own; what is only warned of is in
-`warnings.pbtxt` beside it. Where the dataset has grown, what has come is compared with what was there;
-and where a server has kept statistics of what it was sent, that with what is trained on.
+The schema is `components/data/validation/schema.pbtxt`, or a site's own; `warnings.pbtxt` beside it holds
+what only causes a warning. If the dataset has grown, the new images are compared with the earlier ones; and
+if a server has logged features of its requests, those with the training images.
 """
 
 import io
@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.files import read_json, write_aside, write_json, write_text
 from core.progress import Progress, logger
 
-# Names the interpreter that has TFDV, where this one does not; see docs/data.md.
+# The environment variable with the path of a Python that has TFDV, if this one has not; see docs/data.md.
 TFDV_PYTHON = "CXRFLOW_TFDV_PYTHON"
 
 # In the order of the page: title, and the unit of a number.
@@ -50,8 +50,8 @@ _NUMBERS = {
     "frame": ("Brightness of the frame", "mean of the outer eighth"),
 }
 _KINDS = {
-    "drift": "the images that came with the last span, against those of the same source before it",
-    "skew": "the images that were sent to the server, against those that are trained on",
+    "drift": "the images of the last span, compared with those of the same source before it",
+    "skew": "the images that were sent to the server, compared with the training images",
 }
 _MOST_VALUES = 14
 _KEPT = "schema.pbtxt"
@@ -64,24 +64,24 @@ def validate(
 
     Args:
       examples: the output of `ingest`.
-      output: a directory to be made, with `<split>/FeatureStats.pb` and `<split>/Anomalies.pb`
+      output: the directory to write, with `<split>/FeatureStats.pb` and `<split>/Anomalies.pb`
         (TensorFlow Metadata's protos), `schema.pbtxt`, `anomalies.json`, `comparisons.json` and
         `validation.html`. Written aside and renamed.
       schema: the site's own; None: that of the package.
       served: the directory of a server's feature log (see `serving.feature_log`), or None.
 
     Returns:
-      what `anomalies.json` says; see `components/data/validation/tfdv.py`.
+      the content of `anomalies.json`; see `components/data/validation/tfdv.py`.
 
     Raises:
-      UserError: an anomaly has the severity error (`output` is there to look at), or TFDV is not
+      UserError: an anomaly has the severity error (`output` is written, to look at), or TFDV is not
         installed.
     """
     with write_aside(output) as aside:
         aside.mkdir()
         summary = read_json(examples / SUMMARY)
         kept = (schema or SCHEMA).read_text("utf-8")
-        # Whoever names a source at a run has accepted it.
+        # A user who names a source for a run has accepted it.
         write_text(aside / _KEPT, accepting(kept, "source", summary["further_sources"]))
         arguments = [examples / EXAMPLES, aside / _KEPT, WARNINGS, aside]
         if (examples / PREVIOUS).is_file():
@@ -126,10 +126,12 @@ def validate(
 
 
 def _served(directory: Path, output: Path) -> Path | None:
-    """Returns a table of what a server has logged, or None where that is nothing yet."""
+    """Returns a table of what a server has logged, or None if it has logged nothing yet."""
     files = sorted(directory.glob("*.jsonl")) if directory.is_dir() else []
     if not files:
-        logger.warning("no feature log in %s: what is served is not compared", directory)
+        logger.warning(
+            "no feature log in %s: requests are not compared with the training images", directory
+        )
         return None
     rows = pd.concat([pd.read_json(io.StringIO(file.read_text()), lines=True) for file in files])
     rows.to_parquet(output, index=False)
@@ -137,7 +139,7 @@ def _served(directory: Path, output: Path) -> Path | None:
 
 
 def _strange_columns(summary: Mapping[str, Any], schema: Path) -> list[dict[str, Any]]:
-    """Returns an anomaly for each column of the metadata that nobody has accepted."""
+    """Returns an anomaly for each column of the metadata that is not in the schema."""
     strange = unknown(schema.read_text("utf-8"), "columns", summary["columns"])
     return [
         {
@@ -145,8 +147,8 @@ def _strange_columns(summary: Mapping[str, Any], schema: Path) -> list[dict[str,
             "feature": name,
             "severity": "warning",
             "what": "New column",
-            "details": f"The metadata has a column {name!r} that the schema does not know; it is not "
-            "used. `cxrflow schema accept` accepts it.",
+            "details": f"The metadata has a column {name!r} that is not in the schema; it is not used. "
+            "`cxrflow schema accept` accepts it.",
             "rows": [],
             "count": 0,
         }
@@ -155,7 +157,7 @@ def _strange_columns(summary: Mapping[str, Any], schema: Path) -> list[dict[str,
 
 
 def run_tfdv(*arguments: Path) -> None:
-    """Runs `components/data/validation/tfdv.py`; what it prints is printed.
+    """Runs `components/data/validation/tfdv.py` and prints its output.
 
     Raises:
       UserError: TFDV is not installed.
@@ -180,8 +182,8 @@ def _interpreter() -> str:
         if candidate and Path(candidate).is_file():
             return candidate
     raise UserError(
-        "validate: TensorFlow Data Validation is not installed. Where glibc is 2.39 or later, install "
-        f"cxrflow[tfdv]; else let {TFDV_PYTHON} name a Python that has it (`make setup` builds one)."
+        "validate: TensorFlow Data Validation is not installed. With glibc 2.39 or later, install "
+        f"cxrflow[tfdv]; otherwise set {TFDV_PYTHON} to a Python that has it (`make setup` builds one)."
     )
 
 
@@ -200,9 +202,10 @@ def _judge(anomalies: Sequence[Mapping[str, Any]], output: Path) -> None:
         raise UserError(
             f"validate: feature {first['feature']!r} of the {first['split']} split: "
             f"{first['details'].rstrip('.')}. Rows ({first['count'] or 'all'}): {rows}.{more} See "
-            f"{output / VALIDATION_PAGE}; mend the source, or extend components/data/validation/schema.pbtxt."
+            f"{output / VALIDATION_PAGE}; correct the source, or extend "
+            "components/data/validation/schema.pbtxt."
         )
-    logger.info("the examples are as the schema wants them; warnings: %d", len(warnings))
+    logger.info("the examples match the schema; warnings: %d", len(warnings))
 
 
 def _plots(statistics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

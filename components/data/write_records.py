@@ -1,10 +1,10 @@
 """Step `write_records`: packs the images of each split into TFRecord shards for training.
 
-Which image stands in which shard, and in which order, follows from the examples alone: the same
-examples give the same bytes on every Beam runner, however often a run is killed and begun again. A shard
-holds images of one span and is named after all that is in it, so that of a dataset that has grown only
-what is new is written. Where an image has been withdrawn or has another label, its shard is written anew
-without decoding the others again: they are taken from the shard that was there.
+The examples alone decide which image is in which shard, and in which order: the same examples give the same
+bytes on every Beam runner, however often a run is killed and restarted. A shard holds images of one span, and
+its name follows from its content, so that only new shards of a growing dataset are written. If an image has
+been withdrawn or has another label, its shard is rewritten; the other images are copied from the earlier
+shard, without decoding them again.
 """
 
 import contextlib
@@ -39,19 +39,19 @@ def write_records(
     """Writes TFRecord shards for every split, `<split>-<span>-<number>-<digest>.tfrecord`, and a manifest.
 
     A record is a `tf.train.Example` with `image` (bytes of a JPEG or PNG that TensorFlow decodes,
-    its longer side at most `preprocess.MAX_SIDE`), `label` and `id` (UTF-8). The original bytes are
-    kept wherever they meet that.
+    its longer side at most `preprocess.MAX_SIDE`), `label` and `id` (UTF-8). Original bytes that meet this
+    are kept.
 
     Args:
       examples: the output of `ingest`.
       directories: where each source's images are, by the source's name.
-      output: a directory to be made.
+      output: the directory to write.
       beam_options: see `components.data.beam_options`.
       archive: gets the shards below `records/` (see `components.data.spans`); None: they are in `output`.
-        What is there already is not written again.
+        Existing shards are not written again.
 
     Returns:
-      the manifest, also in `manifest.json`, which is written last: `directory` of the shards where it
+      the manifest, also in `manifest.json`, which is written last: `directory` of the shards if it
       is not that of the manifest; per split the shards with their SHA-256 and number of records and
       the counts by label, and by source and label; the examples' fingerprint and span, and whether they
       are phantoms.
@@ -75,7 +75,7 @@ def write_records(
     ]
     roots = {name: str(path) for name, path in directories.items()}
     if missing:
-        # Where nothing is new, neither Beam nor TensorFlow is needed.
+        # Imported here, because it brings Beam and TensorFlow.
         from components.data.write_shards import write_shards
 
         with reaching(home):

@@ -1,4 +1,4 @@
-"""Writing TFRecord shards with Beam, and what of an image is in them."""
+"""Writes TFRecord shards with Beam."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from training import preprocess
 def write_shards(
     shards: Sequence[Shard], roots: Mapping[str, str], home: Path, beam_options: Sequence[str]
 ) -> None:
-    """Writes shards, and beside each what there is to say of it.
+    """Writes shards, and beside each its description.
 
     Args:
       shards: see `components.data.shards`.
@@ -47,7 +47,7 @@ def write_shards(
 
 
 def _write_shard(shard: Shard, roots: Mapping[str, str], output: str, counter: str | None) -> None:
-    """Writes a shard and then, as the sign that it is whole, what there is to say of it."""
+    """Writes a shard and then its description, as the sign that the shard is complete."""
     home = location(output)
     stored = _stored(shard, home)
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,7 +74,7 @@ def _write_shard(shard: Shard, roots: Mapping[str, str], output: str, counter: s
 
 
 def _stored(shard: Shard, home: Path) -> dict[tuple[str, str], bytes]:
-    """Returns images as earlier shards hold them, by id and SHA-256 of the file they were made of."""
+    """Returns images from earlier shards, by id and SHA-256 of the original file."""
     images = {}
     for earlier in shard.earlier:
         described = read_json(home / earlier)
@@ -122,8 +122,8 @@ def storable(content: bytes) -> bytes:
       content: the bytes of an image file that `images.inspect` accepts.
 
     Returns:
-      the same bytes where TensorFlow decodes them as meant and no side is over
-      `preprocess.MAX_SIDE`; else a PNG of the same picture that fulfils both.
+      the same bytes if TensorFlow decodes them correctly and no side is over `preprocess.MAX_SIDE`;
+      otherwise a PNG of the same picture that meets both.
     """
     content, image = preprocess.decoded(content)
     if max(image.shape) <= preprocess.MAX_SIDE:

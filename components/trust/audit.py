@@ -156,7 +156,8 @@ def audit(
         many answers are wrong if only some are given (see `ood.risk_coverage`), by `ood_score` and by
         `confidence`.
       `external`: rows of `name`, `images`, how many more were `unreadable`, `called_covid` (of those
-        without covid), `rejected`, and by class `counts`, `recall`, `drop` (see `metrics.drop`) from the test split, and `auc`.
+        without covid), `rejected`, and by class `counts`, `recall`, `drop` (see `metrics.drop`) from the
+        test split, and `auc`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
       `rules`: see `rules.judged`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.

@@ -46,13 +46,13 @@ def find_lungs(
       covid_directory: the covid-chestxray-dataset, with masks in `annotations/`.
       examples: the output of `ingest`.
       records: the TFRecords, of whose test split some images of every source are shown on the page.
-      output: a directory to be made, with the network (see `training.lungs`), `lungs.json` and
+      output: the directory to write, with the network (see `training.lungs`), `lungs.json` and
         `lungs.html`. Written aside and renamed.
       seed: of initial weights and of the changes that images undergo.
       kept: a directory that outlives the step, where the network is kept for the same masks; or None.
 
     Returns:
-      what `lungs.json` says: `dice`, the mean over the test split's masks, `worst`, the lowest of them,
+      the content of `lungs.json`: `dice`, the mean over the test split's masks, `worst`, the lowest of them,
       `trained_on`, `watched` and `tested_on`, numbers of masks, and `validation`, the Dice coefficients of
       those that were watched, as training went on.
 

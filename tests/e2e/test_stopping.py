@@ -222,7 +222,7 @@ def test_beams_workers_end_with_the_run(
     started.send(number)
     line = started.ends(number)
     assert line.count("\n") == 1
-    assert line.startswith("interrupted; the same command continues from what was done, trainings")
+    assert line.startswith("interrupted; run the same command to continue, trainings")
     assert "Executing task" in log_named_in(line).read_text()
 
 

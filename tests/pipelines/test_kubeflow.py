@@ -70,9 +70,9 @@ def test_a_run_is_made_once_whatever_becomes_of_the_answer(
     ("fault", "words"),
     [
         (401, "answers 401: fault 401 .*give a valid token"),
-        (403, "answers 403: fault 403 .*that account may not"),
-        (409, "answers 409: fault 409 .*nothing was made"),
-        (503, "answers 503: fault 503 .*nothing was made"),
+        (403, "answers 403: fault 403 .*this account is not allowed to"),
+        (409, "answers 409: fault 409 .*nothing was created"),
+        (503, "answers 503: fault 503 .*nothing was created"),
         ("drop", "does not answer .*Is --host right"),
         ("hang", "does not answer .*timed out"),
     ],
@@ -168,8 +168,8 @@ def test_schedules_are_read(cron: str, every: str, when: Schedule) -> None:
         ("", "", "give either --cron"),
         ("0 3 * * 1", "7d", "give either --cron"),
         ("0 3 * *", "", "has 4 fields"),
-        ("", "weekly", "'weekly' is no time"),
-        ("", "0h", "'0h' is no time"),
+        ("", "weekly", "'weekly' is not an interval"),
+        ("", "0h", "'0h' is not an interval"),
     ],
 )
 def test_what_is_no_schedule_is_refused(cron: str, every: str, words: str) -> None:
@@ -218,7 +218,7 @@ def test_every_option_of_submit_reaches_the_parameter_it_is_for(api: Api, url: s
     parameters = made["runtime_config"]["parameters"]
     assert parameters == dict(options.values())
     assert parameters.keys() <= training_pipeline(KIND).component_spec.inputs.keys()
-    assert {f"--{name.replace('_', '-')}" for name in Job.__dataclass_fields__} == options.keys()
+    assert parameters.keys() == Job.__dataclass_fields__.keys()
 
 
 def test_what_is_submitted_is_what_is_compiled(api: Api, there: Kubeflow, tmp_path: Path) -> None:

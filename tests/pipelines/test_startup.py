@@ -25,7 +25,8 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
 """
 
 STEPS = """
-import components.data.check_for_new_data, components.release.deploy, components.release.report, components.candidates.trial
+import components.data.check_for_new_data, components.release.deploy, components.release.report
+import components.candidates.trial
 from components.candidates.champion import champion
 from components.data.choose_to_train import choose_to_train
 from components.trust.gate import gate, record

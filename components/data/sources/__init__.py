@@ -1,7 +1,7 @@
-"""The datasets. Each module has one job: `read(directory)` yields a `Row` for each image it names.
+"""The datasets. Each module has one job: `read(directory)` yields a `Row` for each image that it names.
 
-Adding a published one is adding a module here and reading it in `components/data/named_images.py`; any other is
-named by whoever runs: see `listed`.
+To add a published dataset, add a module here and read it in `components/data/named_images.py`. Users name any
+other source on the command line: see `listed`.
 """
 
 import re
@@ -23,17 +23,17 @@ class Row:
     Attributes:
       source: the source's name, e.g. `kermany`.
       path: the file's path relative to the source's directory, with forward slashes.
-      finding: what the source says is seen, in the source's words.
-      label: one of `core.labels.LABELS`, or None where the finding maps to none of them.
-      excluded: why the image must not be used; empty where it may be.
+      finding: what is seen, in the source's words.
+      label: one of `core.labels.LABELS`, or None if the finding maps to none of them.
+      excluded: why the image must not be used; empty if it may be.
       patient: identifies the patient across sources: `<source>/<the source's id>`.
-      origin: the site or publication that the source has the image from; empty where unknown.
-      view: projection, e.g. `PA`, `AP Supine`, `L`; empty where unknown.
+      origin: the site or publication that the source has the image from; empty if unknown.
+      view: projection, e.g. `PA`, `AP Supine`, `L`; empty if unknown.
       sex: `M`, `F` or None.
       age: in years, or None.
       offset: days since onset of symptoms or hospitalisation (it may be negative), or None.
-      folder_split: the split that the source's own folders suggest, or empty. Never used to split:
-        reported, to say what it would have leaked.
+      folder_split: the split that the source's own folders suggest, or empty. It is never used to split,
+        only to report what it would have leaked.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Row:
 
 
 def known(text: str) -> str:
-    """Returns a value without surrounding blanks; empty where it says in some way that it is unknown."""
+    """Returns a value without surrounding blanks; empty if it means that it is unknown."""
     text = unicodedata.normalize("NFKC", text).strip()
     return "" if text.lower() in _UNKNOWN else text
 
@@ -60,14 +60,14 @@ def patient_id(text: str) -> str:
     """Returns a patient's id, the same however a spreadsheet writes it.
 
     Letter case, surrounding blanks, leading zeros and decimal places without value do not matter: `0313`,
-    `313.0` and `3.13E+02` are `313`. To take two patients for one ties them to one side of a split; to take
-    one for two would put him on both.
+    `313.0` and `3.13E+02` are `313`. Two patients that are mistaken for one only stay on one side of a split;
+    one patient that is mistaken for two could be on both.
 
     Args:
       text: as the source writes it.
 
     Returns:
-      the id; empty where it is unknown.
+      the id; empty if it is unknown.
     """
     text = known(text).lower()
     number = re.fullmatch(r"0*(\d+)([.,]0*)?", text)
@@ -83,8 +83,8 @@ def patient_id(text: str) -> str:
 def merged(rows: Iterable[Row]) -> list[Row]:
     """Returns one row for each file of a source, and one id for each patient.
 
-    A file that several rows name is kept once where they agree on its label, and excluded where they do
-    not. Its patients are one patient, under the first row's id, in all of the source's rows.
+    A file that several rows name is kept once if they agree on its label, and excluded otherwise. Its
+    patients are one patient, under the first row's id, in all of the source's rows.
 
     Args:
       rows: of one source, in its order.
