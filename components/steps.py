@@ -36,29 +36,21 @@ NEEDS: dict[str, Needs] = {}  # by a step's name
 
 
 def _step(
-    image: Literal["data", "training", "serving"],
-    *,
-    size: Size,
-    hours: int,
-    storage: bool,
-    distributed: bool = False,
+    image: Literal["data", "training", "serving"], needs: Needs
 ) -> Callable[[Callable[..., str | None]], Any]:
-    """Makes a KFP component of a function, to run in an image, and records what it needs; see `Needs`."""
+    """Makes a KFP component of a function, to run in an image, and records what it needs."""
 
     def component(function: Callable[..., str | None]) -> Any:
         # The images hold this package and KFP already, so nothing is installed when a step starts.
-        made = dsl.component(
-            function,
-            base_image=f"cxrflow-{image}:{version('cxrflow')}",
-            install_kfp_package=False,
-        )
-        NEEDS[made.name] = Needs(size=size, hours=hours, storage=storage, distributed=distributed)
+        base_image = f"cxrflow-{image}:{version('cxrflow')}"
+        made = dsl.component(function, base_image=base_image, install_kfp_package=False)
+        NEEDS[made.name] = needs
         return made
 
     return component
 
 
-@_step("data", size="light", hours=3, storage=True)
+@_step("data", Needs(size="light", hours=3, storage=True))
 def check_for_new_data_step(
     covid_directory: str,
     kermany_directory: str,
@@ -86,7 +78,7 @@ def check_for_new_data_step(
     )
 
 
-@_step("data", size="data", hours=6, storage=True)
+@_step("data", Needs(size="data", hours=6, storage=True))
 def ingest_step(
     covid_directory: str,
     kermany_directory: str,
@@ -124,7 +116,7 @@ def ingest_step(
     examples.metadata.update({key: summary[key] for key in ("used", "patients", "fingerprint")})
 
 
-@_step("data", size="light", hours=3, storage=True)
+@_step("data", Needs(size="light", hours=3, storage=True))
 def validate_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Output[dsl.Artifact],
@@ -152,7 +144,7 @@ def validate_step(
             shutil.copyfile(Path(validation.path, VALIDATION_PAGE), page.path)
 
 
-@_step("data", size="light", hours=3, storage=True)
+@_step("data", Needs(size="light", hours=3, storage=True))
 def choose_to_train_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
@@ -178,7 +170,7 @@ def choose_to_train_step(
     return choice
 
 
-@_step("data", size="data", hours=6, storage=True)
+@_step("data", Needs(size="data", hours=6, storage=True))
 def write_records_step(
     examples: dsl.Input[dsl.Dataset],
     covid_directory: str,
@@ -212,7 +204,7 @@ def write_records_step(
         records.metadata[f"{split}_records"] = described["records"]
 
 
-@_step("training", size="training", hours=72, storage=True)
+@_step("training", Needs(size="training", hours=72, storage=True))
 def find_lungs_step(
     covid_directory: str,
     examples: dsl.Input[dsl.Dataset],
@@ -242,7 +234,7 @@ def find_lungs_step(
     lungs.metadata.update({key: card[key] for key in ("dice", "trained_on", "tested_on")})
 
 
-@_step("serving", size="light", hours=3, storage=True)
+@_step("serving", Needs(size="light", hours=3, storage=True))
 def champion_step(
     records: dsl.Input[dsl.Dataset],
     store: str,
@@ -271,7 +263,7 @@ def champion_step(
     )
 
 
-@_step("training", size="training", hours=72, storage=True, distributed=True)
+@_step("training", Needs(size="training", hours=72, storage=True, distributed=True))
 def train_step(
     examples: dsl.Input[dsl.Dataset],
     records: dsl.Input[dsl.Dataset],
@@ -312,7 +304,7 @@ def train_step(
     )
 
 
-@_step("training", size="light", hours=3, storage=True)
+@_step("training", Needs(size="light", hours=3, storage=True))
 def evaluate_step(
     model: dsl.Input[dsl.Model],
     records: dsl.Input[dsl.Dataset],
@@ -334,7 +326,7 @@ def evaluate_step(
     show(Path(evaluation.path), metrics, classification)
 
 
-@_step("training", size="training", hours=72, storage=True)
+@_step("training", Needs(size="training", hours=72, storage=True))
 def audit_step(
     model: dsl.Input[dsl.Model],
     records: dsl.Input[dsl.Dataset],
@@ -369,7 +361,7 @@ def audit_step(
     shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)
 
 
-@_step("data", size="light", hours=3, storage=True)
+@_step("data", Needs(size="light", hours=3, storage=True))
 def gate_step(
     models: dsl.Input[list[dsl.Model]],
     evaluations: dsl.Input[list[dsl.Artifact]],
@@ -416,7 +408,7 @@ def gate_step(
     return ToDeploy.DEPLOY if decided["winner"] else ToDeploy.KEEP
 
 
-@_step("data", size="light", hours=3, storage=False)
+@_step("data", Needs(size="light", hours=3, storage=False))
 def report_step(
     examples: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
@@ -438,7 +430,7 @@ def report_step(
     )
 
 
-@_step("serving", size="light", hours=3, storage=True)
+@_step("serving", Needs(size="light", hours=3, storage=True))
 def deploy_step(
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
@@ -481,7 +473,7 @@ def deploy_step(
     )
 
 
-@_step("training", size="light", hours=3, storage=False)
+@_step("training", Needs(size="light", hours=3, storage=False))
 def reproduce_step(
     examples: dsl.Input[dsl.Dataset],
     models: dsl.Input[list[dsl.Model]],
@@ -505,7 +497,7 @@ def reproduce_step(
     shutil.copyfile(Path(reproduction.path, REPRODUCTION_PAGE), page.path)
 
 
-@_step("data", size="light", hours=3, storage=False)
+@_step("data", Needs(size="light", hours=3, storage=False))
 def choose_step(
     examples: dsl.Input[dsl.Dataset],
     recipe: str,
@@ -521,7 +513,7 @@ def choose_step(
     choose(recipe_named(recipe), Path(examples.path), Path(chosen.path), seed=seed)
 
 
-@_step("training", size="training", hours=72, storage=True)
+@_step("training", Needs(size="training", hours=72, storage=True))
 def pretrain_step(
     chosen: dsl.Input[dsl.Dataset],
     records: dsl.Input[dsl.Dataset],

@@ -1,7 +1,7 @@
-"""Stopping cleanly: a signal ends this process and every process below it, within five seconds.
+"""Clean termination: a signal ends this process and all its descendants within five seconds.
 
-A thread hears of the signal, because the main thread hears of none while TensorFlow works. A process that
-has a session of its own, as the model server that a run leaves behind, is let be.
+A thread waits for the signal, because the main thread receives none while TensorFlow works. A process with a
+session of its own, such as the model server that a run leaves running, is not touched.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ import psutil
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# A terminal sends SIGINT to the whole process group: so long processes get to end by themselves, because
-# a second one would break off how they tidy up.
+# A terminal sends SIGINT to the whole process group. Processes get this long to end by themselves, because a
+# second SIGINT would interrupt their cleanup.
 _SECONDS_BY_THEMSELVES = 1.0
-# For this process to tidy up once the others have ended.
+# For this process to clean up once the others have ended.
 _SECONDS_TO_LEAVE = 1.0
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -28,7 +28,7 @@ _line = "interrupted"
 
 
 class Stopped(BaseException):
-    """A signal has come. It is no `Exception`, so that nobody takes it for an error of the work."""
+    """A signal has come. Not an `Exception`, so that no code handles it as an error of its work."""
 
 
 def say_when_stopped(line: str) -> None:
@@ -39,17 +39,17 @@ def say_when_stopped(line: str) -> None:
 
 @contextlib.contextmanager
 def cleanly(seconds: float = 2.5) -> Iterator[None]:
-    """Lets SIGINT, SIGTERM and SIGHUP end the block, all processes below this one, and then this one.
+    """Lets SIGINT, SIGTERM and SIGHUP end the block, all descendants of this process, and then itself.
 
-    The processes get SIGINT, so that they tidy up, and SIGKILL where that takes too long. The block ends
-    by `Stopped`. Further signals change nothing. A signal that this process was started to ignore, as
-    `nohup` does, stays ignored, and one that the block itself handles is left to it.
+    The descendants get SIGINT, so that they clean up, and SIGKILL if that takes too long. The block ends
+    with `Stopped`. Further signals have no effect. A signal that this process was started to ignore, as by
+    `nohup`, stays ignored, and one that the block handles is left to it.
 
     Args:
       seconds: from the signal to SIGKILL.
 
     Raises:
-      SystemExit: a signal came; the code is 128 and its number, as shells have it: 130 for SIGINT.
+      SystemExit: a signal came; the code is 128 plus its number, as in shells: 130 for SIGINT.
     """
     stopping = _Stopping(seconds)
     try:

@@ -1,10 +1,10 @@
-"""How often a test split has decided: each decision made on it leaves it less unseen.
+"""Counts how often a test split has decided: with each decision it is less of an unseen test.
 
 An archive (see `components.data.spans`) keeps a file for each decision, which is never changed:
 
     <archive>/decisions/<digest of the test split>/<digest of the run>.json
 
-Their number is the count. Two runs at once write two files, and a run that is repeated finds its own.
+Their number is the count. Two runs at once write two files, and a restarted run finds its own.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 
 def digest_of_test_split(examples: Path) -> str:
-    """Returns 64 hexadecimal digits that follow from the test images alone: their ids and bytes.
+    """Returns a digest of the test images' ids and bytes, 64 hexadecimal digits.
 
     Args:
       examples: the output of `ingest`.
@@ -40,7 +40,7 @@ def digest_of_test_split(examples: Path) -> str:
 
 
 def add(archive: Path, digest: str, *, run: str, decided: str, recipes: Sequence[str]) -> int:
-    """Adds a decision to those made on a test split, unless the same run has added it already.
+    """Adds a decision on a test split, unless the same run has added it already.
 
     Args:
       archive: see `components.data.spans`.
@@ -50,7 +50,7 @@ def add(archive: Path, digest: str, *, run: str, decided: str, recipes: Sequence
       recipes: the candidates' names.
 
     Returns:
-      how many decisions of other runs are there. Of two runs at once each may count the other.
+      the number of decisions by other runs. Two runs at once may each count the other.
 
     Raises:
       UserError: the archive cannot be read or written.

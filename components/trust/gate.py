@@ -1,4 +1,4 @@
-"""Step `gate`: which candidate may be deployed, and why. What a rule means: `components.trust.rules`."""
+"""Step `gate`: decides which candidate may be deployed. Its rules are in `components.trust.rules`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,25 +25,24 @@ def decide(
 ) -> dict[str, Any]:
     """Decides which candidate is deployed.
 
-    A candidate passes if its recall on the test split (and the lower end of its interval, where the gate
-    asks for it) reaches the threshold in every one of its classes, if it tells every class that the gate
+    A candidate passes if its recall on the test split (and the lower end of its interval, if the gate has a
+    threshold for that) reaches the threshold in every one of its classes, if it has every class that the gate
     names, if its audit keeps every rule, and if it is no worse than the champion, on the same test images,
     in its recall of covid and in its accuracy. Of those that pass, the winner is the one with the highest
-    recall of covid on the validation split, then with the highest macro F1 there, then the first: chosen by
-    the test split, its figures there would be those of the luckiest. Where a candidate that passes has no
-    figures of the validation split, the test split's are used for all, and the reason says so.
+    recall of covid on the validation split, then with the highest macro F1 there, then the first. If the
+    test split chose, the winner's figures there would be those of the luckiest. If a candidate that passes
+    has no figures of the validation split, those of the test split are used for all, and the reason says so.
 
     Args:
       candidates: the metrics of `evaluate`.
       thresholds: see `rules.parse`.
-      duels: of each candidate with the champion, see `training.metrics.duel`; none where there is no
-        champion.
-      audits: of each candidate, see `components.trust.audit`; none: rules of trust are not asked.
+      duels: of each candidate with the champion, see `training.metrics.duel`; empty if there is none.
+      audits: of each candidate, see `components.trust.audit`; empty: rules of trust are not applied.
 
     Returns:
-      `winner`, a recipe's name or None; `reason`, a sentence; `gate`, None where a rule is off; and
+      `winner`, a recipe's name or None; `reason`, a sentence; `gate`, the thresholds (None: off); and
       `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `behind` (why it passes and does
-      not win, or nothing), `macro_f1`, `validation` (see `evaluate`, or None), `starting_point`,
+      not win, or empty), `macro_f1`, `validation` (see `evaluate`, or None), `starting_point`,
       `duel` (or None), `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`,
       `threshold_low` (of the interval's lower end, or None), `passed`; and `rules`, see `rules.judged`.
     """
@@ -114,7 +113,7 @@ def _judged(
     for name in thresholds:
         told = name.removesuffix(LOW)
         if name not in RULE_NAMES and told not in (DEFAULT, *candidate["classes"]):
-            reasons.append(f"does not tell {told}, which the gate names")
+            reasons.append(f"does not have class {told}, which the gate names")
     if duel:
         for name, figure in ((f"recall of {COVID}", "covid_recall"), ("accuracy", "accuracy")):
             ours, theirs = duel[figure]
@@ -139,7 +138,7 @@ def _judged(
 
 
 def _chosen_by(candidate: Mapping[str, Any], split: str) -> tuple[float, float]:
-    """Returns the recall of covid, 0 for one that does not tell it, and the macro F1 on a split."""
+    """Returns the recall of covid (0 without that class) and the macro F1 on a split."""
     if split == VALIDATION:
         figures = candidate["validation"]
         return figures["covid_recall"]["value"] or 0.0, figures["macro_f1"]
@@ -174,7 +173,7 @@ def gate(
 ) -> dict[str, Any]:
     """Reads what `evaluate` wrote for each candidate, decides, and writes the decision.
 
-    With an archive, that the test split has decided is counted there; see `components.trust.decisions`.
+    With an archive, decisions on a test split are counted there; see `components.trust.decisions`.
 
     Args:
       evaluations: the outputs of `evaluate`.
@@ -186,7 +185,7 @@ def gate(
         before (None without an archive); None without `examples`.
       examples: the output of `ingest`.
       archive: see `components.data.spans`.
-      run: the pipeline run's id. A run that is repeated is counted once.
+      run: the pipeline run's id. A run that is restarted is counted once.
 
     Raises:
       UserError: the archive cannot be read or written.
@@ -214,7 +213,7 @@ def gate(
 
 
 def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) -> None:
-    """Records in the archive what has come of the span that the candidates were trained on.
+    """Records in the archive the outcome of the span that the candidates were trained on.
 
     Args:
       decision: see `gate`.
@@ -223,7 +222,7 @@ def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) ->
     """
     span = read_json(examples / SUMMARY)["span"]
     if archive and span:
-        # That the winner is deployed is for the step that does it to say.
+        # The step that deploys the winner records that.
         state = spans.State.PASSED if decision["winner"] else spans.State.REFUSED
         spans.record_outcome(archive, span["number"], state, decision["reason"])
 
@@ -232,7 +231,7 @@ def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
     version = read_json(champion / CHAMPION)["version"]
     if not version:
         return None
-    # Nothing but a duel needs them, and they take long to import.
+    # Only a duel needs them, and they take long to import.
     from core.tables import read_table
     from training import metrics
 

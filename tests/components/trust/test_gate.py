@@ -140,7 +140,7 @@ def test_a_class_without_a_test_image_is_refused() -> None:
 
 def test_a_candidate_must_tell_every_class_that_the_gate_names() -> None:
     (row,) = decide([candidate("a", covid=1.0, normal=1.0)], {**GATE, "viral": 0.5})["candidates"]
-    assert row["reasons"] == ["does not tell viral, which the gate names"]
+    assert row["reasons"] == ["does not have class viral, which the gate names"]
 
 
 recalls = st.fixed_dictionaries({"covid": st.floats(0, 1), "normal": st.floats(0, 1)})
