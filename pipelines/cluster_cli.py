@@ -249,6 +249,7 @@ def deploy(
     from serving.cluster import known_answers, rollout
     from serving.cluster.inference_service import InferenceService
     from serving.cluster.policy import Policy, parse_steps
+    from serving.cluster.state import Release
 
     found = stores.version_in(version)
     stores.verified(found)
@@ -265,7 +266,7 @@ def deploy(
     uri = stores.publish(found, store)
     console.print(f"published as {uri}")
     decision = read_json(found / DECISION)
-    release = rollout.Release(
+    release = Release(
         version=stores.number_of(uri),
         uri=uri,
         decided=decision["decided"],
