@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Unseen = Annotated[
+    bool,
+    typer.Option(
+        "--canary-unseen", help="Promote a version even if too few requests came to judge it."
+    ),
+]
 Namespace = Annotated[str, typer.Option(help="Of the InferenceService.")]
 Name = Annotated[str, typer.Option(help="Of the InferenceService.")]
 
@@ -100,6 +106,7 @@ class Job:
         typer.Option(help=f"Traffic shares of a new version, in percent, e.g. {CANARY}."),
     ] = None
     canary_minutes: Annotated[float | None, typer.Option(min=0, help="Time at each share.")] = None
+    canary_unseen: Unseen = False
     beam_options: Annotated[
         list[str] | None,
         typer.Option("--beam-option", help="Option of the Beam runner. Repeatable."),
@@ -128,7 +135,11 @@ class Job:
         if self.canary is not None:
             parse_steps(self.canary)
         parameters = vars(self) | {"recipes": recipes}
-        return {name: value for name, value in parameters.items() if value not in (None, [])}
+        return {
+            name: value
+            for name, value in parameters.items()
+            if not (value is None or value is False or value == [])
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +268,7 @@ def deploy(
     canary_minutes: Annotated[
         float, typer.Option(min=0, help="Time at each share.")
     ] = CANARY_MINUTES,
+    canary_unseen: Unseen = False,
 ) -> None:
     """Check a version on this machine, publish it to an object store, and roll it out on KServe."""
     from core.artifacts import CARD, DECISION
@@ -264,6 +276,7 @@ def deploy(
     from serving import local
     from serving import store as stores
     from serving.cluster import known_answers, rollout
+    from serving.cluster.state import Release
 
     directory = stores.version_in(version)
     stores.verified(directory)
@@ -274,13 +287,15 @@ def deploy(
         raise UserError(
             "deploy: give the --store that KServe reads, at gs:// or s3://, or use --check alone"
         )
-    policy = Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes)
+    policy = Policy(
+        steps=parse_steps(canary), step_seconds=60 * canary_minutes, unseen=canary_unseen
+    )
     service = _service(namespace, name)
     console.print(local.check(directory))
     uri = stores.publish(directory, store)
     console.print(f"published as {uri}")
     decision = read_json(directory / DECISION)
-    release = rollout.Release(
+    release = Release(
         version=stores.number_of(uri),
         uri=uri,
         decided=decision["decided"],
