@@ -44,7 +44,7 @@ app.add_typer(data_cli.app)
 _debug = False
 _command = ""
 
-# What an environment without it lacks is in these extras of the package; other commands need all of them.
+# The extra of the package with all that a command needs; other commands need all extras.
 _EXTRAS = {
     **dict.fromkeys(("data", "sample-data"), "data"),
     **dict.fromkeys(("deploy", "predict", "promote", "rollback", "serve", "stop"), "serving"),
@@ -65,9 +65,9 @@ Externals = Annotated[
 
 
 def main() -> None:
-    """Runs the command line; an error is one line, and a traceback only with `--debug`.
+    """Runs the command line. An error is one line; `--debug` adds a traceback.
 
-    A signal ends it and all that it has started: see `pipelines.stopping`.
+    A signal ends it and all processes that it has started: see `pipelines.stopping`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -101,7 +101,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option(help="Show all that steps print, and tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option(help="Show all output of steps, and tracebacks.")] = False,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
@@ -221,7 +221,7 @@ def run(
     if decision and not decision["winner"]:
         console.print("\n[bold yellow]No candidate passed: nothing was deployed.[/]")
         print_rows(refusals(decision))
-        console.print("\nWhat can be tried:")
+        console.print("\nWhat you can try:")
         print_rows(next_steps(decision, gate))
 
 
@@ -232,7 +232,7 @@ def list_recipes() -> None:
         console.print(f"\n{escape(paper)}", highlight=False, style="dim")
         for recipe in recipes:
             height, width = recipe.input_size
-            trained = "its head trained" if recipe.frozen else "all trained"
+            trained = "trains the head" if recipe.frozen else "trains all layers"
             print_rows([(f"{recipe.name:<17}", ", ".join(recipe.classes))])
             console.print(
                 f"{'':<19}{recipe.base} at {height} × {width}, {recipe.parameters:,} parameters, "
@@ -240,16 +240,16 @@ def list_recipes() -> None:
                 highlight=False,
             )
     console.print(
-        "\nOf each there are variants that no paper has, e.g. cnn-dubey+lungs or "
+        "\nEach has variants that are not from a paper, e.g. cnn-dubey+lungs or "
         "cnn-dubey+lungs+augmented+balanced:",
         style="dim",
     )
     print_rows(
         [
-            ("+lungs", "is shown the lungs alone, cropped and equalised, the rest blanked"),
-            ("+augmented", "images are exposed, blurred and turned otherwise in each epoch"),
-            ("+balanced", "the sources of a class weigh alike"),
-            ("+quick", "a first look on small images and for few epochs, as `run --quick` takes"),
+            ("+lungs", "sees only the lungs, cropped and equalised; the rest is blanked"),
+            ("+augmented", "changes exposure, blur and rotation of images in each epoch"),
+            ("+balanced", "gives all sources of a class the same weight"),
+            ("+quick", "a first look with small images and few epochs, as in `run --quick`"),
         ]
     )
 
@@ -446,13 +446,13 @@ def lungs(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP or DICOM files.")],
     url: Annotated[
-        str, typer.Option(help="Of the endpoint. Default: the server that `run` started.")
+        str, typer.Option(help="URL of the endpoint. Default: the server that `run` started.")
     ] = "",
     output: Output = OUTPUT,
 ) -> None:
     """Send images to a model server and print its answers.
 
-    A file without an answer has a line of its own that says why, and the exit code is then 1.
+    If a file gets no answer, a line says why, and the exit code is 1.
     """
     from serving import client, local
 
@@ -479,7 +479,7 @@ def predict(
         print_rows([(str(image), "no answer" if answer["abstained"] else shares)])
         if answer["abstained"]:
             console.print(
-                f"  [yellow]abstained:[/] unlike anything it was trained on "
+                f"  [yellow]abstained:[/] unlike the images that the model was trained on "
                 f"(out-of-distribution score {answer['ood_score']:.2f}, over 1)"
             )
         if answer["suspect"]:
@@ -492,20 +492,22 @@ def predict(
 def serve(
     model_dir: Annotated[
         str,
-        typer.Argument(help="A version of the model store, at gs:// or s3:// too, or its parent."),
+        typer.Argument(
+            help="A version of the model store, or a directory of versions. Also at gs:// or s3://."
+        ),
     ],
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of HTTP.")] = 8080,
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Of gRPC.")] = 8081,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="gRPC port.")] = 8081,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. 0.0.0.0: others may ask, too.")
+        str, typer.Option(help="Address to listen on. 0.0.0.0: reachable from other machines.")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve a model in the foreground, with a page to drop X-rays onto, until interrupted."""
+    """Serve a model, with a page to drop X-rays on, in the foreground until interrupted."""
     from serving import NAME, ports, store
 
-    # Of a directory `latest` is followed; an object store's version stays.
+    # In a directory the server follows `latest`; a version in an object store stays.
     directory = store.fetched(model_dir) if is_remote(model_dir) else Path(model_dir)
-    # What can be told before the server is imported, which takes seconds.
+    # Checked before the server is imported, which takes seconds.
     store.version_in(directory)
     for number, option in ((port, "--port"), (grpc_port, "--grpc-port")):
         ports.bound(host, number, option).close()
@@ -519,7 +521,7 @@ def serve(
         )
         if open_to_all:
             console.print(
-                f"[yellow]open:[/] whoever reaches {host} can ask it, for there is no authentication "
+                f"[yellow]open:[/] anyone who can reach {host} can use it: there is no authentication "
                 "and no TLS"
             )
 
@@ -537,11 +539,11 @@ def stop(output: Output = OUTPUT) -> None:
 
 @app.command()
 def sample_data(
-    directory: Annotated[Path, typer.Argument(help="To be made.", file_okay=False)],
-    patients: Annotated[int, typer.Option(min=10, help="Of each label.")] = 60,
+    directory: Annotated[Path, typer.Argument(help="The directory to write.", file_okay=False)],
+    patients: Annotated[int, typer.Option(min=10, help="Patients of each label.")] = 60,
     seed: Seed = SEED,
 ) -> None:
-    """Draw phantom radiographs in both datasets' layouts, with their quirks, for a first run."""
+    """Draw phantom radiographs in the layouts of both datasets, with their quirks, for a first run."""
     from components.data import phantoms
     from components.data.sources import covid_chestxray, kermany
 
@@ -555,8 +557,8 @@ def sample_data(
     )
 
 
-# The pipelines are imported once `local_run.run` has begun, so that what their packages print goes to its
-# log. Trainings go one after the other, for each uses all of the machine.
+# The pipelines are imported after `local_run.run` has started, so that the output of their packages goes to
+# its log. Candidates are trained one after the other, because each training uses the whole machine.
 
 
 def _training() -> Any:
@@ -583,12 +585,12 @@ def _kept(home: Path) -> Path:
 
 
 def _checkpoints(archive: str, home: Path) -> str:
-    """Returns where trainings are kept: beside the data that they are of, where every run finds them."""
+    """Returns where trainings are kept: beside the archive of their data, where every run finds them."""
     return str(home / "checkpoints" if is_remote(archive) else Path(archive, "checkpoints"))
 
 
 def _specs(texts: list[str] | None) -> list[str]:
-    """Returns sources as every step sees them, once it is sure that they can be read."""
+    """Returns sources as every step sees them, after checking that they can be parsed."""
     from components.data.sources import listed
 
     listed.parse(texts or [])

@@ -1,4 +1,4 @@
-"""The commands about data: what the schema does not know yet, where a version comes from, fetching."""
+"""The commands about data: reviewing the schema, tracing a version, downloading the datasets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +11,16 @@ from pipelines.console import console, live_line, print_rows
 from pipelines.options import OUTPUT
 
 app = typer.Typer()
-schema_app = typer.Typer(no_args_is_help=True, help="Review what the kept schema does not know.")
-data_app = typer.Typer(no_args_is_help=True, help="Get the two public datasets.")
+schema_app = typer.Typer(no_args_is_help=True, help="Review what is not in the kept schema.")
+data_app = typer.Typer(no_args_is_help=True, help="Download the two public datasets.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(data_app, name="data")
 
 Archive = Annotated[
-    str, typer.Option(help="Of the data's states: a directory, gs:// or s3://.", show_default=True)
+    str, typer.Option(help="Archive of the data's states: a directory, gs:// or s3://.")
 ]
 SchemaFile = Annotated[
-    Path, typer.Option(help="Your own, to be kept under version control.", dir_okay=False)
+    Path, typer.Option(help="Your own schema, to keep under version control.", dir_okay=False)
 ]
 
 
@@ -28,14 +28,14 @@ SchemaFile = Annotated[
 def diff(
     archive: Archive = str(OUTPUT / "archive"), schema: SchemaFile = Path("schema.pbtxt")
 ) -> None:
-    """Show the values and columns of the last span that the schema does not know."""
+    """Show values and columns of the last span that are not in the schema."""
     from components.data import span_tables, spans
     from components.data.validation.kept_schema import listed_features, unknown
 
     place = location(absolute(archive))
     last = spans.newest(place)
     if not last:
-        raise UserError(f"{archive} has no span yet; `cxrflow run` makes one")
+        raise UserError(f"{archive} has no span yet; `cxrflow run` adds one")
     text = _schema_text(schema)
     table = span_tables.table(place, last, "examples")
     unknown_values = {
@@ -49,18 +49,20 @@ def diff(
         count = "" if feature == "columns" else f"{int((table[feature] == value).sum())} images"
         print_rows([(f"+ {feature}", f'"{value}"  {count}'.rstrip())])
     if not news:
-        console.print(f"the schema knows all of span {last.number}")
+        console.print(f"the schema has all values and columns of span {last.number}")
     else:
         console.print("`cxrflow schema accept FEATURE VALUE …` accepts them", style="dim")
 
 
 @schema_app.command()
 def accept(
-    feature: Annotated[str, typer.Argument(help="E.g. view; columns: of the metadata.")],
-    values: Annotated[list[str], typer.Argument(help="What it may be from now on.")],
+    feature: Annotated[
+        str, typer.Argument(help="E.g. view; or columns, for the metadata's columns.")
+    ],
+    values: Annotated[list[str], typer.Argument(help="Values to accept.")],
     schema: SchemaFile = Path("schema.pbtxt"),
 ) -> None:
-    """Let a feature have more values; give the file to `cxrflow run --schema`."""
+    """Accept more values of a feature; give the file to `cxrflow run --schema`."""
     from components.data.validation.kept_schema import accepting
     from core.files import write_text
 
@@ -70,12 +72,14 @@ def accept(
 
 @data_app.command()
 def fetch(
-    directory: Annotated[Path, typer.Argument(help="Gets both.", file_okay=False)] = Path("data"),
+    directory: Annotated[
+        Path, typer.Argument(help="Where both are written.", file_okay=False)
+    ] = Path("data"),
     covid_commit: Annotated[
-        str, typer.Option(help="State of the covid-chestxray-dataset. Default: its last.")
+        str, typer.Option(help="Commit of the covid-chestxray-dataset. Default: its last.")
     ] = "",
 ) -> None:
-    """Get both datasets from their publishers, checked; run it again where it was broken off.
+    """Download both datasets from their publishers, and check them. Run it again after an interruption.
 
     Kermany's images are under CC BY 4.0. Of the covid-chestxray-dataset each image has a licence of its
     own, which its metadata names; some allow no commercial use.
@@ -89,7 +93,7 @@ def fetch(
 
 
 def _schema_text(schema: Path) -> str:
-    """Returns the site's own schema, or where there is none yet that of the package."""
+    """Returns the site's own schema, or that of the package if there is none yet."""
     from components.data.validation import SCHEMA
 
     return (schema if schema.exists() else SCHEMA).read_text(encoding="utf-8")
@@ -98,14 +102,14 @@ def _schema_text(schema: Path) -> str:
 @app.command()
 def lineage(
     version: Annotated[
-        str, typer.Argument(help="A version's number, directory or URL. Default: the last.")
+        str, typer.Argument(help="A version's number, directory or URL. Default: the last version.")
     ] = "",
     image: Annotated[
-        str, typer.Option(help="The versions that an image had a part in: its path or SHA-256.")
+        str, typer.Option(help="List the versions made with an image: its path or SHA-256.")
     ] = "",
     store: Annotated[str, typer.Option(help="Model store.")] = str(OUTPUT / "store"),
 ) -> None:
-    """Show where a version comes from, or what has come of an image."""
+    """Show where a version comes from, or which versions an image was used for."""
     from serving import NAME
     from serving import lineage as lineages
 
@@ -120,7 +124,7 @@ def lineage(
     if not version:
         known = lineages.versions(place, NAME)
         if not known:
-            raise UserError(f"{store} has no version yet; `cxrflow run` makes one")
+            raise UserError(f"{store} has no version yet; `cxrflow run` publishes one")
         version = known[-1]
     elif version.isdigit():
         version = lineages.version_named(place, NAME, version)

@@ -164,4 +164,4 @@ def test_recipes_of_two_subsets_are_not_drawn_together(tmp_path: Path) -> None:
     error = cxrflow(
         "reproduce", "coronet-4class,coronet-3class", *sources, "--subset", "paper", fails=True
     )
-    assert "other numbers of images" in error
+    assert "different numbers of images" in error

@@ -1,7 +1,7 @@
-"""Gets the two public datasets at pinned versions, each file held against its publisher's checksum.
+"""Downloads the two public datasets at pinned versions, and checks each file against its checksum.
 
-What is there already and right is not fetched again, and a file that was broken off goes on where it
-stopped; so whoever is killed, or loses the network, runs it again.
+Complete files are not downloaded again, and an interrupted download resumes: after a kill or a network
+failure, run it again.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.files import write_aside
 from core.progress import Progress, logger
 
-# Of the covid-chestxray-dataset: the state of 950 rows in which its authors left it.
+# Of the covid-chestxray-dataset: the final state, with 950 rows.
 COVID_COMMIT = "6a4242344473ccb5ed0d2148d8c7bfb1691e4ed8"
 GITHUB, GITHUB_FILES = "https://api.github.com", "https://raw.githubusercontent.com"
 _REPOSITORY = "ieee8023/covid-chestxray-dataset"
@@ -34,7 +34,7 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 class _Again(Exception):
-    """What went wrong may go right the next time."""
+    """A failure that may not happen again at the next attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Published:
 def fetch_covid(
     directory: Path, commit: str = COVID_COMMIT, github: str = GITHUB, files: str = GITHUB_FILES
 ) -> Path:
-    """Gets the covid-chestxray-dataset as of a commit: metadata, images and annotations.
+    """Downloads the covid-chestxray-dataset as of a commit: metadata, images and annotations.
 
     Args:
       directory: gets `covid-chestxray-dataset/`.
@@ -68,7 +68,7 @@ def fetch_covid(
       the dataset's directory.
 
     Raises:
-      UserError: it cannot be had whole.
+      UserError: it cannot be downloaded completely.
     """
     target = directory / covid_chestxray.DIRECTORY
     with _client() as client:
@@ -90,17 +90,17 @@ def fetch_covid(
 
 
 def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
-    """Gets Kermany's chest X-rays, version 2, and unpacks them.
+    """Downloads Kermany's chest X-rays, version 2, and unpacks them.
 
     Args:
-      directory: gets `chest_xray/`. An archive that was put there by hand is taken if it is right.
+      directory: gets `chest_xray/`. An archive that was put there by hand is used if its checksum matches.
       mendeley: the publisher's server.
 
     Returns:
       the dataset's directory.
 
     Raises:
-      UserError: it cannot be had whole.
+      UserError: it cannot be downloaded completely.
     """
     target, archive = directory / kermany.DIRECTORY, directory / _ARCHIVE
     if target.is_dir():
@@ -122,7 +122,7 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
         _fetch(client, [published], directory, kermany)
     logger.info("unpacking %s", archive)
     with write_aside(target) as aside, zipfile.ZipFile(archive) as packed:
-        # Besides, macOS has packed what it knows of each file.
+        # The archive also holds metadata of macOS.
         members = [
             member
             for member in packed.namelist()
@@ -181,8 +181,8 @@ def _fetch(
 def _by_hand(url: str, error: Exception, source: Any) -> str:
     said = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"{source.NAME}: {url} cannot be had: {said}. Run it again: what has come is kept. Where the "
-        f"publisher wants a click, or there is no network, get it in a browser from "
+        f"{source.NAME}: {url} cannot be downloaded: {said}. Run it again: what was downloaded is kept. If "
+        f"the publisher asks for a click, or there is no network, download it in a browser from "
         f"{source.WHERE_TO_GET_IT} and put it there by hand."
     )
 
@@ -204,16 +204,16 @@ def _answer(client: httpx.Client, url: str) -> httpx.Response:
 
 @_patiently
 def download(client: httpx.Client, published: Published, target: Path, progress: Progress) -> None:
-    """Gets a file, unless it is there; what of it has come before is gone on from.
+    """Downloads a file, unless it exists; resumes an interrupted download.
 
     Args:
-      client: asks for it.
-      published: what it must be.
-      target: where it shall be, whole or not at all.
-      progress: counts the megabytes that come.
+      client: for the request.
+      published: the file.
+      target: where it is written, completely or not at all.
+      progress: counts megabytes.
 
     Raises:
-      httpx.HTTPError, _Again: it cannot be had, or has other bytes.
+      httpx.HTTPError, _Again: it cannot be downloaded, or its checksum does not match.
     """
     if target.is_file() and _digest(target, published.digest) == published.digest:
         return
@@ -234,7 +234,7 @@ def download(client: httpx.Client, published: Published, target: Path, progress:
     if _digest(part, published.digest) != published.digest:
         progress.advance(-part.stat().st_size / 1e6)
         part.unlink()
-        raise _Again("its bytes are not those that were published")
+        raise _Again("its checksum does not match the published one")
     part.replace(target)
 
 
@@ -243,7 +243,7 @@ def _part(target: Path) -> Path:
 
 
 def _have(target: Path) -> int:
-    """Returns how many bytes of a file are there: of it, or of what has come of it."""
+    """Returns the size in bytes of a file and its partial download."""
     return sum(file.stat().st_size for file in (target, _part(target)) if file.is_file())
 
 
@@ -254,7 +254,7 @@ def _require(response: httpx.Response) -> None:
 
 
 def _digest(file: Path, like: str) -> str:
-    """Returns the digest of a file, of the kind of another one."""
+    """Returns a file's digest, of the same kind as another digest."""
     kind = like.partition(":")[0]
     digest = hashlib.sha256()
     if kind == "git":

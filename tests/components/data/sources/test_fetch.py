@@ -152,14 +152,14 @@ def test_megabytes_are_counted_once_whatever_the_network_does(
     assert [one.sum for one in counted] == [pytest.approx(megabytes)] * 2
 
 
-@pytest.mark.parametrize(("fault", "why"), [("lie", "bytes are not those"), ("403", "403")])
+@pytest.mark.parametrize(("fault", "why"), [("lie", "checksum does not match"), ("403", "403")])
 def test_what_cannot_be_had_is_named_and_not_there(
     publisher: Publisher, covid: dict[str, bytes], tmp_path: Path, fault: str, why: str
 ) -> None:
     publisher.faults[ONE] = [fault] * 20
     with pytest.raises(UserError, match=why) as caught:
         get(publisher, tmp_path)
-    assert "one.png cannot be had" in str(caught.value)
+    assert "one.png cannot be downloaded" in str(caught.value)
     assert "https://github.com/ieee8023/covid-chestxray-dataset" in str(caught.value)
     assert "images/one.png" not in there(tmp_path / "covid-chestxray-dataset")
 
