@@ -56,7 +56,7 @@ def main() -> None:
         shutil.copy(snapshot, today / "metadata.csv")
         run(
             "run", "--covid", str(today), "--kermany", str(kermany), "--weights", "none",
-            "--output", str(output), "--if-new", "--new-covid", "5", "--no-serve", *arguments,
+            "--output", str(output), "--if-new", "--new-covid", "2", "--no-serve", *arguments,
         )  # fmt: skip
     console.rule("lineage of the last version")
     run("lineage", "--store", str(output / "store"))
@@ -71,11 +71,11 @@ def run(*arguments: str) -> None:
 def drawn(directory: Path) -> tuple[Path, Path]:
     """Draws phantoms and divides their metadata into three days. Masks come with the first day alone."""
     with live_line():
-        phantoms.write(directory, patients=40)
+        phantoms.write(directory, patients=60)
     covid = directory / covid_chestxray.DIRECTORY
     with (covid / "metadata.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    days = {"2020-03-28": 0.4, "2020-04-18": 0.7, "2020-06-22": 1.0}
+    days = {"2020-03-28": 0.25, "2020-04-18": 0.65, "2020-06-22": 1.0}
     for row in rows[int(days["2020-03-28"] * len(rows)) :]:
         name = Path(row[header.index("filename")]).stem
         (covid / covid_chestxray.MASKS / f"{name}_mask.png").unlink(missing_ok=True)

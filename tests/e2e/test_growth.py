@@ -51,6 +51,6 @@ def test_a_dataset_that_grows_is_met_as_a_schedule_meets_it(tmp_path: Path) -> N
 
 def test_what_is_not_there_has_no_lineage(tmp_path: Path) -> None:
     error = cxrflow("lineage", "--store", str(tmp_path), fails=True)
-    assert "holds no published model; name a model store with --store" in error
+    assert "holds no published model; give a model store with --store" in error
     error = cxrflow("lineage", "7", "--store", str(tmp_path), fails=True)
     assert "holds no published model" in error

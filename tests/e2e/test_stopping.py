@@ -330,7 +330,7 @@ def test_it_says_that_it_serves_once_it_does_and_that_it_is_open(
         other = start(PROGRAM, "serve", published, "--port", both[0], "--grpc-port", both[1])
         assert other.process.wait(60) == 1
         said = other.errors()
-        assert said == f"error: serve: port {refused} is in use; name another with {option}\n"
+        assert said == f"error: serve: port {refused} is in use; choose another with {option}\n"
         assert other.said() == ""
     started.send(signal.SIGTERM)
     assert started.process.wait(60) == 0

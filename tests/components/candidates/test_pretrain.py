@@ -78,7 +78,7 @@ def test_where_everything_is_tested_little_is_left_and_that_is_said(
     small, covid_directory: Path, kermany_directory: Path, tmp_path: Path
 ) -> None:
     ingest(covid_directory, kermany_directory, tmp_path / "examples", folds=4)
-    with pytest.raises(UserError, match="0 images of kermany are left"):
+    with pytest.raises(UserError, match="kermany has 0 images of 0 classes left"):
         choose(small, tmp_path / "examples", tmp_path / "chosen")
     assert not (tmp_path / "chosen").exists()
 

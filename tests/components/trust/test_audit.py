@@ -290,4 +290,4 @@ def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
         assert drop["value"] == pytest.approx(inside - row["recall"][name]["value"])
         assert drop["low"] < drop["value"] < drop["high"]
         assert 0 <= row["auc"][name] <= 1
-    assert "<h2>Elsewhere</h2>" in (tmp_path / "audit" / "audit.html").read_text()
+    assert "<h2>External data</h2>" in (tmp_path / "audit" / "audit.html").read_text()
