@@ -126,7 +126,7 @@ def _served(service: InferenceService) -> State:
 
 def _alone(state: State, stable: Release, outcome: Mapping[str, str]) -> State:
     return dataclasses.replace(
-        state, stable=stable, candidate=None, percent=0, replicas=1, outcome=outcome
+        state, stable=stable, candidate=None, percent=0, replicas=1, whole=1, outcome=outcome
     )
 
 
@@ -307,8 +307,11 @@ class _Rollout:
         """Returns how many pods serve all of the traffic, autoscaled ones included."""
         if not self._is_standard:
             return 1  # Knative scales each revision by its own requests
-        stable = [pod for pod in self._service.pods(state.stable.version) if pod.ready]
-        return max(state.whole, least_replicas(self._template), len(stable))
+        ready = sum(pod.ready for pod in self._service.pods(state.stable.version))
+        if state.candidate:
+            # Until a canary is ready, KServe runs as many more of the stable version: see `manifest_of`.
+            ready -= state.replicas
+        return max(state.whole, least_replicas(self._template), ready)
 
     def _ready(self, state: State, needed: int) -> list[Pod]:
         """Returns the ready pods of the release once there are as many as needed.
