@@ -213,10 +213,10 @@ def test_every_option_of_submit_reaches_the_parameter_it_is_for(api: Api, url: s
         f"{option}={value[0] if isinstance(value, list) else value}"
         for option, (_, value) in options.items()
     ]
-    cxrflow("submit", *texts, "--host", url)
+    cxrflow("submit", *texts, "--canary-unseen", "--host", url)
     (made,) = api.runs
     parameters = made["runtime_config"]["parameters"]
-    assert parameters == dict(options.values())
+    assert parameters == dict(options.values()) | {"canary_unseen": True}
     assert parameters.keys() <= training_pipeline(KIND).component_spec.inputs.keys()
     assert parameters.keys() == Job.__dataclass_fields__.keys()
 

@@ -136,7 +136,7 @@ def test_a_compressed_body_of_v2_is_read_with_its_length_of_json(url: str) -> No
     ("encoding", "body", "status", "words"),
     [
         ("br", GOOD, 415, "Content-Encoding br is not supported"),
-        ("gzip, gzip", GOOD, 415, "compressed once, with gzip or deflate"),
+        ("gzip, gzip", GOOD, 415, "compressed once with gzip or deflate"),
         ("gzip", GOOD, 400, "the body is not gzip"),
         ("deflate", GOOD, 400, "the body is not deflate"),
         ("gzip", gzip.compress(GOOD)[:-1], 400, "the body is not gzip"),

@@ -90,7 +90,9 @@ def test_more_of_the_same_is_no_drift(examples: Path, tmp_path: Path) -> None:
     assert (found["kind"], found["source"]) == ("drift", "covid-chestxray")
     assert {one["feature"] for one in found["measures"]} >= {"view", "finding", "width", "frame"}
     assert drifted(found) == []
-    assert "No difference exceeds its threshold" in (tmp_path / "out" / "validation.html").read_text()
+    assert (
+        "No difference exceeds its threshold" in (tmp_path / "out" / "validation.html").read_text()
+    )
 
 
 def test_a_new_scanner_is_noticed(examples: Path, tmp_path: Path, browser) -> None:
