@@ -139,7 +139,7 @@ def test_what_differs_is_said(reproduced: Callable[..., Path]) -> None:
     said = " ".join(coronet["differences"])
     assert "NOT the transfer learning" in said
     assert "1 epochs; the paper has 80" in said
-    assert "No patient and no picture is on both sides" in said
+    assert "No patient and no picture is in both training and test" in said
     assert "the paper had 284 covid, 310 normal, 330 bacterial, 327 viral" in said
     (resnet,) = figures(reproduced, "resnet50-10fold")["recipes"]
     assert "There are fewer images than in the paper" in " ".join(resnet["differences"])

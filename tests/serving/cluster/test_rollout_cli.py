@@ -66,7 +66,7 @@ def test_a_version_is_deployed_from_a_laptop(
     decision = json.loads((version / "decision.json").read_text())
     assert noted(kubernetes, "stable")["decided"] == decision["decided"]
     error = cxrflow("deploy", str(version), fails=True)
-    assert "name the --store that KServe reads" in error
+    assert "give the --store that KServe reads" in error
 
 
 @pytest.fixture
