@@ -1,0 +1,137 @@
+"""A node: a real kubelet with containerd and runc."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from tests.cluster import processes
+from tests.cluster.control_plane import BRIDGE, HOST, NETWORK, PROGRAMS, Cluster
+
+NAME = "node"
+PAUSE = "localhost/cxrflow-pause:test"
+# Of the control groups, so that `run` can remove them.
+_CGROUP = "cxrflow.test"
+
+
+def why_not() -> str:
+    """Returns why this host cannot have a node, or nothing."""
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        return "it takes root"
+    if not os.access(_hierarchies()[0], os.W_OK):
+        return "the control groups cannot be changed"
+    return ""
+
+
+def start(cluster: Cluster, images: Path) -> None:
+    """Starts a node and waits until it is ready.
+
+    Args:
+      cluster: that it is of.
+      images: an archive of what its pods need, which is removed.
+    """
+    # What is kept at fixed places goes with the mount namespace.
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+    socket = _containerd(cluster)
+    ctr = ["ctr", "--address", str(socket), "--namespace=k8s.io"]
+    subprocess.run([*ctr, "images", "import", "--no-unpack", str(images)], check=True)
+    images.unlink()
+    kubelet = _kubelet(cluster, socket)
+
+    def is_ready() -> bool:
+        conditions = cluster.get("node", NAME).get("status", {}).get("conditions", [])
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    kubelet.until(is_ready, "the node is ready")
+
+
+def _containerd(cluster: Cluster) -> Path:
+    home = cluster.home / "containerd"
+    (home / "cni").mkdir(parents=True)
+    network = {
+        "cniVersion": "0.4.0",
+        "name": "cluster",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": BRIDGE,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(home / "addresses"),
+                    "ranges": [[{"subnet": NETWORK, "gateway": HOST}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }
+        ],
+    }
+    (home / "cni" / "cluster.conflist").write_text(json.dumps(network))
+    configuration = home / "config.toml"
+    configuration.write_text(
+        f"""
+version = 2
+root = "{home}/root"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{home}/cni"
+"""
+    )
+    socket = Path("/run/containerd/containerd.sock")
+    containerd = processes.start(["containerd", "--config", configuration], cluster.logs)
+    containerd.until(socket.exists, "containerd listens")
+    return socket
+
+
+def _kubelet(cluster: Cluster, socket: Path) -> processes.Process:
+    for hierarchy in _hierarchies():
+        (hierarchy / _CGROUP).mkdir(exist_ok=True)
+    home = cluster.home / "kubelet"
+    home.mkdir()
+    configuration = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": HOST,
+        # Nobody else is in this network.
+        "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "tlsCertFile": str(cluster.certificate),
+        "tlsPrivateKeyFile": str(cluster.key),
+        "containerRuntimeEndpoint": f"unix://{socket}",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{_CGROUP}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "featureGates": {"KubeletInUserNamespace": True},
+        "makeIPTablesUtilChains": False,
+        "podLogsDir": str(home / "pods"),
+        "resolvConf": "",
+        # It is the host's disk, and fuller than a node's.
+        "evictionHard": {"memory.available": "100Mi"},
+        "imageGCHighThresholdPercent": 100,
+    }
+    file = home / "config.yaml"
+    file.write_text(yaml.safe_dump(configuration))
+    return processes.start(
+        [
+            PROGRAMS / "kubelet",
+            f"--config={file}",
+            f"--kubeconfig={cluster.kubeconfig('kubelet')}",
+            f"--root-dir={home / 'root'}",
+            f"--hostname-override={NAME}",
+            f"--node-ip={HOST}",
+        ],
+        cluster.logs,
+    )
+
+
+def _hierarchies() -> list[Path]:
+    home = Path("/sys/fs/cgroup")
+    return [home] if (home / "cgroup.controllers").exists() else sorted(home.iterdir())
