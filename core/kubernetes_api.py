@@ -1,4 +1,4 @@
-"""Kubernetes' API, asked again while it is busy or away, with errors that say what to do."""
+"""Kubernetes' API, with retries while it is busy or unreachable, and errors that say what to do."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from core.errors import UserError
 
 _SECONDS = 60
 _ATTEMPTS = 6
-# What asking again may mend.
+# Worth a retry.
 TRANSIENT = {
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -24,11 +24,11 @@ TRANSIENT = {
 
 
 class Conflict(Exception):
-    """The object is not what it was when it was read, or is there already; read it again."""
+    """The object has changed since it was read, or exists already: read it again."""
 
 
 class Refused(UserError):
-    """The API answers with an error that asking again does not mend.
+    """The API answers with an error that a retry does not fix.
 
     Attributes:
       status: of HTTP.
@@ -41,19 +41,19 @@ class Refused(UserError):
 
     @property
     def denied(self) -> bool:
-        """Says whether it is this account that may not."""
+        """Says whether this account lacks the permission."""
         return self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class KubernetesApi:
-    """The API, asked about one thing."""
+    """The API, for calls about one object."""
 
     def __init__(self, step: str, what: str, manifests: str, api: client.ApiClient | None) -> None:
         """Connects.
 
         Args:
           step, what: begin every error: `step: what: ...`.
-          manifests: the directory that sets it up, with the role that is needed.
+          manifests: the directory that sets the object up, with the role that is needed.
           api: by default that of the kubeconfig, or in a pod that of its cluster.
 
         Raises:
@@ -78,7 +78,7 @@ class KubernetesApi:
         *,
         raw: bool = False,
     ) -> Any:
-        """Asks, again for a while where the API is busy or away, so that it must do no harm twice.
+        """Sends a request, with retries while the API is busy or unreachable: it must be safe to repeat.
 
         Args:
           method, path, body: of HTTP.
@@ -87,12 +87,12 @@ class KubernetesApi:
           raw: whether the answer is text rather than JSON.
 
         Returns:
-          the answer, or None where there is no such thing.
+          the answer, or None for 404.
 
         Raises:
-          Conflict: see there.
-          Refused: see there.
-          UserError: there was no answer.
+          Conflict: the object has changed since it was read.
+          Refused: the API answers with another error.
+          UserError: the API does not answer.
         """
         try:
             answer = self._api.call_api(
@@ -120,19 +120,30 @@ class KubernetesApi:
         return answer if raw else json.loads(answer)
 
     def _refused(self, error: client.ApiException) -> Refused:
-        advice = {
-            HTTPStatus.UNAUTHORIZED: "the token is missing or has expired: log in again",
-            HTTPStatus.FORBIDDEN: "that account may not: see the role in "
-            f"{self._manifests}/access.yaml",
-            HTTPStatus.CONFLICT: "another field manager changed it: take its change back, or put it "
-            f"into {self._manifests}",
-        }.get(error.status, "nothing more was changed; run it again, it goes on where it was")
         said = _said(error)
         return Refused(
             error.status,
             said,
-            f"{self._step}: {self._what}: Kubernetes answers {error.status}: {said} ({advice})",
+            f"{self._step}: {self._what}: Kubernetes answers {error.status}: {said} "
+            f"({self._advice(error.status, said)})",
         )
+
+    def _advice(self, status: int, said: str) -> str:
+        # Webhooks and quotas also answer 403, so the words decide whether a role is missing.
+        if said.startswith("admission webhook"):
+            return f"a webhook of the cluster rejects the object: correct it in {self._manifests}"
+        if status == HTTPStatus.UNAUTHORIZED:
+            return "the token is missing or has expired: log in again"
+        if status == HTTPStatus.FORBIDDEN and " cannot " in said:
+            return f"the account lacks a permission: see the role in {self._manifests}/access.yaml"
+        if status == HTTPStatus.FORBIDDEN:
+            return "the cluster's admission control rejects the object"
+        if status == HTTPStatus.CONFLICT:
+            return (
+                "another field manager owns these fields: undo its change, or make the same change in "
+                f"{self._manifests}"
+            )
+        return "nothing more was changed; run it again to continue"
 
     def _give_up(self, outcome: tenacity.Future) -> Any:
         error = outcome.exception()
@@ -142,7 +153,7 @@ class KubernetesApi:
             raise self._refused(error) from error
         raise UserError(
             f"{self._step}: Kubernetes' API does not answer ({error}); nothing more was changed. Run it "
-            "again: it goes on where it was."
+            "again to continue."
         ) from error
 
 
@@ -155,7 +166,7 @@ def _connected(step: str) -> client.ApiClient:
         found = config.new_client_from_config()
     except config.ConfigException as error:
         raise UserError(
-            f"{step}: no cluster is known ({error}); name a kubeconfig in KUBECONFIG, or run in a pod"
+            f"{step}: no cluster is known ({error}); set KUBECONFIG to a kubeconfig, or run in a pod"
         ) from error
     return found
 
@@ -167,13 +178,26 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _is_ownership(error: client.ApiException) -> bool:
-    """Says whether a conflict is that another field manager has a field, rather than of versions."""
-    return "conflict with" in _said(error)
+    """Says whether another field manager owns a field, rather than that the version is outdated.
+
+    The API names the cause of each field; the message differs between one and several conflicts.
+    """
+    causes = (_status(error).get("details") or {}).get("causes") or []
+    return any(one.get("reason") == "FieldManagerConflict" for one in causes)
 
 
 def _said(error: client.ApiException) -> str:
+    status = _status(error)
+    if "message" in status:
+        return " ".join(str(status["message"]).split())
+    body = error.body or error.reason or ""
+    return (body.decode(errors="replace") if isinstance(body, bytes) else str(body))[:300]
+
+
+def _status(error: client.ApiException) -> dict[str, Any]:
+    """Returns the API's Status object, or nothing where the answer is not one."""
     try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        body = error.body or error.reason or ""
-        return (body.decode(errors="replace") if isinstance(body, bytes) else str(body))[:300]
+        status = json.loads(error.body)
+    except (TypeError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}

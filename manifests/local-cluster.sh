@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A cluster on this machine with everything: `make kind-up`, `make minikube-up`, `make kind-down`,
-# `make minikube-down`. Each step leaves alone what is there, so that it can be run again.
+# A complete cluster on this machine: `make kind-up`, `make minikube-up`, `make kind-down`,
+# `make minikube-down`. Each step keeps what is already there, so it can be run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 KFP=2.17.0
-KSERVE=v0.20.0
+# The first release that splits traffic between stable and canary in Standard mode.
+KSERVE=v0.21.0
 CERT_MANAGER=v1.17.0
 ENVOY_GATEWAY=v1.8.1
 KUBERNETES=v1.34.0
@@ -78,7 +79,7 @@ load_images() {
 
 deploy() {
   kubectl apply -k "manifests/overlays/$1"
-  # KServe is to be let into the object store of Kubeflow Pipelines: its secret, in KServe's words.
+  # Give KServe access to the object store of Kubeflow Pipelines: the same credentials under KServe's names.
   key() { kubectl -n kubeflow get secret mlpipeline-minio-artifact -o "jsonpath={.data.$1}" | base64 -d; }
   kubectl -n cxrflow create secret generic cxrflow-object-store --dry-run=client -o yaml \
     --from-literal "AWS_ACCESS_KEY_ID=$(key accesskey)" \
@@ -97,7 +98,7 @@ smoke_test() {
   kubectl -n kserve rollout status --timeout 2m deployment/kserve-controller-manager
   kubectl auth can-i patch inferenceservices.serving.kserve.io/cxrflow -n cxrflow \
     --as system:serviceaccount:kubeflow:cxrflow-pipeline >/dev/null ||
-    fail "the pipeline's account may not deploy: see manifests/base/access.yaml"
+    fail "the pipeline's account lacks the permission to deploy: see manifests/base/access.yaml"
 }
 
 action=${1-} provider=${2-}

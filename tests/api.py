@@ -45,9 +45,12 @@ async def hanging(_: kmock.Request) -> None:
     await asyncio.Event().wait()
 
 
-def refused(status: int, message: str) -> kmock.KubernetesError:
+def refused(
+    status: int, message: str, causes: list[dict[str, str]] | None = None
+) -> kmock.KubernetesError:
     """Returns what to raise for an answer that is no success."""
-    return _Refused(status=status, reason=str(status), message=message)
+    details = {"causes": causes} if causes else None
+    return _Refused(status=status, reason=str(status), message=message, details=details)
 
 
 @attrs.frozen
@@ -55,3 +58,4 @@ class _Refused(kmock.KubernetesError):
     status: int = 0
     reason: str = ""
     message: str = ""
+    details: Any = None

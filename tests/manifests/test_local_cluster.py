@@ -54,7 +54,7 @@ def test_everything_is_set_up_in_order_and_again(
         for text in (
             f"{provider} {'create cluster' if provider == 'kind' else '--profile cxrflow status'}",
             "env/platform-agnostic?ref=2.17.0",
-            "kserve-resources --version v0.20.0",
+            "kserve-resources --version v0.21.0",
             "make images",
             f"apply -k manifests/overlays/{provider}",
             "apply -f manifests/jobs/sample-data.yaml",

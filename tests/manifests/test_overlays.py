@@ -18,7 +18,7 @@ from tests.manifests.schemas import errors, unrestricted, without
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ("kind", "minikube", "gke")
 # Their schemas are in nobody's package.
-UNCHECKED = {"PodMonitor", "ClusterStorageContainer"}
+UNCHECKED = {"ClusterStorageContainer"}
 
 
 def build(overlay: str) -> list[dict[str, Any]]:
@@ -44,6 +44,10 @@ def manifests(overlay: str) -> list[dict[str, Any]]:
     return build(overlay)
 
 
+# Objects that belong to no namespace.
+CLUSTER_WIDE = {"Namespace", "ClusterStorageContainer"}
+
+
 def named(manifests: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
     (one,) = (
         m for m in manifests if m["kind"] == kind and (not name or m["metadata"]["name"] == name)
@@ -63,6 +67,48 @@ def test_everything_is_what_the_cluster_takes(
     assert len(checked) >= len(manifests) - len(UNCHECKED)
     for manifest in [*checked, inference_service(manifests)]:
         assert not errors(manifest, kserve_schemas), manifest["kind"]
+
+
+def test_every_object_names_its_namespace(manifests: list[dict[str, Any]]) -> None:
+    """`kubectl apply -k` puts an object without one into whatever namespace the context has."""
+    for manifest in manifests:
+        if manifest["kind"] not in CLUSTER_WIDE:
+            assert manifest["metadata"].get("namespace"), manifest["kind"]
+    runtime, service = named(manifests, "ServingRuntime"), inference_service(manifests)
+    assert runtime["metadata"]["namespace"] == service["metadata"]["namespace"]
+    assert runtime["metadata"]["name"] == service["spec"]["predictor"]["model"]["runtime"]
+
+
+def test_the_model_has_no_name(manifests: list[dict[str, Any]]) -> None:
+    """KServe's webhook rejects one, in a predictor of any standard model."""
+    assert "name" not in inference_service(manifests)["spec"]["predictor"]["model"]
+
+
+def test_the_storage_container_serves_the_model_store_alone(
+    overlay: str, manifests: list[dict[str, Any]]
+) -> None:
+    formats = named(manifests, "ClusterStorageContainer")["spec"]["supportedUriFormats"]
+    (prefix,) = [one["prefix"] for one in formats]
+    bucket = TARGETS[overlay].store.split("://")[1].split("/")[0]
+    assert TARGETS[overlay].store.startswith(prefix)
+    assert prefix.split("://")[1].split("/")[0] == bucket, "not any bucket"
+
+
+def test_prometheus_is_optional(manifests: list[dict[str, Any]]) -> None:
+    assert not [m for m in manifests if m["kind"] == "PodMonitor"]
+    directory = ROOT / "build" / "with-prometheus"
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        (directory / "kustomization.yaml").write_text(
+            "resources: [../../manifests/overlays/kind]\n"
+            "components: [../../manifests/components/monitoring]\n"
+        )
+        monitor = named(built("../build/with-prometheus"), "PodMonitor")
+    finally:
+        shutil.rmtree(directory)
+    labels = {"serving.kserve.io/inferenceservice": "cxrflow"}
+    assert monitor["metadata"]["namespace"] == "cxrflow"
+    assert monitor["spec"]["selector"]["matchLabels"] == labels
 
 
 def test_the_schemas_find_what_is_wrong(
@@ -113,16 +159,26 @@ def test_no_secret_is_in_the_repository(manifests: list[dict[str, Any]]) -> None
     assert not [m for m in manifests if m["kind"] == "Secret"]
 
 
-def test_the_deployer_touches_its_own_inference_service_alone(
+def test_the_deployer_has_what_a_rollout_uses_and_no_more(
     manifests: list[dict[str, Any]],
 ) -> None:
     service = inference_service(manifests)["metadata"]
     role = named(manifests, "Role", "cxrflow-deployer")
     assert role["metadata"]["namespace"] == service["namespace"]
-    for rule in role["rules"]:
-        assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
-        if rule["resources"] == ["inferenceservices"]:
-            assert rule["resourceNames"] == [service["name"]]
+    # Played clusters of the rollout's tests refuse whatever is not in the role.
+    granted = {
+        (*rule["resources"], *rule.get("resourceNames", [])): rule["verbs"]
+        for rule in role["rules"]
+    }
+    assert granted == {
+        ("inferenceservices", service["name"]): ["get", "create", "patch", "delete"],
+        ("configmaps", f"{service['name']}-inference-service"): ["get"],
+        ("configmaps", f"{service['name']}-rollout"): ["get", "create", "patch"],
+        ("httproutes",): ["list", "delete"],
+        ("horizontalpodautoscalers",): ["list", "delete"],
+        ("pods",): ["list"],
+        ("pods/proxy",): ["get", "create"],
+    }
     assert not [m for m in manifests if m["kind"].startswith("ClusterRole")]
     bindings = [m for m in manifests if m["kind"] == "RoleBinding"]
     subjects = {s["name"] for binding in bindings for s in binding["subjects"]}
