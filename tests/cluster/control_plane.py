@@ -1,11 +1,9 @@
 """A Kubernetes control plane: etcd, API server, controller manager and scheduler, as processes."""
 
 import json
-import os
 import secrets
 import ssl
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -183,7 +181,9 @@ def _certificate(cluster: Cluster) -> None:
     names = f"subjectAltName=IP:{HOST},IP:127.0.0.1,IP:10.96.0.1"
     subprocess.run(
         [
-            *("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2").split(),
+            *(
+                "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+            ).split(),
             *("-subj", "/CN=cxrflow.test", "-addext", names),
             *("-keyout", cluster.key, "-out", cluster.certificate),
         ],

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from importlib.metadata import version as release
 from pathlib import Path
 
 import yaml
@@ -11,9 +12,19 @@ from tests.cluster import processes
 from tests.cluster.control_plane import BRIDGE, HOST, NETWORK, PROGRAMS, Cluster
 
 NAME = "node"
-PAUSE = "localhost/cxrflow-pause:test"
+PAUSE = "localhost/pause:test"
+# The names that buildah gave, and those that the manifests have, in full.
+_SERVING = f"cxrflow-serving:{release('cxrflow')}"
+_NAMES = {
+    f"localhost/{_SERVING}": f"docker.io/library/{_SERVING}",
+    "localhost/storage-initializer:v0.20.0": "docker.io/kserve/storage-initializer:v0.20.0",
+}
 # Of the control groups, so that `run` can remove them.
 _CGROUP = "cxrflow.test"
+
+
+_SOCKET = Path("/run/containerd/containerd.sock")
+_CTR = ("ctr", f"--address={_SOCKET}", "--namespace=k8s.io")
 
 
 def why_not() -> str:
@@ -34,11 +45,12 @@ def start(cluster: Cluster, images: Path) -> None:
     """
     # What is kept at fixed places goes with the mount namespace.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
-    socket = _containerd(cluster)
-    ctr = ["ctr", "--address", str(socket), "--namespace=k8s.io"]
-    subprocess.run([*ctr, "images", "import", "--no-unpack", str(images)], check=True)
+    _containerd(cluster)
+    subprocess.run([*_CTR, "images", "import", str(images)], check=True)
     images.unlink()
-    kubelet = _kubelet(cluster, socket)
+    for here, there in _NAMES.items():
+        subprocess.run([*_CTR, "images", "tag", here, there], check=True)
+    kubelet = _kubelet(cluster)
 
     def is_ready() -> bool:
         conditions = cluster.get("node", NAME).get("status", {}).get("conditions", [])
@@ -47,7 +59,15 @@ def start(cluster: Cluster, images: Path) -> None:
     kubelet.until(is_ready, "the node is ready")
 
 
-def _containerd(cluster: Cluster) -> Path:
+def kill(container: str) -> None:
+    """Kills the process of a container, by the identity that its pod's status has."""
+    subprocess.run(
+        [*_CTR, "tasks", "kill", "--signal=SIGKILL", container.removeprefix("containerd://")],
+        check=True,
+    )
+
+
+def _containerd(cluster: Cluster) -> None:
     home = cluster.home / "containerd"
     (home / "cni").mkdir(parents=True)
     network = {
@@ -72,9 +92,9 @@ def _containerd(cluster: Cluster) -> Path:
         f"""
 version = 2
 root = "{home}/root"
-state = "/run/containerd"
+state = "{_SOCKET.parent}"
 [grpc]
-  address = "/run/containerd/containerd.sock"
+  address = "{_SOCKET}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   restrict_oom_score_adj = true
@@ -84,13 +104,11 @@ state = "/run/containerd"
     conf_dir = "{home}/cni"
 """
     )
-    socket = Path("/run/containerd/containerd.sock")
     containerd = processes.start(["containerd", "--config", configuration], cluster.logs)
-    containerd.until(socket.exists, "containerd listens")
-    return socket
+    containerd.until(_SOCKET.exists, "containerd listens")
 
 
-def _kubelet(cluster: Cluster, socket: Path) -> processes.Process:
+def _kubelet(cluster: Cluster) -> processes.Process:
     for hierarchy in _hierarchies():
         (hierarchy / _CGROUP).mkdir(exist_ok=True)
     home = cluster.home / "kubelet"
@@ -104,7 +122,7 @@ def _kubelet(cluster: Cluster, socket: Path) -> processes.Process:
         "authorization": {"mode": "AlwaysAllow"},
         "tlsCertFile": str(cluster.certificate),
         "tlsPrivateKeyFile": str(cluster.key),
-        "containerRuntimeEndpoint": f"unix://{socket}",
+        "containerRuntimeEndpoint": f"unix://{_SOCKET}",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{_CGROUP}",
         "failCgroupV1": False,

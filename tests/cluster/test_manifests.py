@@ -2,13 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster import processes
 from tests.cluster.control_plane import ROOT, Cluster
 
 MANIFESTS = ROOT / "manifests"
@@ -22,9 +19,9 @@ def applied(cluster: Cluster, directory: str) -> dict[str, str]:
     found = json.loads(text)
     objects = found["items"] if found["kind"] == "List" else [found]
     return {
-        f"{one['kind']} {one['metadata'].get('namespace')}/{one['metadata']['name']}": one["metadata"][
-            "resourceVersion"
-        ]
+        f"{one['kind']} {one['metadata'].get('namespace')}/{one['metadata']['name']}": one[
+            "metadata"
+        ]["resourceVersion"]
         for one in objects
     }
 

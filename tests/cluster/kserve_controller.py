@@ -28,7 +28,9 @@ def install(cluster: Cluster) -> None:
         for one in yaml.load_all((PROGRAMS / "kserve.yaml").read_text(), yaml.CSafeLoader)
         if one["kind"] not in _LEFT_OUT
     ]
-    definitions = [one for one in objects if one["kind"] in ("CustomResourceDefinition", "Namespace")]
+    definitions = [
+        one for one in objects if one["kind"] in ("CustomResourceDefinition", "Namespace")
+    ]
     webhooks = [one for one in objects if one["kind"].endswith("WebhookConfiguration")]
     others = [one for one in objects if one not in definitions and one not in webhooks]
     _apply(cluster, definitions)
