@@ -130,7 +130,7 @@ def start(home: Path) -> Cluster:
             f"--tls-private-key-file={cluster.key}",
             f"--token-auth-file={home / 'tokens.csv'}",
             "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={cluster.key}",
+            f"--service-account-key-file={cluster.certificate}",
             f"--service-account-signing-key-file={cluster.key}",
             "--service-cluster-ip-range=10.96.0.0/24",
             "--authorization-mode=Node,RBAC",

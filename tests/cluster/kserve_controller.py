@@ -34,11 +34,19 @@ def install(cluster: Cluster) -> None:
     webhooks = [one for one in objects if one["kind"].endswith("WebhookConfiguration")]
     others = [one for one in objects if one not in definitions and one not in webhooks]
     _apply(cluster, definitions)
-    cluster.kubectl("wait", "--for=condition=established", "crd", "--all", "--timeout=60s")
+    processes.until(lambda: _are_established(cluster), "the definitions are established")
     _apply(cluster, others)
     controller = _start(cluster)
     controller.until(lambda: _listens(HOST, 9443), "KServe's webhooks listen")
     _apply(cluster, webhooks)
+
+
+def _are_established(cluster: Cluster) -> bool:
+    return all(
+        any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+        for definition in cluster.get("customresourcedefinition")["items"]
+        for conditions in [definition.get("status", {}).get("conditions") or []]
+    )
 
 
 def _apply(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
