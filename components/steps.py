@@ -413,6 +413,7 @@ def deploy_step(
     namespace: str,
     canary: str,
     canary_minutes: float,
+    canary_unseen: bool,
     run: str,
     archive: str,
     report: dsl.Output[dsl.Markdown],
@@ -437,7 +438,9 @@ def deploy_step(
         name,
         server=Path(server) if server else None,
         service=service,
-        policy=Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes),
+        policy=Policy(
+            steps=parse_steps(canary), step_seconds=60 * canary_minutes, unseen=canary_unseen
+        ),
         run=run,
         archive=archive,
         report=Path(report.path),

@@ -56,6 +56,10 @@ Canary = Annotated[
     str | None, typer.Option(help="Shares of the traffic of a new version, in percent: 10,50,100.")
 ]
 CanaryMinutes = Annotated[float | None, typer.Option(min=0, help="At each share.")]
+CanaryUnseen = Annotated[
+    bool,
+    typer.Option("--canary-unseen", help="Promote it even if too few requests came to judge it."),
+]
 BeamOptions = Annotated[
     list[str] | None,
     typer.Option("--beam-option", help="Option of a Beam runner; may be repeated."),
@@ -121,6 +125,7 @@ def submit(
     seed: Seed = None,
     canary: Canary = None,
     canary_minutes: CanaryMinutes = None,
+    canary_unseen: CanaryUnseen = False,
     beam_option: BeamOptions = None,
     registry: Registry = None,
     store: Store = None,
@@ -142,6 +147,7 @@ def submit(
         seed,
         canary,
         canary_minutes,
+        canary_unseen,
         beam_option,
     )
     run = _kubeflow(host, token).submit(_target(target, registry, store, gpus, nodes), arguments)
@@ -171,6 +177,7 @@ def schedule(
     seed: Seed = None,
     canary: Canary = None,
     canary_minutes: CanaryMinutes = None,
+    canary_unseen: CanaryUnseen = False,
     beam_option: BeamOptions = None,
     registry: Registry = None,
     store: Store = None,
@@ -199,6 +206,7 @@ def schedule(
         seed,
         canary,
         canary_minutes,
+        canary_unseen,
         beam_option,
     )
     arguments |= {"if_new": True, "new_covid": new_covid}
@@ -240,6 +248,7 @@ def deploy(
     ] = "",
     canary: Annotated[str, typer.Option(help="Shares of the traffic, in percent.")] = "10,50,100",
     canary_minutes: Annotated[float, typer.Option(min=0, help="At each share.")] = 5,
+    canary_unseen: CanaryUnseen = False,
 ) -> None:
     """Check a version on this machine, publish it to an object store, and roll it out on KServe."""
     from core.artifacts import CARD, DECISION
@@ -249,6 +258,7 @@ def deploy(
     from serving.cluster import known_answers, rollout
     from serving.cluster.inference_service import InferenceService
     from serving.cluster.policy import Policy, parse_steps
+    from serving.cluster.state import Release
 
     found = stores.version_in(version)
     stores.verified(found)
@@ -259,13 +269,15 @@ def deploy(
         raise UserError(
             "deploy: name the --store that KServe reads, at gs:// or s3://, or only --check"
         )
-    policy = Policy(steps=parse_steps(canary), step_seconds=60 * canary_minutes)
+    policy = Policy(
+        steps=parse_steps(canary), step_seconds=60 * canary_minutes, unseen=canary_unseen
+    )
     service = InferenceService(namespace, name)
     console.print(local.check(found))
     uri = stores.publish(found, store)
     console.print(f"published as {uri}")
     decision = read_json(found / DECISION)
-    release = rollout.Release(
+    release = Release(
         version=stores.number_of(uri),
         uri=uri,
         decided=decision["decided"],
@@ -343,6 +355,7 @@ def _arguments(
     seed: int | None,
     canary: str | None,
     canary_minutes: float | None,
+    canary_unseen: bool,
     beam_options: list[str] | None,
 ) -> dict[str, Any]:
     """Returns the pipeline's parameters that were given, checked as far as can be from here."""
@@ -373,6 +386,7 @@ def _arguments(
         "seed": seed,
         "canary": canary,
         "canary_minutes": canary_minutes,
+        "canary_unseen": canary_unseen or None,
         "beam_options": beam_options or None,
     }
     return {key: value for key, value in given.items() if value is not None}

@@ -67,6 +67,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         namespace: str = target.namespace,
         canary: str = "10,50,100",
         canary_minutes: float = 5.0,
+        canary_unseen: bool = False,
     ) -> None:
         """Runs the main job.
 
@@ -95,6 +96,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
           namespace: Of the InferenceService; empty: none is made.
           canary: Shares of the traffic that a new version gets one after the other, in percent.
           canary_minutes: How long it is watched at each.
+          canary_unseen: Promote it even if too few requests came to judge it.
         """
         checked = check_for_new_data_step(
             covid_directory=covid_directory,
@@ -224,6 +226,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         namespace=namespace,
                         canary=canary,
                         canary_minutes=canary_minutes,
+                        canary_unseen=canary_unseen,
                         run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                         archive=archive,
                     ).set_display_name("Deploy the winner")

@@ -272,8 +272,10 @@ def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
     """A `tests.serving.cluster.Cluster` that the kubeconfig names; version 2 is served, 3 a canary."""
     import yaml
 
-    from serving.cluster.rollout import SERVED, State, manifest_of
-    from tests.serving.cluster.played import TEMPLATE, Cluster, release, running
+    from serving.cluster.inference_service import InferenceService
+    from serving.cluster.reconcile import agreed
+    from serving.cluster.state import SERVED, State, load, save
+    from tests.serving.cluster.played import TEMPLATE, Cluster, connected, release, running
 
     cluster = Cluster(template=yaml.safe_load(TEMPLATE.read_text()), token="secret")
     with running(cluster) as url:
@@ -288,8 +290,13 @@ def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         outcome = {"version": "2", "decided": release(2).decided, "outcome": SERVED}
-        state = State(stable=release(2), candidate=release(3), percent=10, outcome=outcome)
-        cluster.apply(manifest_of(cluster.template, state))
+        service = InferenceService("cxrflow", "cxrflow", connected(url, "secret"))
+        save(service, State(stable=release(2), outcome=outcome))
+        agreed(service, cluster.template, 0)
+        stored = load(service)
+        assert stored
+        save(service, dataclasses.replace(stored, candidate=release(3), percent=10, whole=2))
+        agreed(service, cluster.template, 0)
         yield cluster
 
 

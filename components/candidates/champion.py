@@ -83,12 +83,10 @@ def gone_on_from(champion: Path) -> Path | None:
 
 def _served(models: str, name: str, service: "InferenceService | None") -> str | None:
     if service:
-        from serving.cluster import (
-            rollout,  # it brings Kubernetes' client, which only a cluster needs
-        )
+        from serving.cluster import state  # imports Kubernetes' client, which only a cluster needs
 
-        found = service.read()
-        return rollout.state_of(found).stable.uri if found else None
+        found = state.served(service)
+        return found.stable.uri if found else None
     try:
         return store.newest(models, name)
     except UserError as error:

@@ -1,10 +1,10 @@
-"""A training on several machines: a TrainJob of Kubeflow Trainer, whose nodes run `components.candidates.train_node`.
+"""A training on several machines: a TrainJob of Kubeflow Trainer; each node runs `train_node` beside this.
 
-Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes, and what TensorFlow must know
-of the others comes by the environment (see `training.workers`). All that the nodes need lies in a directory
-that they share, and so does what comes of it.
+Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes, and the environment tells each
+node about the others (see `training.workers`). Inputs and result are in a directory that all nodes share.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -44,27 +44,28 @@ def train_job(
 ) -> dict[str, Any]:
     """Trains a recipe on several machines and waits for it.
 
-    Begun again with the same arguments and inputs it goes on waiting for the job that is there; one that
-    failed is made anew and goes on from its checkpoint. When it has ended well the job is deleted. Of two
-    runs that ask for the same one waits until the other has ended, and finds its checkpoint.
+    Run again with the same arguments and inputs it waits for the job that exists; a failed job is recreated
+    and resumes from its checkpoint. A job that has succeeded is deleted. Of two runs that ask for the same
+    training, one waits until the other has ended, and then trains from its complete checkpoint, which takes
+    no time.
 
     Args:
       template: the TrainJob without its name and command: `spec.trainer` has `image`, `numNodes` and
-        `resourcesPerNode`. A recipe whose base is frozen is trained on one node, because its head alone
+        `resourcesPerNode`. A recipe with a frozen base is trained on one node, because only its head
         trains.
       request: `recipe`, `epochs`, `weights`, `precision`, `seed`, `division` as for the step.
       inputs: the directories `examples` and `records`, and where there are any `lungs` and `start`; see
         `components.candidates.train.train`.
-      output: a directory to be made, as by `components.candidates.train.train`.
+      output: a directory to be created, as by `components.candidates.train.train`.
       checkpoints: a directory that every node sees at the same path.
       api: of Kubernetes; by default that of the pod's cluster.
-      poll_seconds: how often the job is looked at.
+      poll_seconds: between two looks at the job.
 
     Returns:
       see `components.candidates.train.train`.
 
     Raises:
-      UserError: the job fails, with the end of its log; or the cluster does not take it.
+      UserError: the job fails, with the end of its log; or the cluster rejects it.
     """
     recipe = recipe_named(request["recipe"])
     asked = {**request, "inputs": {name: _digest(one) for name, one in inputs.items()}}
@@ -77,7 +78,7 @@ def train_job(
     path = f"/apis/{template['apiVersion']}/namespaces/{namespace}/trainjobs"
     kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
 
-    # Another run may ask for the same: it would take the job's directory from under it.
+    # Another run may ask for the same. Not every file system has locks: see `_collected`.
     with alone(home):
         return _waited_for(kubernetes, path, job, asked, inputs, home, output, poll_seconds)
 
@@ -111,15 +112,38 @@ def _waited_for(
                 f"train: TrainJob {namespace}/{name} failed: {_message(found)}. The end of its log:\n"
                 f"{_log(kubernetes, namespace, name)}"
             )
-        elif _state(found) == "Complete":
-            break
+        elif _state(found) == "Complete" and _collected(kubernetes, path, found, home, output):
+            card: dict[str, Any] = read_json(output / CARD)
+            return card
         time.sleep(poll_seconds)
-    with write_aside(output) as aside:
-        shutil.copytree(home / MODEL, aside)
-    kubernetes.call("DELETE", f"{path}/{name}")
-    shutil.rmtree(home)
-    card: dict[str, Any] = read_json(output / CARD)
-    return card
+
+
+def _collected(
+    kubernetes: KubernetesApi, path: str, found: Manifest, home: Path, output: Path
+) -> bool:
+    """Takes the result of a job that has succeeded, and deletes the job; says whether there was one.
+
+    There is none where another run has taken it, on a file system without locks, or was killed as it did.
+    """
+    try:
+        with write_aside(output) as aside:
+            shutil.copytree(home / MODEL, aside)
+        taken = True
+    except (FileNotFoundError, shutil.Error):
+        taken = False
+    # Renamed before the job is deleted: what another run prepares after that is not removed.
+    gone = home.with_name(f"{home.name}-{found['metadata']['uid']}")
+    with contextlib.suppress(FileNotFoundError):
+        home.rename(gone)
+    known = {"preconditions": {"uid": found["metadata"]["uid"]}}
+    with contextlib.suppress(Conflict):
+        kubernetes.call(
+            "DELETE",
+            f"{path}/{found['metadata']['name']}",
+            {"apiVersion": "v1", "kind": "DeleteOptions", **known},
+        )
+    shutil.rmtree(gone, ignore_errors=True)
+    return taken
 
 
 def _digest(directory: Path) -> str:
@@ -156,7 +180,7 @@ def _prepare(home: Path, request: Mapping[str, Any], inputs: Mapping[str, Path])
 def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
     try:
         made = kubernetes.call("POST", path, job)
-    except Conflict:  # another run's, or this one's that was killed: it is the same training
+    except Conflict:  # of another run, or of this one before it was killed: it is the same training
         return
     if made is None:
         raise UserError(
@@ -166,7 +190,7 @@ def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
 
 
 def _state(job: Manifest | None) -> str:
-    """Returns `Complete`, `Failed`, or nothing while it runs."""
+    """Returns `Complete`, `Failed`, or an empty text while it runs."""
     for one in (job or {}).get("status", {}).get("conditions", []):
         if one["status"] == "True" and one["type"] in ("Complete", "Failed"):
             return str(one["type"])

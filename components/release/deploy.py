@@ -49,7 +49,7 @@ def deploy(
 ) -> str:
     """Publishes a model once a server has given its known answers, and has it served.
 
-    Run again, it goes on where it was: what is published is found, and what is served is left.
+    Run again, it continues where it stopped: a published version is found, a served one is kept.
 
     Args:
       model: the output of `train`.
@@ -59,8 +59,8 @@ def deploy(
       models: the model store; see `serving.store`.
       name: of the model there.
       server: where a local server keeps its state and log (see `serving.local`), or None for none.
-        One that runs goes on and takes the new version in.
-      service: of KServe, to be made or changed; or None for none.
+        One that runs already loads the new version.
+      service: of KServe, to be created or changed; or None for none.
       policy: how the version is rolled out there.
       run: the pipeline's; kept beside the model.
       archive: of the data that it was made with; see `components.data.spans`. Kept beside the model, and told
@@ -122,10 +122,11 @@ def deploy(
             logger.info("ready at %s", served.url)
         if service:
             from serving.cluster import (
-                rollout,  # it brings Kubernetes' client, which only a cluster needs
+                rollout,  # imports Kubernetes' client, which only a cluster needs
             )
+            from serving.cluster.state import Release
 
-            release = rollout.Release(
+            release = Release(
                 version=store.number_of(version),
                 uri=version,
                 decided=decided["decided"],

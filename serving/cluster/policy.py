@@ -12,21 +12,23 @@ class Policy:
     Attributes:
       steps: shares of the traffic that a canary gets one after the other, in percent.
       step_seconds: how long it is watched at each.
-      ready_seconds: within which it must be ready.
+      unseen: whether it may be promoted although too few requests came to judge it.
+      ready_seconds: within which it must be ready, and KServe must have given it a share.
       poll_seconds: between two looks.
     """
 
     steps: tuple[int, ...] = (10, 50, 100)
     step_seconds: float = 300
+    unseen: bool = False
     ready_seconds: float = 900
     poll_seconds: float = 5
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """Reads the shares of a canary, e.g. `10,50,100`; nothing: no canary.
+    """Reads the shares of a canary, e.g. `10,50,100`; an empty text: no canary.
 
     Raises:
-      UserError: they are no percentages that grow.
+      UserError: they are not growing percentages.
     """
     try:
         steps = tuple(int(part) for part in text.split(",") if part.strip())

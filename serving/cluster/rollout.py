@@ -1,260 +1,38 @@
-"""Rolling a version out on KServe: straight where none is served, else as a canary that is watched.
+"""The sequence of a rollout on KServe: the first version is served at once, each later one as a canary.
 
-All state is on the InferenceService itself, so that whoever is killed can be run again, and two at once
-see each other: each look at the object decides what to do next, and each change is of the object as it
-was read. The later decision wins.
+Each step is decided from the stored state (`serving.cluster.state`) and from what the cluster shows. What it
+decides is stored, then applied (`serving.cluster.reconcile`). So a rollout that is killed can be restarted,
+and concurrent rollouts detect each other: the later decision wins. A canary is judged in
+`serving.cluster.canary`.
 """
 
 import dataclasses
 import functools
-import json
 import logging
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from core.errors import UserError
 from core.kubernetes_api import Conflict
-from serving.cluster import known_answers
-from serving.cluster.inference_service import (
-    VERSION_LABEL,
-    InferenceService,
-    Manifest,
-    Pod,
-)
+from serving.cluster import canary, known_answers, route
+from serving.cluster.inference_service import InferenceService, Manifest, Pod, shown
 from serving.cluster.known_answers import Unfit
+from serving.cluster.manifest import is_knative, least_replicas, manifest_of, predictor_name
 from serving.cluster.policy import Policy
+from serving.cluster.reconcile import agreed, tidy
+from serving.cluster.state import ROLLED_BACK, SERVED, Release, State, load, now, save, served
 
 logger = logging.getLogger("cxrflow")
 
-SERVED, ROLLED_BACK = "served", "rolled back"
-
-# Annotations, which hold the state.
-STABLE, CANDIDATE, OUTCOME = "cxrflow/stable", "cxrflow/candidate", "cxrflow/last-rollout"
-_MODE = "serving.kserve.io/deploymentMode"
-
-# Fewer tell nothing.
-_LEAST_REQUESTS, _LEAST_PREDICTIONS = 20, 100
-_MORE_ERRORS = 0.01
-_SLOWER, _SECONDS_SLOWER = 2.0, 0.05
-_DRIFT = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Release:
-    """A version of the model that shall be served, and why.
-
-    Attributes:
-      version: its number in the model store.
-      uri: where KServe finds it.
-      decided: when the gate, or a person, decided for it: ISO 8601 in UTC.
-      reason: that decision, in a sentence.
-      run: of the pipeline, where it is from one.
-      fingerprint: of the data it was trained on.
-    """
-
-    version: str
-    uri: str
-    decided: str
-    reason: str
-    run: str = ""
-    fingerprint: str = ""
-
 
 class RolledBack(UserError):
-    """A version was judged while it was served, or taken back by hand: the same again is of no use."""
+    """A version was judged while it was served, or taken back by hand: a retry is of no use."""
 
 
-# How the reason begins where a version never got ready, which may be the cluster's fault.
-_NOT_READY = "not ready after"
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What the object says of a rollout.
-
-    Attributes:
-      stable: what is served.
-      candidate: what is tried beside it, if anything, with `percent` of the traffic.
-      outcome: of the last rollout, if one ended: `version`, `decided`, `outcome` (`SERVED` or
-        `ROLLED_BACK`), `reason` and `at`.
-      uid, resource_version: of the object, if there is one.
-    """
-
-    stable: Release
-    candidate: Release | None = None
-    percent: int = 0
-    outcome: Mapping[str, str] = field(default_factory=dict)
-    uid: str = ""
-    resource_version: str = ""
-
-
-def state_of(manifest: Manifest) -> State:
-    """Returns the state that an InferenceService is in.
-
-    Raises:
-      UserError: it was not made by this program.
-    """
-    notes = manifest["metadata"].get("annotations", {})
-    if STABLE not in notes:
-        raise UserError(
-            f"deploy: the InferenceService {manifest['metadata']['name']} was not made by cxrflow; delete "
-            "it, or choose another name"
-        )
-    predictor = manifest["spec"]["predictor"]
-    canaries = manifest["spec"].get("canary", [])
-    percent = (
-        canaries[0]["trafficPercent"] if canaries else predictor.get("canaryTrafficPercent", 0)
-    )
-    return State(
-        stable=Release(**json.loads(notes[STABLE])),
-        candidate=Release(**json.loads(notes[CANDIDATE])) if CANDIDATE in notes else None,
-        percent=percent,
-        outcome=json.loads(notes.get(OUTCOME, "{}")),
-        uid=manifest["metadata"].get("uid", ""),
-        resource_version=manifest["metadata"].get("resourceVersion", ""),
-    )
-
-
-def manifest_of(template: Manifest, state: State) -> Manifest:
-    """Returns the InferenceService that has a state, whole: what is left out is taken off the cluster.
-
-    Args:
-      template: what the platform team wants, with the deployment mode: `Standard` has a canary beside
-        the predictor, under a name of its own, which it keeps when it is promoted, so that its pods
-        stay; `Knative` splits traffic between the revisions of one predictor.
-      state: to be in.
-    """
-    meta, spec = template["metadata"], template["spec"]
-    notes = {STABLE: json.dumps(asdict(state.stable))}
-    if state.candidate:
-        notes[CANDIDATE] = json.dumps(asdict(state.candidate))
-    if state.outcome:
-        notes[OUTCOME] = json.dumps(dict(state.outcome))
-    made: Manifest = {
-        "apiVersion": template["apiVersion"],
-        "kind": template["kind"],
-        "metadata": {**meta, "annotations": {**meta.get("annotations", {}), **notes}},
-    }
-    if state.uid:  # both are preconditions; without, an object that was deleted would be made again
-        made["metadata"].update(uid=state.uid, resourceVersion=state.resource_version)
-    if _is_knative(template):
-        predictor = _predictor(spec["predictor"], state.candidate or state.stable)
-        if state.candidate:
-            predictor["canaryTrafficPercent"] = state.percent
-        made["spec"] = {**spec, "predictor": predictor}
-        return made
-    predictor = _predictor(spec["predictor"], state.stable)
-    made["spec"] = {**spec, "predictor": {"name": _name(state.stable), **predictor}}
-    if state.candidate:
-        canary = _predictor(spec["predictor"], state.candidate)
-        for scaled in ("maxReplicas", "scaleMetric", "scaleTarget", "autoScaling"):
-            canary.pop(scaled, None)  # a canary has a fixed number
-        canary.update(name=_name(state.candidate), minReplicas=1)
-        made["spec"]["canary"] = [{"predictor": canary, "trafficPercent": state.percent}]
-    return made
-
-
-def _predictor(wanted: Manifest, release: Release) -> Manifest:
-    return {
-        **wanted,
-        "labels": {**wanted.get("labels", {}), VERSION_LABEL: release.version},
-        "model": {**wanted["model"], "storageUri": release.uri},
-    }
-
-
-def _name(release: Release) -> str:
-    return f"v{release.version}"
-
-
-def _is_knative(template: Manifest) -> bool:
-    return template["metadata"].get("annotations", {}).get(_MODE) in ("Knative", "Serverless")
-
-
-@dataclass(kw_only=True)
-class Traffic:
-    """What pods of a version have answered, counted since they started or between two looks.
-
-    Attributes:
-      requests, errors: HTTP requests, and those among them that failed by the server's fault.
-      predictions: predict requests, and the `seconds` they took together.
-      classes: images by predicted class.
-    """
-
-    requests: float = 0
-    errors: float = 0
-    predictions: float = 0
-    seconds: float = 0
-    classes: dict[str, float] = field(default_factory=dict)
-
-    def since(self, before: "Traffic") -> "Traffic":
-        """Returns what came since an earlier look; all of it where a pod was restarted."""
-        if self.requests < before.requests:
-            return self
-        return Traffic(
-            requests=self.requests - before.requests,
-            errors=self.errors - before.errors,
-            predictions=self.predictions - before.predictions,
-            seconds=self.seconds - before.seconds,
-            classes={
-                name: count - before.classes.get(name, 0) for name, count in self.classes.items()
-            },
-        )
-
-
-def traffic_in(metrics: str, traffic: Traffic) -> None:
-    """Adds what a server's `/metrics` says to `traffic`."""
-    for family in text_string_to_metric_families(metrics):
-        for name, labels, value, *_ in family.samples:
-            if name == "cxrflow_requests_total":
-                traffic.requests += value
-                traffic.errors += value if labels["status"].startswith("5") else 0
-            elif name == "request_predict_seconds_count":
-                traffic.predictions += value
-            elif name == "request_predict_seconds_sum":
-                traffic.seconds += value
-            elif name == "cxrflow_predictions_total":
-                label = labels["class"]
-                traffic.classes[label] = traffic.classes.get(label, 0) + value
-
-
-def why_not(candidate: Traffic, stable: Traffic) -> str | None:
-    """Returns what is wrong with a canary's answers beside the stable version's, or None.
-
-    Errors: over one request in a hundred more of its requests fail. Latency: a prediction takes more
-    than twice as long. Drift: a class's share of the predictions differs by more than 0.2 (the
-    L-infinity distance, as TFDV has it for categories). Of too few requests nothing is said.
-    """
-    if candidate.requests >= _LEAST_REQUESTS:
-        share = candidate.errors / candidate.requests
-        usual = stable.errors / stable.requests if stable.requests else 0.0
-        if share > usual + _MORE_ERRORS:
-            return (
-                f"{100 * share:.1f} % of its {candidate.requests:.0f} requests failed, of the stable "
-                f"version's {100 * usual:.1f} %"
-            )
-    if min(candidate.predictions, stable.predictions) >= _LEAST_REQUESTS:
-        mean = candidate.seconds / candidate.predictions
-        usual = stable.seconds / stable.predictions
-        if mean > _SLOWER * usual and mean > usual + _SECONDS_SLOWER:
-            return (
-                f"a request takes it {1000 * mean:.0f} ms, the stable version {1000 * usual:.0f} ms"
-            )
-    total, usual_total = sum(candidate.classes.values()), sum(stable.classes.values())
-    if min(total, usual_total) >= _LEAST_PREDICTIONS:
-        for name in sorted({*candidate.classes, *stable.classes}):
-            share = candidate.classes.get(name, 0) / total
-            usual = stable.classes.get(name, 0) / usual_total
-            if abs(share - usual) > _DRIFT:
-                return (
-                    f"it calls {100 * share:.0f} % of its images {name}, the stable version "
-                    f"{100 * usual:.0f} %"
-                )
-    return None
+class _Unproven(Exception):
+    """Nothing speaks against a canary, but too little was seen of it."""
 
 
 def roll_out(
@@ -270,34 +48,35 @@ def roll_out(
       service: to serve it.
       release: to be served.
       policy: how.
-      answers: what it is known to answer (see `serving.cluster.known_answers`); None: it is not asked.
+      answers: its known answers (see `serving.cluster.known_answers`); None: it is not asked.
       said: gets what was done, in sentences.
 
     Raises:
       RolledBack: it was rolled back.
-      UserError: it never got ready, was superseded by a later decision, or its InferenceService was
-        deleted meanwhile.
+      UserError: it was not ready in time, too little was seen of it to promote it, a later decision
+        superseded it, or its InferenceService was deleted meanwhile.
     """
     _Rollout(service, release, policy, answers, said).run()
 
 
 def promote(service: InferenceService) -> Release:
-    """Gives a canary all of the traffic at once, by hand; returns it.
+    """Gives a canary all of the traffic, by hand, once it has the pods for it; returns it.
 
     Raises:
-      UserError: there is none, or the InferenceService is changed at the same time.
+      UserError: there is none, or it does not get ready.
     """
     state = _served(service)
     if not state.candidate:
         raise UserError(
             f"promote: {service} has no canary; version {state.stable.version} is served"
         )
-    _end(service, state, state.candidate, SERVED, "promoted by hand")
-    return state.candidate
+    release = dataclasses.replace(state.candidate, reason="promoted by hand")
+    roll_out(service, release, Policy(steps=()), None, [])
+    return release
 
 
 def take_back(service: InferenceService) -> Release:
-    """Takes a canary away, by hand; returns the version that goes on.
+    """Removes a canary, by hand; returns the version that stays served.
 
     Raises:
       UserError: there is none, or the InferenceService is changed at the same time.
@@ -307,7 +86,15 @@ def take_back(service: InferenceService) -> Release:
         raise UserError(
             f"rollback: {service} has no canary; name the version to go back to: cxrflow rollback VERSION"
         )
-    _end(service, state, state.stable, ROLLED_BACK, "taken back by hand")
+    outcome = _outcome(state.candidate, ROLLED_BACK, "taken back by hand")
+    try:
+        save(service, _alone(state, state.stable, outcome))
+    except Conflict as error:
+        raise UserError(f"{service} was changed at the same time; try again") from error
+    template = service.template()
+    there = agreed(service, template, Policy().poll_seconds)
+    if there:
+        tidy(service, template, *there)
     return state.stable
 
 
@@ -321,7 +108,7 @@ def go_back(service: InferenceService, version: str, policy: Policy, said: list[
       said: gets what was done, in sentences.
 
     Raises:
-      UserError: as `roll_out`, which this is without shares of the traffic and without questions.
+      UserError: as `roll_out`, of which this is the case without shares of the traffic and known answers.
     """
     home = _served(service).stable.uri.rpartition("/")[0]
     release = Release(
@@ -331,22 +118,16 @@ def go_back(service: InferenceService, version: str, policy: Policy, said: list[
 
 
 def _served(service: InferenceService) -> State:
-    found = service.read()
-    if not found:
+    state = served(service)
+    if not state:
         raise UserError(f"there is no {service}; deploy a version first: cxrflow submit")
-    return state_of(found)
+    return state
 
 
-def _end(
-    service: InferenceService, state: State, stable: Release, outcome: str, reason: str
-) -> None:
-    assert state.candidate
-    known = _outcome(state.candidate, outcome, reason)
-    ended = dataclasses.replace(state, stable=stable, candidate=None, percent=0, outcome=known)
-    try:
-        service.apply(manifest_of(service.template(), ended))
-    except Conflict as error:
-        raise UserError(f"{service} was changed at the same time; try again") from error
+def _alone(state: State, stable: Release, outcome: Mapping[str, str]) -> State:
+    return dataclasses.replace(
+        state, stable=stable, candidate=None, percent=0, replicas=1, outcome=outcome
+    )
 
 
 def _outcome(release: Release, outcome: str, reason: str) -> dict[str, str]:
@@ -360,7 +141,7 @@ def _outcome(release: Release, outcome: str, reason: str) -> dict[str, str]:
 
 
 def _rolled_back(reason: str) -> type[UserError]:
-    return UserError if reason.startswith(_NOT_READY) else RolledBack
+    return UserError if reason.startswith(canary.NOT_READY) else RolledBack
 
 
 class _Rollout:
@@ -379,27 +160,38 @@ class _Rollout:
     def run(self) -> None:
         seen = False
         while True:
-            found = self._service.read()
-            if found is None and seen:
-                raise UserError(
-                    f"deploy: {self._service} was deleted meanwhile, by someone else: nothing is served. "
-                    "Run it again to deploy anew."
-                )
             try:
-                if found is None:
-                    self._begin()
-                elif self._goes_on(state_of(found)):
+                there = self._agreed()
+                if there is None:
+                    self._begin(seen)
+                elif self._goes_on(*there):
                     return
+                seen = there is not None
             except Conflict:
-                logger.info("the InferenceService was changed meanwhile; looking again")
-            seen = True
+                logger.info("another rollout has changed the state; looking again")
+                seen = True
 
-    def _begin(self) -> None:
-        self._say("nothing is served yet: served straight")
-        first = State(stable=self._release)
-        self._service.apply(manifest_of(self._template, first))
+    def _agreed(self) -> tuple[Manifest, State] | None:
+        return agreed(self._service, self._template, self._policy.poll_seconds)
 
-    def _goes_on(self, state: State) -> bool:
+    def _begin(self, seen: bool) -> None:
+        stored = load(self._service)
+        if seen and not (stored and stored.withdrawn):
+            raise UserError(
+                f"deploy: {self._service} was deleted meanwhile, by someone else: nothing is served. "
+                "Run it again to deploy anew."
+            )
+        if stored and not stored.service_uid:  # another rollout has just begun
+            return
+        self._say("nothing is served yet: served at once")
+        first = State(stable=self._release, whole=least_replicas(self._template))
+        if stored:
+            first = dataclasses.replace(
+                first, uid=stored.uid, resource_version=stored.resource_version
+            )
+        save(self._service, first)
+
+    def _goes_on(self, found: Manifest, state: State) -> bool:
         """Takes the next step; returns whether it was the last."""
         release = self._release
         if state.outcome.get("outcome") == ROLLED_BACK and _is(state.outcome, release):
@@ -422,62 +214,121 @@ class _Rollout:
             self._try(state)
         elif state.stable.version != release.version:
             self._say(f"beside version {state.stable.version}, without traffic")
-            self._write(state, candidate=release, percent=0)
-        elif _is(state.outcome, release):
+            whole = self._whole(state)
+            self._save(
+                state,
+                candidate=release,
+                percent=0,
+                whole=whole,
+                replicas=_needed(whole, next(iter(self._policy.steps), 100)),
+            )
+        elif state.candidate or not _is(state.outcome, release):
+            if not state.outcome and not state.candidate:
+                self._confirm(state)
+            self._end(state, state.stable, SERVED, release.reason)
+        else:
+            self._settle(found, state)
             self._say("it is served")
             return True
-        elif state.outcome:
-            self._write_outcome(state, release, SERVED, release.reason)  # it is served already
-        else:
-            self._confirm(state)
         return False
 
     def _confirm(self, state: State) -> None:
-        """Sees a first version ready and right; where it is wrong, nothing is served."""
-        pods = self._ready()
+        """Sees a first version ready and right; if it is wrong, it is deleted."""
+        pods = self._ready(state, 1)
         try:
             self._check(pods)
         except Unfit as error:
-            self._service.delete()
+            self._save(state, withdrawn=True)
+            self._agreed()
             raise UserError(f"{error}: {self._service} is deleted, nothing is served") from error
-        self._write_outcome(state, self._release, SERVED, self._release.reason)
 
     def _try(self, state: State) -> None:
+        assert state.candidate
+        version, stable = self._release.version, state.stable.version
         try:
-            pods = self._ready()
-            if state.percent == 0:
+            pods = self._ready(state, state.replicas)
+            splits = not self._policy.steps or self._splits(state)
+            if state.percent == 0 or not splits:
                 self._check(pods)
-            else:
+            elif state.percent in self._policy.steps:
                 self._watch(state)
         except Unfit as error:
             self._say(f"rolled back: {error}")
-            self._write_outcome(state, state.stable, ROLLED_BACK, str(error))
+            self._end(state, state.stable, ROLLED_BACK, str(error))
+            there = self._agreed()
+            if there:
+                self._settle(*there)
             raise _rolled_back(str(error))(
-                f"deploy: version {self._release.version} is rolled back, version "
-                f"{state.stable.version} goes on: {error}"
+                f"deploy: version {version} is rolled back, version {stable} goes on: {error}"
             ) from error
-        later = [step for step in self._policy.steps if step > state.percent]
-        if later:
-            self._say(f"{later[0]} % of the traffic")
-            self._write(state, candidate=self._release, percent=later[0])
-        else:
-            self._say("promoted")
-            self._write_outcome(state, self._release, SERVED, self._release.reason)
+        except _Unproven as error:
+            self._say(f"not promoted, and without traffic again: {error}")
+            self._save(state, percent=0)
+            self._agreed()
+            raise UserError(
+                f"deploy: version {version} is not promoted: {error}. It stays beside version {stable} "
+                "without traffic: run it again to try again, `cxrflow promote` serves it, `cxrflow rollback` "
+                "removes it, and --canary-unseen promotes versions on which too little was seen"
+            ) from error
+        self._advance(state, splits)
 
-    def _ready(self) -> list[Pod]:
-        """Returns the pods of the release once they are ready."""
+    def _advance(self, state: State, splits: bool) -> None:
+        """Gives the candidate its next share of the traffic, or all of it, once it has the pods for it."""
+        assert state.candidate
+        later = [step for step in self._policy.steps if step > state.percent] if splits else []
+        share = later[0] if later else 100
+        whole = self._whole(state)
+        needed = _needed(whole, share)
+        if self._is_standard and state.replicas < needed:
+            self._say(f"{needed} pods, for {share} % of the traffic")
+            self._save(state, replicas=needed, whole=whole)
+        elif later:
+            self._say(f"{share} % of the traffic")
+            # Pods for the next share start while this one is watched.
+            following = _needed(whole, later[1] if later[1:] else 100)
+            self._save(state, percent=share, whole=whole, replicas=max(state.replicas, following))
+        else:
+            if not splits:
+                self._say(
+                    f"KServe does not split traffic on this cluster (the HTTPRoute {self._service.name} does "
+                    "not list the candidate): switched at once, without a canary"
+                )
+            self._say("promoted")
+            stable = dataclasses.replace(
+                state.candidate, decided=self._release.decided, reason=self._release.reason
+            )
+            self._end(state, stable, SERVED, self._release.reason)
+
+    @property
+    def _is_standard(self) -> bool:
+        return not is_knative(self._template)
+
+    def _whole(self, state: State) -> int:
+        """Returns how many pods serve all of the traffic, autoscaled ones included."""
+        if not self._is_standard:
+            return 1  # Knative scales each revision by its own requests
+        stable = [pod for pod in self._service.pods(state.stable.version) if pod.ready]
+        return max(state.whole, least_replicas(self._template), len(stable))
+
+    def _ready(self, state: State, needed: int) -> list[Pod]:
+        """Returns the ready pods of the release once there are as many as needed.
+
+        Raises:
+          Unfit: there are not, in time.
+        """
         until = time.monotonic() + self._policy.ready_seconds
         while True:
             pods = self._service.pods(self._release.version)
-            if pods and all(pod.ready for pod in pods):
-                return pods
+            ready = [pod for pod in pods if pod.ready]
+            if len(ready) >= needed:
+                return ready
             if time.monotonic() > until:
-                trouble = "; ".join(pod.trouble for pod in pods if pod.trouble)
+                trouble = [f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
                 raise Unfit(
-                    f"{_NOT_READY} {self._policy.ready_seconds:g} s: "
-                    f"{trouble or f'{len(pods)} pods, none says why'}"
+                    f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of {needed} "
+                    f"pods; {'; '.join(trouble) or _complaints(self._service.read())}"
                 )
-            self._look_again()
+            self._look_again(state)
 
     def _check(self, pods: list[Pod]) -> None:
         if self._answers is None:
@@ -487,65 +338,122 @@ class _Rollout:
             ask = functools.partial(self._service.post, pod.name, path)
             self._say(known_answers.check(ask, self._answers, pod.name))
 
-    def _watch(self, state: State) -> None:
-        versions = (self._release.version, state.stable.version)
-        before = [self._traffic(version) for version in versions]
-        until = time.monotonic() + self._policy.step_seconds
-        while True:
-            ended = time.monotonic() > until
-            now = [self._traffic(version) for version in versions]
-            candidate, stable = (n.since(b) for n, b in zip(now, before, strict=True))
-            reason = why_not(candidate, stable)
-            if reason:
-                raise Unfit(reason)
-            if ended:
-                self._say(
-                    f"at {state.percent} %: {candidate.requests:.0f} requests, {candidate.errors:.0f} "
-                    f"failed; version {state.stable.version}: {stable.requests:.0f}, "
-                    f"{stable.errors:.0f} failed"
-                )
-                return
-            self._look_again()
-
-    def _traffic(self, version: str) -> Traffic:
-        traffic = Traffic()
-        for pod in self._service.pods(version):
-            if pod.ready:
-                traffic_in(self._service.get(pod.name, "/metrics"), traffic)
-        return traffic
-
-    def _look_again(self) -> None:
-        """Waits for the next look, and notices who changed the object meanwhile."""
-        time.sleep(self._policy.poll_seconds)
-        found = self._service.read()
-        versions = [release and release.version for release in _releases(found)]
-        if self._release.version not in versions:
-            raise Conflict
-
-    def _write(self, state: State, **changes: Any) -> None:
-        """Changes the object from a state that was read.
+    def _splits(self, state: State) -> bool:
+        """Says whether KServe puts the candidate into the route, once it has seen it ready.
 
         Raises:
-          Conflict: it is in another state by now. KServe writes the object's status all the time, which
-            is none.
+          Unfit: it has not, in time.
         """
+        assert state.candidate
+        if not self._is_standard:
+            return True
+        name = predictor_name(state.candidate)
+        until = time.monotonic() + self._policy.ready_seconds
         while True:
-            try:
-                self._service.apply(
-                    manifest_of(self._template, dataclasses.replace(state, **changes))
+            found = self._service.read()
+            if found and route.is_seen_ready(found, name, state.percent):
+                return route.share(self._service.routes(), self._service.name, name) is not None
+            if time.monotonic() > until:
+                raise Unfit(
+                    f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
+                    f"pods are; {_complaints(found)}"
                 )
-            except Conflict:
-                found = self._service.read()
-                newer = found and state_of(found)
-                if not newer or not _same(newer, state):
-                    raise
-                state = newer
-            else:
-                return
+            self._look_again(state)
 
-    def _write_outcome(self, state: State, stable: Release, outcome: str, reason: str) -> None:
-        known = _outcome(self._release, outcome, reason)
-        self._write(state, stable=stable, candidate=None, percent=0, outcome=known)
+    def _watch(self, state: State) -> None:
+        """Watches the candidate at its share of the traffic.
+
+        Raises:
+          Unfit: it does worse than the stable version.
+          _Unproven: too little was seen of it.
+        """
+        until = time.monotonic() + self._policy.ready_seconds
+        while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
+            self._look_again(state)
+        candidate, stable = canary.Evidence(), canary.Evidence()
+        shares: list[float | None] = []
+        until = time.monotonic() + self._policy.step_seconds
+        while True:
+            is_last = bool(shares) and time.monotonic() > until and not candidate.silent
+            candidate.add(self._looks(self._release.version))
+            stable.add(self._looks(state.stable.version))
+            shares.append(self._share(state))
+            reason = canary.why_not(candidate, stable)
+            if reason:
+                raise Unfit(reason)
+            if is_last and not candidate.silent:
+                break
+            self._look_again(state)
+        self._say(
+            f"at {state.percent} %: {candidate.requests:.0f} requests, {candidate.errors:.0f} failed; "
+            f"version {state.stable.version}: {stable.requests:.0f}, {stable.errors:.0f} failed"
+        )
+        missing = canary.unproven(candidate, state.percent, shares)
+        if missing and not self._policy.unseen:
+            raise _Unproven(f"at {state.percent} % {missing}")
+        if missing:
+            self._say(f"goes on unseen: at {state.percent} % {missing}")
+
+    def _share(self, state: State) -> float | None:
+        """Returns the share of the traffic that the candidate really gets, in percent, or None."""
+        assert state.candidate
+        if not self._is_standard:
+            found = self._service.read()
+            return route.knative_share(found) if found else None
+        name = predictor_name(state.candidate)
+        return route.share(self._service.routes(), self._service.name, name)
+
+    def _looks(self, version: str) -> list[canary.Look]:
+        return [self._look(pod) for pod in self._service.pods(version)]
+
+    def _look(self, pod: Pod) -> canary.Look:
+        metrics = ""
+        if pod.ready:
+            try:
+                metrics = self._service.get(pod.name, "/metrics")
+            except Unfit as error:
+                logger.info("%s does not answer /metrics: %s", pod.name, error)
+        return canary.Look(
+            pod=pod.name,
+            uid=pod.uid,
+            ready=pod.ready,
+            restarts=pod.restarts,
+            trouble=pod.trouble,
+            counters=canary.counters(metrics) if metrics else None,
+        )
+
+    def _look_again(self, state: State) -> None:
+        """Waits for the next look.
+
+        Raises:
+          Conflict: the state was changed meanwhile, or the InferenceService does not follow it any more.
+        """
+        time.sleep(self._policy.poll_seconds)
+        found = self._service.read()
+        stored = load(self._service)
+        if not found or not stored or stored.resource_version != state.resource_version:
+            raise Conflict
+        if shown(found) != shown(manifest_of(self._template, state, found)):
+            raise Conflict
+
+    def _settle(self, found: Manifest, state: State) -> None:
+        """Waits until the route sends everything to the stable version, and deletes what others leave."""
+        name = predictor_name(state.stable)
+        until = time.monotonic() + self._policy.ready_seconds
+        while self._is_standard and not route.is_settled(
+            self._service.routes(), self._service.name, name
+        ):
+            if time.monotonic() > until:
+                self._say(f"KServe's HTTPRoute {self._service.name} still lists other versions")
+                return
+            self._look_again(state)
+        tidy(self._service, self._template, found, state)
+
+    def _save(self, state: State, **changes: Any) -> None:
+        save(self._service, dataclasses.replace(state, **changes))
+
+    def _end(self, state: State, stable: Release, outcome: str, reason: str) -> None:
+        save(self._service, _alone(state, stable, _outcome(self._release, outcome, reason)))
 
     def _say(self, text: str) -> None:
         line = f"version {self._release.version}: {text}"
@@ -553,26 +461,23 @@ class _Rollout:
         logger.info("%s", line)
 
 
-def _releases(found: Manifest | None) -> tuple[Release | None, Release | None]:
-    if found is None:
-        return None, None
-    state = state_of(found)
-    return state.stable, state.candidate
+def _needed(whole: int, share: int) -> int:
+    """Returns how many pods a share of the traffic needs, in percent, where all of it needs `whole`."""
+    return max(1, math.ceil(whole * share / 100))
+
+
+def _complaints(found: Manifest | None) -> str:
+    """Returns what KServe says is wrong with an InferenceService."""
+    status = (found or {}).get("status", {})
+    failure = status.get("modelStatus", {}).get("lastFailureInfo", {}).get("message")
+    said = [
+        f"{one['type']}: {one.get('message') or one.get('reason')}"
+        for one in status.get("conditions", [])
+        if one["status"] == "False" and (one.get("message") or one.get("reason"))
+    ]
+    return "KServe says " + "; ".join([*([failure] if failure else []), *said] or ["nothing"])
 
 
 def _is(outcome: Mapping[str, str], release: Release) -> bool:
     known = (outcome.get("version"), outcome.get("decided"))
     return known == (release.version, release.decided)
-
-
-def _same(one: State, other: State) -> bool:
-    return (one.stable, one.candidate, one.percent) == (
-        other.stable,
-        other.candidate,
-        other.percent,
-    )
-
-
-def now() -> str:
-    """Returns the time as ISO 8601 in UTC, to the microsecond, so that decisions can be ordered."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,11 +1,14 @@
 """A training on several machines: processes of this one, with the cluster's part played over HTTP."""
 
+import contextlib
 import dataclasses
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +22,19 @@ import tensorflow as tf
 import yaml
 from kubernetes import client
 
+from components.candidates import train_job as train_job_module
 from components.candidates.train import train
 from components.candidates.train_job import train_job
 from core.divisions import HOLD_OUT
 from core.errors import UserError
+from core.files import write_json
 from pipelines.targets import KIND, job_template
 from tests.api import refused, served
 from tests.manifests.schemas import errors
 from training.recipes import recipe_named, with_epochs
 
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/kubeflow/trainjobs"
-ACCESS = Path(__file__).parents[2] / "manifests" / "many-nodes" / "access.yaml"
+ACCESS = Path(__file__).parents[3] / "manifests" / "many-nodes" / "access.yaml"
 REQUEST = {
     "recipe": "cnn-dubey",
     "epochs": "cnn-dubey=6",
@@ -62,11 +67,15 @@ class Trainer:
         self.require_allowed(method, path)
         if path == JOBS and method == "POST" and self.knows:
             assert not errors(request.data, self.schemas)
-            self.start(request.data)
+            meta = {**request.data["metadata"], "uid": f"uid-{len(self.jobs)}"}
+            self.start({**request.data, "metadata": meta})
             return self.job
         if path.startswith(f"{JOBS}/") and self.job:
             assert path == f"{JOBS}/{self.job['metadata']['name']}"
             if method == "DELETE":
+                wanted = (request.data or {}).get("preconditions", {}).get("uid")
+                if wanted not in (None, self.job["metadata"]["uid"]):
+                    raise refused(409, "Precondition failed: UID in precondition")
                 found, self.job = self.job, None
                 return found
             return {**self.job, "status": self.status()}
@@ -199,7 +208,8 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
     assert trainer.job is None, "it is deleted"
     assert not list((tmp_path / "checkpoints" / "jobs").iterdir())
     first, second = trainer.jobs
-    assert first == second
+    assert first["spec"] == second["spec"]
+    assert first["metadata"]["name"] == second["metadata"]["name"]
     assert {"AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY"} <= {
         one["name"] for one in first["spec"]["trainer"]["env"]
     }
@@ -245,6 +255,62 @@ def test_what_it_goes_on_from_makes_it_another_job(
     first, same, other = names
     assert first == same != other
     assert re.fullmatch(r"[a-z0-9-]{1,48}", first)
+
+
+def succeed(trainer: Trainer, job: dict[str, Any]) -> None:
+    """A job that has its result at once."""
+    home = Path(job["spec"]["trainer"]["command"][-1])
+    write_json(home / "model" / "model.json", {"of": job["metadata"]["uid"]})
+    trainer.job, trainer.pods = job, []
+    trainer.jobs.append(job)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_runs_that_share_a_job_both_get_its_model(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """The first to end deletes the job and its directory; the other must not lose what it copies."""
+    monkeypatch.setattr(Trainer, "start", succeed)
+    if not locks:
+        monkeypatch.setattr(train_job_module, "alone", lambda _: contextlib.nullcontext())
+    (tmp_path / "examples").mkdir()
+    copytree, others = shutil.copytree, []
+
+    def slow(source: Path, target: Path) -> Path:
+        # While the first copies the result, the second begins; without locks it ends before the first.
+        if source.name == "model" and not others:
+            others.append(
+                threading.Thread(target=run, args=(trainer, *[tmp_path / "examples"] * 2))
+            )
+            others[0].start()
+            if not locks:
+                others[0].join()
+        return copytree(source, target)
+
+    monkeypatch.setattr(train_job_module.shutil, "copytree", slow)
+    card = run(trainer, tmp_path / "examples", tmp_path / "examples")
+    others[0].join()
+    assert card["of"] in {job["metadata"]["uid"] for job in trainer.jobs}
+    assert (tmp_path / "model" / "model.json").exists()
+    assert trainer.job is None
+    assert not [one for one in (tmp_path / "checkpoints" / "jobs").iterdir() if one.is_dir()]
+
+
+def test_a_job_whose_result_is_gone_is_run_again(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run was killed after it had taken the result and before it deleted the job."""
+    (tmp_path / "examples").mkdir()
+
+    def lost(trainer: Trainer, job: dict[str, Any]) -> None:
+        succeed(trainer, job)
+        if len(trainer.jobs) == 1:
+            shutil.rmtree(job["spec"]["trainer"]["command"][-1])
+
+    monkeypatch.setattr(Trainer, "start", lost)
+    card = run(trainer, tmp_path / "examples", tmp_path / "examples")
+    assert card["of"] == "uid-1"
+    assert trainer.job is None
 
 
 def test_where_there_is_no_kubeflow_trainer_it_says_so(

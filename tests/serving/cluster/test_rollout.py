@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,11 @@ import yaml
 from core import kubernetes_api
 from core.errors import UserError
 from core.kubernetes_api import KubernetesApi
+from serving.cluster import rollout
 from serving.cluster.inference_service import InferenceService
 from serving.cluster.policy import Policy, parse_steps
-from serving.cluster.rollout import (
-    Release,
-    RolledBack,
-    State,
-    Traffic,
-    manifest_of,
-    roll_out,
-    why_not,
-)
+from serving.cluster.rollout import RolledBack, roll_out
+from serving.cluster.state import Release, load, save
 from tests.manifests.schemas import errors
 from tests.serving.cluster.played import (
     ANSWERS,
@@ -42,13 +37,21 @@ QUICK = Policy(step_seconds=0, ready_seconds=0.05, poll_seconds=0.001)
 
 
 @pytest.fixture(params=["Standard", "Knative"])
-def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def mode(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def cluster(mode: str, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     template = yaml.safe_load(TEMPLATE.read_text())
-    template["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = request.param
-    if request.param == "Knative":
+    template["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = mode
+    if mode == "Knative":
         del template["spec"]["predictor"]["scaleMetric"]
     monkeypatch.setattr(KubernetesApi.call.retry, "wait", tenacity.wait_none())
     return Cluster(template=template)
+
+
+standard = pytest.mark.parametrize("mode", ["Standard"], indirect=True)
 
 
 @pytest.fixture
@@ -63,9 +66,9 @@ def rolled_out(service: InferenceService, one: Release, policy: Policy = QUICK) 
     return [line.split(": ", 1)[-1] for line in said]
 
 
-def shares(cluster: Cluster) -> list[dict[str, int]]:
+def shares(cluster: Cluster) -> list[dict[str, float]]:
     """Records the shares of the traffic after each change."""
-    seen: list[dict[str, int]] = []
+    seen: list[dict[str, float]] = []
 
     def look(method: str, path: str) -> None:
         if cluster.found and (not seen or seen[-1] != cluster.shares()):
@@ -75,12 +78,36 @@ def shares(cluster: Cluster) -> list[dict[str, int]]:
     return seen
 
 
-def test_a_first_version_is_served_straight(
+def once(cluster: Cluster, percent: int, happens: Any) -> None:
+    """Has something happen at the first request after version 2 has got a share of the traffic."""
+
+    def look(method: str, path: str) -> None:
+        if cluster.found and cluster.shares().get("2") == percent:
+            cluster.meanwhile = lambda method, path: None
+            happens()
+
+    cluster.meanwhile = look
+
+
+def at_a_look(cluster: Cluster, percent: int, number: int, happens: Any) -> None:
+    """Has something happen when version 2 is asked for its metrics the nth time at a share."""
+    looks: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith("/metrics") and "-v2-" in path and cluster.shares().get("2") == percent:
+            looks.append(path)
+            if len(looks) == number:
+                happens()
+
+    cluster.meanwhile = look
+
+
+def test_a_first_version_is_served_at_once(
     cluster: Cluster, service: InferenceService, kserve_schemas: Path
 ) -> None:
     said = rolled_out(service, release(1))
-    assert said[0] == "nothing is served yet: served straight"
-    assert said[1].startswith("1 known images answered by cxrflow-v1-abc")
+    assert said[0] == "nothing is served yet: served at once"
+    assert said[1].startswith("1 known images answered by cxrflow-v1-")
     assert cluster.shares() == {"1": 100}
     assert cluster.found
     assert cluster.found["spec"]["predictor"]["model"]["storageUri"] == "s3://models/cxrflow/1"
@@ -96,7 +123,7 @@ def test_a_later_version_is_a_canary_until_it_is_promoted(
     rolled_out(service, release(1))
     seen = shares(cluster)
     said = rolled_out(service, release(2))
-    assert seen == [
+    assert [one for one in seen if one] == [
         {"1": 100},
         {"1": 100, "2": 0},
         {"1": 90, "2": 10},
@@ -105,7 +132,7 @@ def test_a_later_version_is_a_canary_until_it_is_promoted(
         {"2": 100},
     ]
     assert said[0] == "beside version 1, without traffic"
-    assert said[1].startswith("1 known images answered by cxrflow-v2-abc")
+    assert said[1].startswith("1 known images answered by cxrflow-v2-")
     assert "promoted" in said
     for spec in cluster.history:
         manifest = {
@@ -127,7 +154,7 @@ def test_a_later_version_is_a_canary_until_it_is_promoted(
             Behaviour(failing=0.05),
             r"5.0 % of its \d+ requests failed, of the stable version's 0.0 %",
         ),
-        (Behaviour(seconds=0.5), "a request takes it 500 ms, the stable version 100 ms"),
+        (Behaviour(seconds=0.5), "a prediction takes 500 ms, with the stable version 100 ms"),
         (Behaviour(positive=0.9), "it calls 90 % of its images covid, the stable version 30 %"),
     ],
 )
@@ -168,7 +195,8 @@ def test_a_canary_that_is_never_ready_is_rolled_back_with_the_reason(
     rolled_out(service, release(1))
     cluster.behaviours["2"] = Behaviour(ready=False)
     with pytest.raises(
-        UserError, match=r"not ready after 0.05 s: ImagePullBackOff see the registry"
+        UserError,
+        match=r"not ready after 0.05 s: 0 of 1 pods; cxrflow-v2-\S+: ImagePullBackOff see the registry",
     ) as error:
         rolled_out(service, release(2))
     assert not isinstance(error.value, RolledBack), "it may be the cluster's fault"
@@ -198,28 +226,34 @@ def test_a_first_version_that_is_never_ready_stays_to_be_looked_at(
 def test_run_twice_it_changes_nothing(cluster: Cluster, service: InferenceService) -> None:
     for one in (release(1), release(2)):
         rolled_out(service, one)
-        before = cluster.found
+        before = copy.deepcopy((cluster.found, cluster.held))
         assert rolled_out(service, one) == ["it is served"]
-        assert cluster.found == before
+        assert (cluster.found, cluster.held) == before
 
 
 class Killed(BaseException):
     pass
 
 
+SNAPSHOT = ("found", "held", "deployments", "autoscalers", "routes", "_rolled_out")
+
+
+@pytest.mark.parametrize("first", [True, False])
 def test_killed_anywhere_and_run_again_it_ends_the_same(
-    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, service: InferenceService, first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = Policy(steps=(50,), step_seconds=0, poll_seconds=0)
-    rolled_out(service, release(1))
-    first = copy.deepcopy(cluster.found)
+    if not first:
+        rolled_out(service, release(1))
+    before = copy.deepcopy({name: getattr(cluster, name) for name in SNAPSHOT})
     begun = len(cluster.requests)
     rolled_out(service, release(2), policy)
     calls = len(cluster.requests) - begun
-    assert calls > 12
+    assert calls > 8
     call = KubernetesApi.call
     for kill_at in range(calls):
-        cluster.found = copy.deepcopy(first)
+        for name, value in copy.deepcopy(before).items():
+            setattr(cluster, name, value)
         left = iter(range(kill_at))
 
         def until_killed(self: InferenceService, *args: Any, left=left, **kwargs: Any) -> Any:
@@ -234,6 +268,8 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(
         rolled_out(service, release(2), policy)
         assert cluster.shares() == {"2": 100}
         assert noted(cluster, "stable") == vars(release(2))
+        assert cluster.found
+        assert noted(cluster, "last-rollout")["outcome"] == "served"
 
 
 def test_of_two_at_once_the_later_decision_wins(
@@ -241,17 +277,14 @@ def test_of_two_at_once_the_later_decision_wins(
 ) -> None:
     rolled_out(service, release(1))
     other = InferenceService(NAMESPACE, NAME, service._api._api)
-    started = []
 
-    def meanwhile(method: str, path: str) -> None:
-        if not started and cluster.found and cluster.shares().get("2") == 50:
-            started.append(True)
-            cluster.meanwhile = lambda method, path: None
-            # Another run's first step, between two of ours.
-            state = State(stable=release(1), candidate=release(3))
-            cluster.apply(manifest_of(cluster.template, state))
+    def another() -> None:  # another run's first step, between two of ours
+        assert cluster.held
+        cluster.held["data"]["candidate"] = json.dumps(vars(release(3)))
+        cluster.held["data"]["percent"] = "0"
+        cluster.held["metadata"]["resourceVersion"] += "1"
 
-    cluster.meanwhile = meanwhile
+    once(cluster, 50, another)
     with pytest.raises(UserError, match="version 2 is superseded by version 3"):
         rolled_out(service, release(2))
     rolled_out(other, release(3))
@@ -260,6 +293,33 @@ def test_of_two_at_once_the_later_decision_wins(
     with pytest.raises(UserError, match=r"superseded by version 3.*nothing was changed"):
         rolled_out(service, release(2))
     assert cluster.shares() == {"3": 100}
+
+
+def test_an_apply_of_an_older_state_fails(
+    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run stores and applies a later candidate between our reading and our apply."""
+    rolled_out(service, release(1))
+    apply = InferenceService.apply
+    raced: list[str] = []
+
+    def slow(self: InferenceService, manifest: dict[str, Any]) -> dict[str, Any]:
+        if not raced:
+            raced.append("yes")
+            stored = load(self)
+            assert stored
+            save(self, dataclasses.replace(stored, candidate=release(3), percent=0))
+            with pytest.raises(UserError, match="superseded"):
+                rolled_out(self, release(2))
+        return apply(self, manifest)
+
+    monkeypatch.setattr(InferenceService, "apply", slow)
+    with pytest.raises(UserError, match="version 2 is superseded by version 3"):
+        rolled_out(service, release(2))
+    assert cluster.found
+    shown = json.dumps(cluster.found["spec"])
+    assert "s3://models/cxrflow/3" in shown
+    assert "s3://models/cxrflow/2" not in shown
 
 
 def test_what_kserve_writes_meanwhile_is_no_conflict(
@@ -280,36 +340,44 @@ def test_deleted_by_hand_meanwhile_it_is_not_made_again(
     cluster: Cluster, service: InferenceService
 ) -> None:
     rolled_out(service, release(1))
-
-    def meanwhile(method: str, path: str) -> None:
-        if cluster.found and cluster.shares().get("2") == 10:
-            cluster.found = None
-
-    cluster.meanwhile = meanwhile
+    once(cluster, 10, cluster.delete)
     with pytest.raises(UserError, match="was deleted meanwhile"):
         rolled_out(service, release(2))
     assert cluster.found is None
+    # Run again, it begins anew.
+    assert rolled_out(service, release(2))[0] == "nothing is served yet: served at once"
+    assert cluster.shares() == {"2": 100}
 
 
+@pytest.mark.parametrize(
+    "fields", [{"minReplicas": 5}, {"minReplicas": 5, "serviceAccountName": "other"}]
+)
 def test_another_field_managers_change_is_said_and_not_overwritten(
-    cluster: Cluster, service: InferenceService
+    cluster: Cluster, service: InferenceService, fields: dict[str, Any]
 ) -> None:
     rolled_out(service, release(1))
-    assert cluster.found
-    cluster.foreign = {"spec": {"predictor": {"minReplicas": 5}}}
-    with pytest.raises(
-        UserError, match=r'conflict with "kubectl-edit": .spec.predictor.minReplicas'
-    ):
+    cluster.foreign = {"spec": {"predictor": fields}}
+    with pytest.raises(UserError, match=r'conflicts? with "kubectl-edit"') as error:
         rolled_out(service, release(2))
+    assert all(f".spec.predictor.{name}" in str(error.value) for name in fields)
     assert cluster.shares() == {"1": 100}
+    # Taken back, the rollout continues.
+    cluster.foreign = {}
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
 
 
 def test_an_inference_service_of_someone_else_is_left_alone(
     cluster: Cluster, service: InferenceService
 ) -> None:
-    cluster.found = {"metadata": {"name": NAME}, "spec": {"predictor": {}}}
+    cluster.found = {
+        "metadata": {"name": NAME, "uid": "theirs", "resourceVersion": "9"},
+        "spec": {"predictor": {"model": {}}},
+    }
+    before = copy.deepcopy(cluster.found)
     with pytest.raises(UserError, match="was not made by cxrflow"):
         rolled_out(service, release(1))
+    assert cluster.found == before
 
 
 def test_the_same_number_of_another_store_is_not_taken_for_it(
@@ -335,7 +403,7 @@ def test_a_busy_or_absent_api_is_asked_again(
     ("fault", "words"),
     [
         (401, "Kubernetes answers 401: fault 401 .*log in again"),
-        (403, "Kubernetes answers 403: fault 403 .*see the role"),
+        (403, "Kubernetes answers 403: fault 403 .*admission control"),
         (500, "Kubernetes answers 500: fault 500"),
         ("drop", "Kubernetes' API does not answer .*nothing more was changed"),
         ("hang", "Kubernetes' API does not answer .*timed out"),
@@ -360,7 +428,7 @@ def test_an_api_that_stays_away_ends_it_with_the_reason(
     cluster.meanwhile = meanwhile
     with pytest.raises(UserError, match=words):
         rolled_out(service, release(2))
-    # Its candidate is not blamed for that, and goes on when run again.
+    # Its candidate is not blamed for that, and continues when run again.
     assert noted(cluster, "candidate")["version"] == "2"
     cluster.faults.clear()
     rolled_out(service, release(2))
@@ -382,17 +450,387 @@ def test_an_earlier_version_is_gone_back_to(cluster: Cluster, service: Inference
     assert cluster.shares() == {"1": 100}
 
 
-def test_of_few_requests_nothing_is_said() -> None:
-    few = Traffic(requests=5, errors=5, predictions=5, seconds=50, classes={"covid": 5})
-    many = Traffic(requests=900, predictions=900, seconds=9, classes={"normal": 900})
-    assert why_not(few, many) is None
-    assert why_not(Traffic(), Traffic()) is None
+@standard
+def test_state_is_written_without_restarting_a_pod(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    """KServe copies the InferenceService's annotations into the pods' template."""
+    rolled_out(service, release(1))
+    first = set(cluster.pods("1"))
+    seen: dict[str, set[str]] = {"1": set(), "2": set()}
+
+    def look(method: str, path: str) -> None:
+        for version, pods in seen.items():
+            pods |= set(cluster.pods(version))
+
+    cluster.meanwhile = look
+    rolled_out(service, release(2))
+    assert seen["1"] == first, "the stable version's pods stay until the end"
+    assert set(cluster.pods("2")) == seen["2"], "the canary's stay when it is promoted"
+    assert cluster.found
+    notes = cluster.found["metadata"]["annotations"]
+    assert not [name for name in notes if name.startswith("cxrflow/")]
 
 
-def test_counts_of_a_restarted_pod_begin_anew() -> None:
-    before = Traffic(requests=50, classes={"covid": 9})
-    assert Traffic(requests=60, classes={"covid": 10}).since(before).classes == {"covid": 1}
-    assert Traffic(requests=7, classes={"covid": 2}).since(before).requests == 7
+@standard
+@pytest.mark.parametrize(
+    "one", [release(2), dataclasses.replace(release(2), run="", fingerprint="")]
+)
+def test_a_canary_keeps_its_pods_whatever_is_known_of_it(
+    cluster: Cluster, service: InferenceService, one: Release
+) -> None:
+    """An empty value of a canary's does not replace the stable version's, in KServe."""
+    rolled_out(service, release(1))
+    rolled_out(service, one, dataclasses.replace(QUICK, steps=(100,)))
+    (deployment,) = cluster.deployments.values()
+    assert json.loads(deployment.template["annotations"]["cxrflow/release"])["run"] == one.run
+    assert len(deployment.pods) == 2
+
+
+@standard
+def test_where_kserve_does_not_split_traffic_it_switches_after_the_known_answers(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.splits = False
+    rolled_out(service, release(1))
+    seen = shares(cluster)
+    said = rolled_out(service, release(2))
+    assert seen[-1] == {"2": 100}
+    assert {"1": 100, "2": 0} not in seen
+    assert [line for line in said if "does not split traffic" in line]
+    assert [line for line in said if "known images answered by cxrflow-v2-" in line]
+    assert not [line for line in said if line.endswith("% of the traffic")]
+    # With wrong answers it never serves.
+    cluster.behaviours["3"] = Behaviour(covid=0.2)
+    with pytest.raises(RolledBack, match="evaluation had covid 90"):
+        rolled_out(service, release(3))
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_without_a_gateway_it_switches(cluster: Cluster, service: InferenceService) -> None:
+    cluster.gateway = False
+    rolled_out(service, release(1))
+    said = rolled_out(service, release(2))
+    assert [line for line in said if "does not split traffic" in line]
+    assert cluster.pods("2")
+    assert not cluster.pods("1")
+
+
+@standard
+@pytest.mark.parametrize("splits", [True, False])
+def test_what_kserve_leaves_of_versions_that_are_gone_is_deleted(
+    cluster: Cluster, service: InferenceService, splits: bool
+) -> None:
+    cluster.splits = splits
+    cluster.routes["theirs"] = {
+        "metadata": {"name": "cxrflow-v9-predictor", "ownerReferences": [{"uid": "other"}]},
+        "spec": {},
+    }
+    rolled_out(service, release(1))
+    rolled_out(service, release(2))
+    cluster.behaviours["3"] = Behaviour(covid=0.2)
+    with pytest.raises(RolledBack, match="evaluation had"):
+        rolled_out(service, release(3))
+    predictor = "cxrflow-predictor" if splits else "cxrflow-v2-predictor"
+    assert set(cluster.routes) == {"theirs", "cxrflow", predictor}
+    assert set(cluster.autoscalers) == {"cxrflow-v2-predictor"}
+
+
+def test_without_requests_it_is_not_promoted(cluster: Cluster, service: InferenceService) -> None:
+    rolled_out(service, release(1))
+    cluster.traffic = 0
+    for _ in range(2):  # also when it is run again
+        with pytest.raises(UserError, match=r"not promoted: at 10 % only 0 requests came") as error:
+            rolled_out(service, release(2))
+        assert not isinstance(error.value, RolledBack), "it may be tried again"
+        assert cluster.shares() == {"1": 100, "2": 0}, "nobody watches it now"
+    cluster.traffic = 1000
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+def test_the_platform_team_may_promote_unseen(cluster: Cluster, service: InferenceService) -> None:
+    rolled_out(service, release(1))
+    cluster.traffic = 0
+    said = rolled_out(service, release(2), dataclasses.replace(QUICK, unseen=True))
+    unseen = [line for line in said if line.startswith("goes on unseen: at ")]
+    assert len(unseen) == 3
+    assert cluster.shares() == {"2": 100}
+    # Not with errors, though.
+    cluster.traffic, cluster.behaviours["3"] = 1000, Behaviour(failing=0.5)
+    with pytest.raises(RolledBack, match="failed"):
+        rolled_out(service, release(3), dataclasses.replace(QUICK, unseen=True))
+
+
+@standard
+def test_a_share_that_the_route_never_had_proves_nothing(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def refuse() -> None:  # the route goes back to 0 % at the second look
+        cluster.routes[NAME]["spec"]["rules"][0]["backendRefs"][0]["weight"] = 100
+        cluster.routes[NAME]["spec"]["rules"][0]["backendRefs"][1]["weight"] = 0
+
+    at_a_look(cluster, 10, 2, refuse)
+    with pytest.raises(UserError, match=r"not promoted: at 10 % the route gave it only 0 % of the"):
+        rolled_out(service, release(2))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_canary_that_crashes_is_rolled_back(
+    cluster: Cluster, service: InferenceService, number: int
+) -> None:
+    """Also where it is up again at each look, and has no failed request."""
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour()
+
+    def crash() -> None:
+        cluster.behaviours["2"].restarts = 2
+
+    at_a_look(cluster, 50, number, crash)
+    with pytest.raises(
+        RolledBack, match=r"its server was restarted: cxrflow-v2-\S+ \(2 times; .*OOMKilled"
+    ):
+        rolled_out(service, release(2), dataclasses.replace(QUICK, step_seconds=0.1))
+    assert cluster.shares() == {"1": 100}
+
+
+def test_a_canary_in_a_crash_loop_is_rolled_back(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour()
+
+    def crash() -> None:
+        cluster.behaviours["2"] = Behaviour(ready=False, restarts=5, trouble="CrashLoopBackOff")
+        cluster.reconcile()
+
+    at_a_look(cluster, 10, 1, crash)
+    with pytest.raises(UserError, match="CrashLoopBackOff"):
+        rolled_out(service, release(2), dataclasses.replace(QUICK, step_seconds=0.1))
+    assert cluster.shares() == {"1": 100}
+
+
+def test_a_canary_that_does_not_answer_is_rolled_back(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour(metrics=False)
+    with pytest.raises(RolledBack, match="its server does not answer /metrics"):
+        rolled_out(service, release(2))
+
+
+def test_a_stable_pod_that_does_not_answer_is_not_the_canarys_fault(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.behaviours["1"] = Behaviour(metrics=False)
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+@pytest.mark.parametrize("splits", [True, False])
+@pytest.mark.parametrize("busy", [0, 5])
+def test_a_canary_has_the_pods_of_its_share_before_it_gets_it(
+    cluster: Cluster, service: InferenceService, busy: int, splits: bool
+) -> None:
+    cluster.splits = splits
+    rolled_out(service, release(1))
+    cluster.busy = busy  # the autoscaler's, over the least of 2
+    cluster.reconcile()
+    whole = max(busy, 2)
+    least: dict[float, int] = {}
+    stable: list[int] = []
+
+    def look(method: str, path: str) -> None:
+        share = cluster.shares().get("2", 0)
+        if cluster.pods("1"):
+            stable.append(len(cluster.pods("1")))
+        if cluster.pods("2"):
+            least[share] = min(least.get(share, 99), len(cluster.pods("2")))
+
+    cluster.meanwhile = look
+    rolled_out(service, release(2))
+    assert least[100] >= whole
+    assert min(stable) >= whole, "the stable version keeps its own meanwhile"
+    if splits:
+        assert least[10] >= whole * 0.1
+        assert least[50] >= whole * 0.5
+    bounds = cluster.autoscalers["cxrflow-v2-predictor"]["spec"]
+    assert bounds == {"minReplicas": 2, "maxReplicas": 8}, (
+        "then it is as the platform team wants it"
+    )
+
+
+@standard
+def test_one_pod_is_not_doubled_for_a_canary(cluster: Cluster, service: InferenceService) -> None:
+    predictor = cluster.template["spec"]["predictor"]
+    predictor["minReplicas"] = 1
+    del predictor["maxReplicas"]
+    rolled_out(service, release(1))
+    most: list[int] = []
+    cluster.meanwhile = lambda method, path: most.append(len(cluster.pods("1")))
+    rolled_out(service, release(2))
+    assert max(most) == 1
+
+
+def test_a_pod_that_was_evicted_and_lingers_is_none(
+    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = cluster._pods
+
+    def with_others(labels: dict[str, str]) -> list[dict[str, Any]]:
+        evicted = {
+            "metadata": {"name": "evicted", "uid": "one"},
+            "status": {"phase": "Failed", "reason": "Evicted"},
+        }
+        going = {
+            "metadata": {
+                "name": "going",
+                "uid": "two",
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "status": {"phase": "Running"},
+        }
+        return [evicted, *pods(labels), going]
+
+    monkeypatch.setattr(cluster, "_pods", with_others)
+    for version in (1, 2):
+        rolled_out(service, release(version))
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_missing_runtime_is_named(cluster: Cluster, service: InferenceService) -> None:
+    rolled_out(service, release(1))
+    reconcile = cluster.reconcile
+
+    def without_runtime() -> None:
+        reconcile()
+        assert cluster.found
+        for deployment in cluster.deployments.values():
+            deployment.pods.clear()
+        cluster.found["status"]["modelStatus"] = {
+            "lastFailureInfo": {"message": "Waiting for runtime to become available"}
+        }
+
+    cluster.reconcile = without_runtime  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="0 of 1 pods; KServe says Waiting for runtime to become"):
+        rolled_out(service, release(2))
+
+
+def test_a_wrong_first_version_is_deleted_but_not_what_is_beside_it(
+    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later run puts its candidate beside a first version that is just being found wrong."""
+    cluster.behaviours["1"] = Behaviour(covid=0.2)
+    check = rollout.known_answers.check
+
+    def slow(ask: Any, answers: Any, who: str) -> str:
+        if "-v1-" in who and "candidate" not in (cluster.held or {"data": {}})["data"]:
+            stored = load(service)
+            assert stored
+            save(service, dataclasses.replace(stored, candidate=release(2), replicas=1))
+        return check(ask, answers, who)
+
+    monkeypatch.setattr(rollout.known_answers, "check", slow)
+    with pytest.raises(UserError, match="version 1 is superseded by version 2"):
+        rolled_out(service, release(1))
+    assert cluster.found, "it is not deleted with its candidate"
+    assert noted(cluster, "candidate")["version"] == "2"
+
+
+def test_a_deletion_has_what_was_read_as_its_precondition(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.behaviours["1"] = Behaviour(covid=0.2)
+    deleted: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if method == "DELETE" and not deleted:
+            deleted.append(path)
+            cluster.touch()  # KServe writes the status between our reading and our deletion
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="is deleted, nothing is served"):
+        rolled_out(service, release(1))
+    assert deleted
+    assert cluster.found is None
+    cluster.behaviours.clear()
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+@pytest.mark.parametrize("percent", [None, 10])
+def test_an_inference_service_of_an_earlier_release_is_taken_over(
+    cluster: Cluster, service: InferenceService, percent: int | None
+) -> None:
+    """Its state was in its annotations, and there is no ConfigMap."""
+    rolled_out(service, release(1))
+    if percent:
+        once(cluster, percent, lambda: cluster.faults.extend([401] * 9))
+        with pytest.raises(UserError, match="401"):
+            rolled_out(service, release(2))
+        cluster.faults.clear()
+    assert cluster.found
+    cluster.held = None
+    notes = cluster.found["metadata"]["annotations"]
+    notes["cxrflow/stable"] = json.dumps(vars(release(1)))
+    notes["cxrflow/last-rollout"] = json.dumps(
+        {"version": "1", "decided": release(1).decided, "outcome": "served"}
+    )
+    if percent:
+        notes["cxrflow/candidate"] = json.dumps(vars(release(2)))
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+    assert noted(cluster, "stable") == vars(release(2))
+    assert "cxrflow/stable" not in cluster.found["metadata"]["annotations"]
+
+
+@standard
+def test_a_restored_inference_service_is_taken_over(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    """From a backup it comes back as another object."""
+    rolled_out(service, release(1))
+    assert cluster.found
+    assert cluster.held
+    cluster.found["metadata"]["uid"] = "another"
+    cluster.reconcile()
+    assert rolled_out(service, release(1)) == ["it is served"]
+    assert cluster.held["data"]["inference-service-uid"] == "another"
+    cluster.held = None  # without its ConfigMap
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_name_in_the_model_is_reported_as_the_webhooks_refusal(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.template["spec"]["predictor"]["model"]["name"] = "kserve-container"
+    with pytest.raises(
+        UserError,
+        match=r"'name' field is not allowed in standard predictor \(a webhook of the cluster rejects",
+    ):
+        rolled_out(service, release(1))
+
+
+def test_an_inference_service_that_changes_all_the_time_ends_it(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if method == "PATCH" and path.endswith("/inferenceservices/cxrflow"):
+            cluster.touch()
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="changed all the time by someone else"):
+        rolled_out(service, release(2))
 
 
 @pytest.mark.parametrize("text", ["ten", "0,50", "50,10", "50,101", "10,10"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving import store
-from serving.cluster.rollout import ROLLED_BACK
+from serving.cluster.state import ROLLED_BACK
 from tests.pipelines.cli import cxrflow
 from tests.serving.cluster.played import Cluster, noted
 
@@ -15,6 +15,7 @@ from tests.serving.cluster.played import Cluster, noted
 def test_a_canary_is_promoted(kubernetes: Cluster) -> None:
     assert cxrflow("promote") == "version 3 is promoted\n"
     assert kubernetes.shares() == {"3": 100}
+    assert len(kubernetes.pods("3")) == 2, "it had the pods for all of the traffic before"
     assert noted(kubernetes, "last-rollout")["reason"] == "promoted by hand"
     assert "has no canary; version 3 is served" in cxrflow("promote", fails=True)
 
@@ -36,7 +37,7 @@ def test_any_earlier_version_is_gone_back_to(kubernetes: Cluster) -> None:
 
 
 def test_where_nothing_is_served_it_is_said(kubernetes: Cluster) -> None:
-    kubernetes.found = None
+    kubernetes.delete()
     error = cxrflow("rollback", "1", fails=True)
     assert error == (
         "error: there is no InferenceService cxrflow/cxrflow; deploy a version first: cxrflow submit\n"
@@ -57,11 +58,13 @@ def test_a_version_is_checked_alone(version: Path) -> None:
 def test_a_version_is_deployed_from_a_laptop(
     kubernetes: Cluster, version: Path, bucket: str, known: list[dict[str, Any]]
 ) -> None:
-    kubernetes.found = None
+    kubernetes.delete()
     kubernetes.answers = known
     said = cxrflow("deploy", str(version), "--store", f"{bucket}/laptop", "--canary", "")
     assert f"published as {bucket}/laptop/cxrflow/1" in said
     assert "version 1: it is served" in said
+    unseen = cxrflow("deploy", str(version), "--store", f"{bucket}/laptop", "--canary-unseen")
+    assert "version 1: it is served" in unseen
     assert noted(kubernetes, "stable")["uri"] == f"{bucket}/laptop/cxrflow/1"
     decision = json.loads((version / "decision.json").read_text())
     assert noted(kubernetes, "stable")["decided"] == decision["decided"]
