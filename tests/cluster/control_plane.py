@@ -145,6 +145,7 @@ def start(home: Path) -> Cluster:
         (
             "kube-controller-manager",
             "controller-manager",
+            "--use-service-account-credentials",
             f"--root-ca-file={cluster.certificate}",
             f"--service-account-private-key-file={cluster.key}",
         ),
