@@ -77,7 +77,7 @@ def shown(manifest: Manifest) -> Shown:
     return Shown(
         version=(predictor.get("labels") or {}).get(VERSION_LABEL, ""),
         uri=(predictor.get("model") or {}).get("storageUri", ""),
-        beside=canary["predictor"]["labels"][VERSION_LABEL] if canary else None,
+        beside=(canary["predictor"].get("labels") or {}).get(VERSION_LABEL) if canary else None,
         percent=percent,
         replicas=canary["predictor"].get("minReplicas", 1) if canary else 1,
     )
