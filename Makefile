@@ -21,11 +21,13 @@ APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq upda
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BASE ?= docker.io/library/debian:trixie-slim
 ACCELERATOR ?= cpu
+IMAGES ?= data training serving
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
 .PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk flink storage \
-	trainer kind-up minikube-up kind-down minikube-down
+	trainer cluster-images \
+	cluster-test debian-image kind-up minikube-up kind-down minikube-down
 
 help: ## list the commands
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F '( [a-z-]+)?:.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -129,7 +131,7 @@ growth-demo: setup ## simulate a growing dataset: three spans, drift, challenger
 
 images: setup ## build the images of the steps and the server, and an SBOM for each (in build/)
 	@mkdir -p build
-	@set -e; for target in data training serving; do \
+	@set -e; for target in $(IMAGES); do \
 		echo "cxrflow-$$target:$(VERSION)"; \
 		$(BUILDER) --file manifests/images/Dockerfile --target $$target --tag cxrflow-$$target:$(VERSION) \
 			--build-arg BASE=$(BASE) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) . ; \
@@ -140,19 +142,52 @@ images: setup ## build the images of the steps and the server, and an SBOM for e
 			> build/cxrflow-$$target.cdx.json; \
 	done
 
-# For a Debian without a container engine or registry: builds its own base image, and uses buildah in a chroot.
-# At the end it deletes the intermediate layers, which are as large as the images.
-images-test: setup ## build the images from scratch and test each of them (Debian, as root, 30 GB)
+# For a Debian without a container engine or registry: its own base image, and buildah in a chroot.
+BUILDAH := buildah build --layers --isolation chroot --network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet
+debian-image:
 	@which buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
 	@podman image exists localhost/debian:trixie-slim || { \
 		base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
 		debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv trixie "$$base" >/dev/null; \
 		tar -C "$$base" -c . | podman import --quiet - localhost/debian:trixie-slim; }
-	$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="buildah build --layers --isolation chroot \
-		--network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet"
+
+# At the end it deletes the intermediate layers, which are as large as the images.
+images-test: setup debian-image ## build the images from scratch and test each of them (Debian, as root, 30 GB)
+	$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="$(BUILDAH)"
 	$(RUN)pytest tests/images/test_images.py
 	@buildah rmi --prune >/dev/null 2>&1 || \
 		echo "images-test: containers of an interrupted build still use its layers; \`buildah rm --all\` deletes them"
+
+# Kubernetes and KServe's controller for the tests, built once: some minutes of two processors.
+.tools/cluster: tests/cluster/programs/go.mod tests/cluster/programs/build
+	@which go >/dev/null || $(APT) golang-go \
+	|| { echo "cluster-test: install Go, which builds Kubernetes" >&2; exit 1; }
+	@rm -rf $@ $@.tmp; mkdir -p $@.tmp
+	@tests/cluster/programs/build $@.tmp
+	@mv $@.tmp $@
+
+# What runs on the node: the server, and of KServe what downloads models, by its own package.
+STORAGE := build/storage-initializer
+cluster-images: setup debian-image .tools/cluster
+	@which containerd runc ip >/dev/null && test -d /usr/lib/cni || \
+		$(APT) containerd runc iproute2 containernetworking-plugins
+	@podman image exists localhost/cxrflow-serving:$(VERSION) || \
+		$(MAKE) images IMAGES=serving BASE=localhost/debian:trixie-slim BUILDER="$(BUILDAH)"
+	@rm -rf $(STORAGE) build/cluster-images.tar; mkdir -p $(STORAGE)
+	@cp .tools/cluster/initializer-entrypoint $(STORAGE)
+	@$(UV) export --quiet --locked --only-group dev --no-hashes > $(STORAGE)/constraints.txt
+	@install="$(UV) pip install --quiet --python-version 3.13 --target $(STORAGE)/site"; \
+		$$install --constraint $(STORAGE)/constraints.txt boto3 requests; \
+		$$install --no-deps kserve-storage==0.20.0
+	@$(BUILDAH) --file tests/cluster/images/Dockerfile --target storage-initializer \
+		--tag localhost/storage-initializer:v0.20.0 $(STORAGE)
+	@$(BUILDAH) --file tests/cluster/images/Dockerfile --target pause --tag localhost/pause:test $(STORAGE)
+	@podman save --quiet --multi-image-archive --output build/cluster-images.tar localhost/pause:test \
+		localhost/storage-initializer:v0.20.0 localhost/cxrflow-serving:$(VERSION)
+
+cluster-test: setup trainer .tools/cluster ## run the rollout against a real Kubernetes and KServe (Debian, as root)
+	@[ $$(id -u) != 0 ] || $(MAKE) cluster-images
+	@tests/cluster/run $(RUN)pytest --durations 10 tests/cluster/test_*.py
 
 # A local cluster with Kubeflow Pipelines, KServe and sample radiographs.
 kind-up minikube-up: setup ## create a cluster with kind (or minikube-up) and install everything on it

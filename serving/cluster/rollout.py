@@ -2,37 +2,32 @@
 
 Each step is decided from the stored state (`serving.cluster.state`) and from what the cluster shows. What it
 decides is stored, then applied (`serving.cluster.reconcile`). So a rollout that is killed can be restarted,
-and concurrent rollouts detect each other: the later decision wins. A canary is judged in
-`serving.cluster.canary`.
+and concurrent rollouts detect each other: the later decision wins. `serving.cluster.watch` looks at pods and
+traffic, and `serving.cluster.canary` judges a canary.
 """
 
 import dataclasses
-import functools
 import logging
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from core.errors import UserError
 from core.kubernetes_api import Conflict
-from serving.cluster import canary, known_answers, route
-from serving.cluster.inference_service import InferenceService, Manifest, Pod, shown
+from serving.cluster import canary
+from serving.cluster.inference_service import InferenceService, Manifest, Pod
 from serving.cluster.known_answers import Unfit
-from serving.cluster.manifest import is_knative, least_replicas, manifest_of, predictor_name
+from serving.cluster.manifest import is_knative, least_replicas
 from serving.cluster.policy import Policy
 from serving.cluster.reconcile import agreed, tidy
 from serving.cluster.state import ROLLED_BACK, SERVED, Release, State, load, now, save, served
+from serving.cluster.watch import Unproven, Watch
 
 logger = logging.getLogger("cxrflow")
 
 
 class RolledBack(UserError):
     """A version was judged while it was served, or taken back by hand: a retry is of no use."""
-
-
-class _Unproven(Exception):
-    """Nothing speaks against a canary, but too little was seen of it."""
 
 
 def roll_out(
@@ -156,6 +151,7 @@ class _Rollout:
         self._service, self._release, self._policy = service, release, policy
         self._answers, self._said = answers, said
         self._template = service.template()
+        self._watch = Watch(service, self._template, release.version, policy, self._say)
 
     def run(self) -> None:
         seen = False
@@ -234,7 +230,7 @@ class _Rollout:
 
     def _confirm(self, state: State) -> None:
         """Sees a first version ready and right; if it is wrong, it is deleted."""
-        pods = self._ready(state, 1)
+        pods = self._watch.ready(state, 1)
         try:
             self._check(pods)
         except Unfit as error:
@@ -246,12 +242,12 @@ class _Rollout:
         assert state.candidate
         version, stable = self._release.version, state.stable.version
         try:
-            pods = self._ready(state, state.replicas)
-            splits = not self._policy.steps or self._splits(state)
+            pods = self._watch.ready(state, state.replicas)
+            splits = not self._policy.steps or self._watch.splits(state)
             if state.percent == 0 or not splits:
                 self._check(pods)
             elif state.percent in self._policy.steps:
-                self._watch(state)
+                self._watch.watch(state)
         except Unfit as error:
             self._say(f"rolled back: {error}")
             self._end(state, state.stable, ROLLED_BACK, str(error))
@@ -261,7 +257,7 @@ class _Rollout:
             raise _rolled_back(str(error))(
                 f"deploy: version {version} is rolled back, version {stable} goes on: {error}"
             ) from error
-        except _Unproven as error:
+        except Unproven as error:
             self._say(f"not promoted, and without traffic again: {error}")
             self._save(state, percent=0)
             self._agreed()
@@ -313,144 +309,15 @@ class _Rollout:
             ready -= state.replicas
         return max(state.whole, least_replicas(self._template), ready)
 
-    def _ready(self, state: State, needed: int) -> list[Pod]:
-        """Returns the ready pods of the release once there are as many as needed.
-
-        Raises:
-          Unfit: there are not, in time.
-        """
-        until = time.monotonic() + self._policy.ready_seconds
-        while True:
-            pods = self._service.pods(self._release.version)
-            ready = [pod for pod in pods if pod.ready]
-            if len(ready) >= needed:
-                return ready
-            if time.monotonic() > until:
-                trouble = [f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
-                raise Unfit(
-                    f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of {needed} "
-                    f"pods; {'; '.join(trouble) or _complaints(self._service.read())}"
-                )
-            self._look_again(state)
-
     def _check(self, pods: list[Pod]) -> None:
-        if self._answers is None:
-            return
-        path = f"/v1/models/{self._service.name}:predict"
-        for pod in pods:
-            ask = functools.partial(self._service.post, pod.name, path)
-            self._say(known_answers.check(ask, self._answers, pod.name))
-
-    def _splits(self, state: State) -> bool:
-        """Says whether KServe puts the candidate into the route, once it has seen it ready.
-
-        Raises:
-          Unfit: it has not, in time.
-        """
-        assert state.candidate
-        if not self._is_standard:
-            return True
-        name = predictor_name(state.candidate)
-        until = time.monotonic() + self._policy.ready_seconds
-        while True:
-            found = self._service.read()
-            if found and route.is_seen_ready(found, name, state.percent):
-                return route.share(self._service.routes(), self._service.name, name) is not None
-            if time.monotonic() > until:
-                raise Unfit(
-                    f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
-                    f"pods are; {_complaints(found)}"
-                )
-            self._look_again(state)
-
-    def _watch(self, state: State) -> None:
-        """Watches the candidate at its share of the traffic.
-
-        Raises:
-          Unfit: it does worse than the stable version.
-          _Unproven: too little was seen of it.
-        """
-        until = time.monotonic() + self._policy.ready_seconds
-        while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
-            self._look_again(state)
-        candidate, stable = canary.Evidence(), canary.Evidence()
-        shares: list[float | None] = []
-        until = time.monotonic() + self._policy.step_seconds
-        while True:
-            is_last = bool(shares) and time.monotonic() > until and not candidate.silent
-            candidate.add(self._looks(self._release.version))
-            stable.add(self._looks(state.stable.version))
-            shares.append(self._share(state))
-            reason = canary.why_not(candidate, stable)
-            if reason:
-                raise Unfit(reason)
-            if is_last and not candidate.silent:
-                break
-            self._look_again(state)
-        self._say(
-            f"at {state.percent} %: {candidate.requests:.0f} requests, {candidate.errors:.0f} failed; "
-            f"version {state.stable.version}: {stable.requests:.0f}, {stable.errors:.0f} failed"
-        )
-        missing = canary.unproven(candidate, state.percent, shares)
-        if missing and not self._policy.unseen:
-            raise _Unproven(f"at {state.percent} % {missing}")
-        if missing:
-            self._say(f"goes on unseen: at {state.percent} % {missing}")
-
-    def _share(self, state: State) -> float | None:
-        """Returns the share of the traffic that the candidate really gets, in percent, or None."""
-        assert state.candidate
-        if not self._is_standard:
-            found = self._service.read()
-            return route.knative_share(found) if found else None
-        name = predictor_name(state.candidate)
-        return route.share(self._service.routes(), self._service.name, name)
-
-    def _looks(self, version: str) -> list[canary.Look]:
-        return [self._look(pod) for pod in self._service.pods(version)]
-
-    def _look(self, pod: Pod) -> canary.Look:
-        metrics = ""
-        if pod.ready:
-            try:
-                metrics = self._service.get(pod.name, "/metrics")
-            except Unfit as error:
-                logger.info("%s does not answer /metrics: %s", pod.name, error)
-        return canary.Look(
-            pod=pod.name,
-            uid=pod.uid,
-            ready=pod.ready,
-            restarts=pod.restarts,
-            trouble=pod.trouble,
-            counters=canary.counters(metrics) if metrics else None,
-        )
-
-    def _look_again(self, state: State) -> None:
-        """Waits for the next look.
-
-        Raises:
-          Conflict: the state was changed meanwhile, or the InferenceService does not follow it any more.
-        """
-        time.sleep(self._policy.poll_seconds)
-        found = self._service.read()
-        stored = load(self._service)
-        if not found or not stored or stored.resource_version != state.resource_version:
-            raise Conflict
-        if shown(found) != shown(manifest_of(self._template, state, found)):
-            raise Conflict
+        if self._answers is not None:
+            self._watch.check(pods, self._answers)
 
     def _settle(self, found: Manifest, state: State) -> None:
-        """Waits until the route sends everything to the stable version, and deletes what others leave."""
-        name = predictor_name(state.stable)
-        until = time.monotonic() + self._policy.ready_seconds
-        while self._is_standard and not route.is_settled(
-            self._service.routes(), self._service.name, name
-        ):
-            if time.monotonic() > until:
-                self._say(f"KServe's HTTPRoute {self._service.name} still lists other versions")
-                return
-            self._look_again(state)
-        tidy(self._service, self._template, found, state)
+        if self._watch.settled(state):
+            tidy(self._service, self._template, found, state)
+        else:
+            self._say(f"KServe's HTTPRoute {self._service.name} still lists other versions")
 
     def _save(self, state: State, **changes: Any) -> None:
         save(self._service, dataclasses.replace(state, **changes))
@@ -467,18 +334,6 @@ class _Rollout:
 def _needed(whole: int, share: int) -> int:
     """Returns how many pods a share of the traffic needs, in percent, where all of it needs `whole`."""
     return max(1, math.ceil(whole * share / 100))
-
-
-def _complaints(found: Manifest | None) -> str:
-    """Returns what KServe says is wrong with an InferenceService."""
-    status = (found or {}).get("status", {})
-    failure = status.get("modelStatus", {}).get("lastFailureInfo", {}).get("message")
-    said = [
-        f"{one['type']}: {one.get('message') or one.get('reason')}"
-        for one in status.get("conditions", [])
-        if one["status"] == "False" and (one.get("message") or one.get("reason"))
-    ]
-    return "KServe says " + "; ".join([*([failure] if failure else []), *said] or ["nothing"])
 
 
 def _is(outcome: Mapping[str, str], release: Release) -> bool:

@@ -16,7 +16,7 @@ import yaml
 from core import kubernetes_api
 from core.errors import UserError
 from core.kubernetes_api import KubernetesApi
-from serving.cluster import rollout
+from serving.cluster import watch
 from serving.cluster.inference_service import InferenceService
 from serving.cluster.policy import Policy, parse_steps
 from serving.cluster.rollout import RolledBack, roll_out
@@ -754,7 +754,7 @@ def test_a_wrong_first_version_is_deleted_but_not_what_is_beside_it(
 ) -> None:
     """A later run puts its candidate beside a first version that is just being found wrong."""
     cluster.behaviours["1"] = Behaviour(covid=0.2)
-    check = rollout.known_answers.check
+    check = watch.known_answers.check
 
     def slow(ask: Any, answers: Any, who: str) -> str:
         if "-v1-" in who and "candidate" not in (cluster.held or {"data": {}})["data"]:
@@ -763,7 +763,7 @@ def test_a_wrong_first_version_is_deleted_but_not_what_is_beside_it(
             save(service, dataclasses.replace(stored, candidate=release(2), replicas=1))
         return check(ask, answers, who)
 
-    monkeypatch.setattr(rollout.known_answers, "check", slow)
+    monkeypatch.setattr(watch.known_answers, "check", slow)
     with pytest.raises(UserError, match="version 1 is superseded by version 2"):
         rolled_out(service, release(1))
     assert cluster.found, "it is not deleted with its candidate"

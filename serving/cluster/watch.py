@@ -1,0 +1,205 @@
+"""Looks at the cluster for one release: waits for pods and KServe, asks the pods, and watches a canary.
+
+What is seen is judged in `serving.cluster.canary`.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.kubernetes_api import Conflict
+from serving.cluster import canary, known_answers, route
+from serving.cluster.inference_service import InferenceService, Manifest, Pod, shown
+from serving.cluster.known_answers import Unfit
+from serving.cluster.manifest import is_knative, manifest_of, predictor_name
+from serving.cluster.policy import Policy
+from serving.cluster.state import State, load
+
+logger = logging.getLogger("cxrflow")
+
+
+class Unproven(Exception):
+    """Nothing speaks against a canary, but too little was seen of it."""
+
+
+class Watch:
+    """The looks at one version.
+
+    Each look checks that the state is still the one that it is about; if another rollout has changed it, or
+    someone else the InferenceService, the look raises Conflict.
+    """
+
+    def __init__(
+        self,
+        service: InferenceService,
+        template: Manifest,
+        version: str,
+        policy: Policy,
+        say: Callable[[str], None],
+    ) -> None:
+        """Names what is looked at.
+
+        Args:
+          service, template: the InferenceService, and the platform team's part of it.
+          version: of the model.
+          policy: how long it may take to get ready, and how long a canary is watched.
+          say: gets what was seen, in sentences.
+        """
+        self._service, self._template, self._version = service, template, version
+        self._policy, self._say = policy, say
+        self._is_standard = not is_knative(template)
+
+    def ready(self, state: State, needed: int) -> list[Pod]:
+        """Returns the ready pods of the release once there are as many as needed.
+
+        Raises:
+          Unfit: there are not, in time.
+        """
+        until = time.monotonic() + self._policy.ready_seconds
+        while True:
+            pods = self._service.pods(self._version)
+            ready = [pod for pod in pods if pod.ready]
+            if len(ready) >= needed:
+                return ready
+            if time.monotonic() > until:
+                trouble = [f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
+                raise Unfit(
+                    f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of {needed} "
+                    f"pods; {'; '.join(trouble) or _complaints(self._service.read())}"
+                )
+            self.again(state)
+
+    def check(self, pods: list[Pod], answers: list[dict[str, Any]]) -> None:
+        """Asks each pod for its known answers.
+
+        Raises:
+          Unfit: one is wrong, missing or slow.
+        """
+        path = f"/v1/models/{self._service.name}:predict"
+        for pod in pods:
+            ask = functools.partial(self._service.post, pod.name, path)
+            self._say(known_answers.check(ask, answers, pod.name))
+
+    def splits(self, state: State) -> bool:
+        """Says whether KServe puts the candidate into the route, once it has seen it ready.
+
+        Raises:
+          Unfit: it has not, in time.
+        """
+        assert state.candidate
+        if not self._is_standard:
+            return True
+        name = predictor_name(state.candidate)
+        until = time.monotonic() + self._policy.ready_seconds
+        while True:
+            found = self._service.read()
+            if found and route.is_seen_ready(found, name, state.percent):
+                return route.share(self._service.routes(), self._service.name, name) is not None
+            if time.monotonic() > until:
+                raise Unfit(
+                    f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
+                    f"pods are; {_complaints(found)}"
+                )
+            self.again(state)
+
+    def watch(self, state: State) -> None:
+        """Watches the candidate at its share of the traffic.
+
+        Raises:
+          Unfit: it does worse than the stable version.
+          Unproven: too little was seen of it.
+        """
+        until = time.monotonic() + self._policy.ready_seconds
+        while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
+            self.again(state)
+        candidate, stable = canary.Evidence(), canary.Evidence()
+        shares: list[float | None] = []
+        until = time.monotonic() + self._policy.step_seconds
+        while True:
+            is_last = bool(shares) and time.monotonic() > until and not candidate.silent
+            candidate.add(self._looks(self._version))
+            stable.add(self._looks(state.stable.version))
+            shares.append(self._share(state))
+            reason = canary.why_not(candidate, stable)
+            if reason:
+                raise Unfit(reason)
+            if is_last and not candidate.silent:
+                break
+            self.again(state)
+        self._say(
+            f"at {state.percent} %: {candidate.requests:.0f} requests, {candidate.errors:.0f} failed; "
+            f"version {state.stable.version}: {stable.requests:.0f}, {stable.errors:.0f} failed"
+        )
+        missing = canary.unproven(candidate, state.percent, shares)
+        if missing and not self._policy.unseen:
+            raise Unproven(f"at {state.percent} % {missing}")
+        if missing:
+            self._say(f"goes on unseen: at {state.percent} % {missing}")
+
+    def _share(self, state: State) -> float | None:
+        """Returns the share of the traffic that the candidate really gets, in percent, or None."""
+        assert state.candidate
+        if not self._is_standard:
+            found = self._service.read()
+            return route.knative_share(found) if found else None
+        name = predictor_name(state.candidate)
+        return route.share(self._service.routes(), self._service.name, name)
+
+    def _looks(self, version: str) -> list[canary.Look]:
+        return [self._look(pod) for pod in self._service.pods(version)]
+
+    def _look(self, pod: Pod) -> canary.Look:
+        metrics = ""
+        if pod.ready:
+            try:
+                metrics = self._service.get(pod.name, "/metrics")
+            except Unfit as error:
+                logger.info("%s does not answer /metrics: %s", pod.name, error)
+        return canary.Look(
+            pod=pod.name,
+            uid=pod.uid,
+            ready=pod.ready,
+            restarts=pod.restarts,
+            trouble=pod.trouble,
+            counters=canary.counters(metrics) if metrics else None,
+        )
+
+    def again(self, state: State) -> None:
+        """Waits for the next look.
+
+        Raises:
+          Conflict: the state was changed meanwhile, or the InferenceService does not follow it any more.
+        """
+        time.sleep(self._policy.poll_seconds)
+        found = self._service.read()
+        stored = load(self._service)
+        if not found or not stored or stored.resource_version != state.resource_version:
+            raise Conflict
+        if shown(found) != shown(manifest_of(self._template, state, found)):
+            raise Conflict
+
+    def settled(self, state: State) -> bool:
+        """Waits until the route sends everything to the stable version; says whether it does, in time."""
+        name = predictor_name(state.stable)
+        until = time.monotonic() + self._policy.ready_seconds
+        while self._is_standard and not route.is_settled(
+            self._service.routes(), self._service.name, name
+        ):
+            if time.monotonic() > until:
+                return False
+            self.again(state)
+        return True
+
+
+def _complaints(found: Manifest | None) -> str:
+    """Returns what KServe says is wrong with an InferenceService."""
+    status = (found or {}).get("status", {})
+    failure = status.get("modelStatus", {}).get("lastFailureInfo", {}).get("message")
+    said = [
+        f"{one['type']}: {one.get('message') or one.get('reason')}"
+        for one in status.get("conditions", [])
+        if one["status"] == "False" and (one.get("message") or one.get("reason"))
+    ]
+    return "KServe says " + "; ".join([*([failure] if failure else []), *said] or ["nothing"])

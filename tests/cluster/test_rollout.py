@@ -1,0 +1,453 @@
+"""Versions rolled out on a real cluster: KServe's controller, a kubelet, the serving image.
+
+The tests are in the order of a cluster's life, and each begins with a version that it needs served.
+"""
+
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UserError
+from serving.cluster import known_answers, rollout
+from serving.cluster.inference_service import InferenceService
+from serving.cluster.policy import Policy
+from serving.cluster.state import Release, now
+from tests.cluster import node, predictors, processes, splitting
+from tests.cluster.control_plane import HOST, PROGRAMS, Cluster
+from tests.cluster.predictors import NAMESPACE
+from tests.cluster.test_manifests import APPLY, MANIFESTS
+from tests.pipelines.cli import cxrflow
+
+QUICK = Policy(steps=(), ready_seconds=180, poll_seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def served(cluster: Cluster, store: str) -> Iterator[Cluster]:
+    """The cluster with the overlay `kind` and the key to the model store, as `make kind-up` has them."""
+    cluster.kubectl(*APPLY, "--kustomize", str(MANIFESTS / "overlays" / "kind"))
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "cxrflow-object-store",
+            "namespace": "cxrflow",
+            "annotations": {
+                "serving.kserve.io/s3-endpoint": f"{HOST}:9000",
+                "serving.kserve.io/s3-usehttps": "0",
+                "serving.kserve.io/s3-region": "us-east-1",
+            },
+        },
+        "stringData": {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"},
+    }
+    cluster.kubectl("create", "--filename=-", body=secret)
+    with pytest.MonkeyPatch.context() as patch:
+        account = cluster.service_account("kubeflow", "cxrflow-pipeline")
+        patch.setenv("KUBECONFIG", str(account))
+        yield cluster
+    cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "overlays" / "kind"))
+
+
+@pytest.fixture(scope="module")
+def releases(versions: list[Path], served: Cluster, store: str) -> list[Release]:
+    """The three versions, published."""
+    from serving import store as stores
+
+    uris = [stores.publish(version, store) for version in versions]
+    return [
+        Release(version=stores.number_of(uri), uri=uri, decided=now(), reason="passed")
+        for uri in uris
+    ]
+
+
+@pytest.fixture(scope="module")
+def answers(versions: list[Path]) -> list[dict[str, Any]]:
+    return known_answers.read(versions[0])
+
+
+def decided(release: Release) -> Release:
+    """Returns a release that was decided for now."""
+    return Release(version=release.version, uri=release.uri, decided=now(), reason="passed")
+
+
+def rolled_out(
+    release: Release,
+    answers: list[dict[str, Any]] | None = None,
+    policy: Policy = QUICK,
+    service: InferenceService | None = None,
+) -> list[str]:
+    """Rolls a release out as the pipeline's account does; returns what was done."""
+    said: list[str] = []
+    service = service or InferenceService("cxrflow", "cxrflow")
+    rollout.roll_out(service, decided(release), policy, answers, said)
+    return said
+
+
+def ensure(cluster: Cluster, release: Release) -> list[predictors.Pod]:
+    """Has a version served, and returns its pods."""
+    if predictors.shares(cluster) != {release.version: 100}:
+        rolled_out(release)
+    return processes.until(lambda: predictors.pods(cluster, release.version), "it is served")
+
+
+@contextlib.contextmanager
+def forwarded(cluster: Cluster) -> Iterator[str]:
+    """Forwards the Service, as docs/kubernetes.md does; yields its URL."""
+    command = ["--kubeconfig", cluster.kubeconfig("admin"), NAMESPACE, "port-forward"]
+    process = processes.start(
+        [PROGRAMS / "kubectl", *command, "svc/cxrflow-page", "8080:80"], cluster.logs
+    )
+    try:
+        process.until(lambda: "Forwarding from 127" in process.log.read_text(), "it is forwarded")
+        yield "http://127.0.0.1:8080"
+    finally:
+        process.process.terminate()
+
+
+def test_the_first_version_answers_through_the_service(
+    served: Cluster, versions: list[Path], store: str, covid_directory: Path
+) -> None:
+    said = cxrflow("deploy", str(versions[0]), "--store", store)
+    assert "nothing is served yet" in said
+    assert "4 known images answered by cxrflow-v1-predictor" in said
+    assert said.endswith("version 1: it is served\n")
+    assert predictors.shares(served) == {"1": 100}
+    image = next((covid_directory / "images").glob("*.png"))
+    with forwarded(served) as url:
+        answer = cxrflow("predict", str(image), "--url", url)
+    assert "covid" in answer
+
+
+def test_its_pods_keep_to_the_restricted_standard(served: Cluster, releases: list[Release]) -> None:
+    ensure(served, releases[0])
+    # Kubernetes refuses the namespace's pods otherwise.
+    labels = served.get("namespace", "cxrflow")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    (pod,) = served.get("pods", NAMESPACE, "--selector=cxrflow/version=1")["items"]
+    # Without a token of the cluster.
+    assert not [one for one in pod["spec"]["volumes"] if "projected" in one]
+    bare = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bare", "namespace": "cxrflow"},
+        "spec": {"containers": [{"name": "bare", "image": "bare"}]},
+    }
+    said = served.kubectl("create", "--dry-run=server", "--filename=-", body=bare, fails=True)
+    assert 'violates PodSecurity "restricted:latest"' in said
+
+
+def test_a_deployment_that_is_repeated_changes_nothing(
+    served: Cluster, releases: list[Release]
+) -> None:
+    before = ensure(served, releases[0])
+    generation = served.get("inferenceservice", "cxrflow", NAMESPACE)["metadata"]["generation"]
+    rolled_out(releases[0])
+    found = served.get("inferenceservice", "cxrflow", NAMESPACE)
+    assert found["metadata"]["generation"] == generation
+    assert predictors.pods(served, "1") == before
+
+
+def test_a_version_whose_answers_are_wrong_is_rolled_back_and_the_stable_pods_stay(
+    served: Cluster, releases: list[Release], answers: list[dict[str, Any]]
+) -> None:
+    before = ensure(served, releases[0])
+    wrong = [
+        {**row, "probabilities": dict(zip(row["probabilities"], [0.0, 1.0, 0.0], strict=False))}
+        for row in answers
+    ]
+    with pytest.raises(rollout.RolledBack, match="evaluation had"):
+        rolled_out(releases[1], wrong)
+    assert predictors.shares(served) == {"1": 100}
+    assert predictors.pods(served, "1") == before
+    assert predictors.templates(served, "1") == 1
+    processes.until(
+        lambda: "cxrflow-v2-predictor" not in predictors.names(served, "deployment"),
+        "the canary's pods are gone",
+    )
+
+
+def test_the_next_version_is_checked_beside_it_and_then_replaces_it_without_a_restart(
+    served: Cluster, releases: list[Release], versions: list[Path], store: str
+) -> None:
+    before = ensure(served, releases[0])
+    seen: list[predictors.Pod] = []
+
+    class Watched(InferenceService):
+        """Notes the pods of both versions when the candidate is asked."""
+
+        def post(self, pod: str, path: str, body: Any) -> Any:
+            if not seen:
+                assert predictors.pods(served, "1") == before
+                seen.extend(predictors.pods(served, "2"))
+                assert predictors.shares(served) == {"1": 100, "2": 0}
+            return super().post(pod, path, body)
+
+    said = rolled_out(
+        releases[1],
+        known_answers.read(versions[1]),
+        Policy(steps=(50,), step_seconds=0, ready_seconds=180, poll_seconds=0.5),
+        Watched("cxrflow", "cxrflow"),
+    )
+    assert any("does not split traffic" in line for line in said)
+    assert predictors.shares(served) == {"2": 100}
+    assert seen
+    assert seen == predictors.pods(served, "2")
+    assert [pod.restarts for pod in seen] == [0] * len(seen)
+    assert predictors.templates(served, "2") == 1
+    processes.until(
+        lambda: "cxrflow-v1-predictor" not in predictors.names(served, "deployment"),
+        "the pods of the earlier version are gone",
+    )
+    for kind in ("httproute", "horizontalpodautoscaler"):
+        assert "cxrflow-v1-predictor" not in predictors.names(served, kind)
+
+
+def test_a_version_that_crashes_is_rolled_back(
+    served: Cluster, releases: list[Release], store: str
+) -> None:
+    import boto3
+
+    before = ensure(served, releases[1])
+    bucket = boto3.resource("s3").Bucket("mlpipeline")
+    for one in bucket.objects.filter(Prefix="cxrflow/models/3/"):
+        key = one.key.replace("/models/3/", "/models/9/")
+        if not key.endswith("saved_model.pb"):
+            bucket.copy({"Bucket": "mlpipeline", "Key": one.key}, key)
+    broken = Release(version="9", uri=f"{store}/9", decided=now(), reason="passed")
+    policy = Policy(steps=(), ready_seconds=45, poll_seconds=0.5)
+    with pytest.raises(UserError, match=r"not ready after 45 s: .*cxrflow-v9-predictor"):
+        rolled_out(broken, None, policy)
+    assert predictors.shares(served) == {"2": 100}
+    assert predictors.pods(served, "2") == before
+
+
+def test_any_version_is_gone_back_to(served: Cluster, releases: list[Release]) -> None:
+    ensure(served, releases[1])
+    assert cxrflow("rollback", "1").endswith("version 1 is served\n")
+    assert predictors.shares(served) == {"1": 100}
+
+
+class Killed(BaseException):
+    """What a rollout dies of."""
+
+
+def killed_after(writes: int) -> InferenceService:
+    """Returns an InferenceService whose rollout is killed right after so many changes."""
+    left = writes
+
+    class Mortal(InferenceService):
+        def _done(self, result: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return result
+
+        def apply(self, manifest: Any) -> Any:
+            return self._done(super().apply(manifest))
+
+        def apply_state(self, manifest: Any) -> Any:
+            return self._done(super().apply_state(manifest))
+
+    return Mortal("cxrflow", "cxrflow")
+
+
+def test_a_rollout_that_is_killed_at_each_step_is_finished_by_the_next(
+    served: Cluster, releases: list[Release], answers: list[dict[str, Any]]
+) -> None:
+    before = ensure(served, releases[0])
+    release = decided(releases[1])
+    kills = 0
+    while True:
+        said: list[str] = []
+        try:
+            rollout.roll_out(killed_after(1), release, QUICK, answers, said)
+        except Killed:
+            kills += 1
+            if predictors.shares(served) != {"2": 100}:
+                assert predictors.pods(served, "1") == before
+            continue
+        break
+    assert kills >= 4  # the candidate's state and pods, its promotion's state and pods
+    assert predictors.shares(served) == {"2": 100}
+    assert predictors.templates(served, "2") == 1
+
+
+def test_a_canary_is_promoted_by_hand(served: Cluster, releases: list[Release]) -> None:
+    ensure(served, releases[0])
+    with pytest.raises(Killed):
+        rolled_out(releases[1], service=killed_after(2))
+    assert predictors.shares(served) == {"1": 100, "2": 0}
+    assert cxrflow("promote") == "version 2 is promoted\n"
+    assert predictors.shares(served) == {"2": 100}
+
+
+def test_of_two_rollouts_at_once_the_later_decision_wins(
+    served: Cluster, releases: list[Release]
+) -> None:
+    ensure(served, releases[1])
+    earlier, later = decided(releases[0]), decided(releases[2])
+    ended: list[BaseException | None] = []
+
+    def run(release: Release) -> None:
+        try:
+            rollout.roll_out(InferenceService("cxrflow", "cxrflow"), release, QUICK, None, [])
+        except UserError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=run, args=(one,)) for one in (earlier, later)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert predictors.shares(served) == {"3": 100}
+    assert [("superseded" in str(error)) for error in ended] in ([True], [])
+
+
+def test_another_field_manager_stops_it_and_is_named(
+    served: Cluster, releases: list[Release]
+) -> None:
+    ensure(served, releases[2])
+    found = served.get("inferenceservice", "cxrflow", NAMESPACE)
+    foreign = {
+        "apiVersion": found["apiVersion"],
+        "kind": found["kind"],
+        "metadata": {"name": "cxrflow", "namespace": "cxrflow"},
+        "spec": {"predictor": {"terminationGracePeriodSeconds": 61}},
+    }
+    for fields in ({}, {"serviceAccountName": "another"}):
+        foreign["spec"]["predictor"] |= fields
+        served.kubectl(
+            "apply", "--server-side", "--force-conflicts", "--field-manager=platform",
+            "--filename=-", body=foreign,
+        )  # fmt: skip
+        with pytest.raises(UserError, match="platform"):
+            rolled_out(releases[0])
+        assert predictors.shares(served) == {"3": 100}
+
+
+def test_an_inference_service_that_is_deleted_meanwhile_is_not_made_again(
+    served: Cluster, releases: list[Release]
+) -> None:
+    served.kubectl("delete", "inferenceservice", "cxrflow", NAMESPACE)
+    ensure(served, releases[0])
+
+    class Deleted(InferenceService):
+        def pods(self, version: str) -> Any:
+            if version == "2":
+                served.kubectl(
+                    "delete", "inferenceservice", "cxrflow", NAMESPACE, "--ignore-not-found"
+                )
+            return super().pods(version)
+
+    with pytest.raises(UserError, match="was deleted meanwhile"):
+        rolled_out(releases[1], service=Deleted("cxrflow", "cxrflow"))
+    assert predictors.shares(served) == {}
+
+
+@pytest.fixture
+def body(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"instances": [{"image_bytes": {"b64": answers[0]["image"]}}]}
+
+
+WATCHED = Policy(steps=(50, 100), step_seconds=20, ready_seconds=180, poll_seconds=0.5)
+
+
+def test_where_traffic_is_split_a_canary_is_promoted_by_what_came(
+    served: Cluster,
+    releases: list[Release],
+    answers: list[dict[str, Any]],
+    body: dict[str, Any],
+) -> None:
+    ensure(served, releases[0])
+    with splitting.split(served), splitting.asked(served, body) as asked:
+        said = rolled_out(releases[1], answers, WATCHED)
+    assert not [line for line in said if "does not split" in line]
+    assert any("at 50 %" in line for line in said)
+    assert any("promoted" in line for line in said)
+    assert predictors.shares(served) == {"2": 100}
+    by = [name for name, _ in asked]
+    assert by.count("cxrflow-v2-predictor") >= 40
+    assert by.count("cxrflow-v1-predictor") >= 10
+    assert {status for _, status in asked} == {200}
+
+
+def test_a_canary_that_nobody_asked_is_not_promoted(
+    served: Cluster, releases: list[Release]
+) -> None:
+    ensure(served, releases[1])
+    with splitting.split(served):
+        with pytest.raises(UserError, match="not promoted: only 0 requests came"):
+            rolled_out(releases[0], None, dataclasses.replace(WATCHED, step_seconds=2))
+        assert predictors.shares(served) == {"2": 100, "1": 0}
+        cxrflow("rollback")
+    assert predictors.shares(served) == {"2": 100}
+
+
+def test_a_canary_that_crashes_while_it_is_watched_is_rolled_back(
+    served: Cluster, releases: list[Release], body: dict[str, Any]
+) -> None:
+    before = ensure(served, releases[1])
+    killed: list[str] = []
+
+    class Crashing(InferenceService):
+        def get(self, pod: str, path: str) -> str:
+            if not killed and pod.startswith("cxrflow-v1"):
+                killed.append(pod)
+                (one,) = predictors.pods(served, "1")
+                node.kill(one.container)
+            return super().get(pod, path)
+
+    with (
+        splitting.split(served),
+        splitting.asked(served, body),
+        pytest.raises(rollout.RolledBack, match=r"restarted|not ready any more"),
+    ):
+        rolled_out(releases[0], None, WATCHED, Crashing("cxrflow", "cxrflow"))
+    assert killed
+    assert predictors.shares(served) == {"2": 100}
+    assert predictors.pods(served, "2") == before
+
+
+def test_a_pod_is_drained_while_it_is_asked_without_a_failed_request(
+    served: Cluster, releases: list[Release], body: dict[str, Any]
+) -> None:
+    template = served.get("configmap", "cxrflow-inference-service", NAMESPACE)
+    text = template["data"]["inference-service.yaml"]
+    assert "minReplicas: 1" in text
+    two = {"data": {"inference-service.yaml": text.replace("minReplicas: 1", "minReplicas: 2")}}
+    served.kubectl(
+        "patch", "configmap", "cxrflow-inference-service", NAMESPACE, f"--patch={json.dumps(two)}"
+    )
+    rolled_out(releases[2])
+    first, second = processes.until(
+        lambda: pods if len(pods := predictors.pods(served, "3")) == 2 else None, "both are ready"
+    )
+    with splitting.asked(served, body) as asked:
+        _evict(served, first.name)
+        refused = _evict(served, second.name, fails=True)
+        assert "disruption budget" in refused
+        processes.until(
+            lambda: (
+                len(predictors.pods(served, "3")) == 2
+                and first.name not in predictors.names(served, "pod")
+            ),
+            "another pod has taken its place",
+        )
+    assert len(asked) > 20
+    assert {status for _, status in asked} == {200}
+
+
+def _evict(cluster: Cluster, pod: str, fails: bool = False) -> str:
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": "cxrflow"},
+    }
+    path = f"/api/v1/namespaces/cxrflow/pods/{pod}/eviction"
+    return cluster.kubectl("create", f"--raw={path}", "--filename=-", body=eviction, fails=fails)
