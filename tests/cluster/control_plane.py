@@ -85,10 +85,11 @@ class Cluster:
           body: one or more objects, for `-f -`.
           fails: whether it is to fail.
         """
-        objects = body if isinstance(body, list) else [body]
+        if isinstance(body, list):
+            body = {"apiVersion": "v1", "kind": "List", "items": body}
         done = subprocess.run(
             [PROGRAMS / "kubectl", "--kubeconfig", self.kubeconfig(user), *arguments],
-            input=yaml.safe_dump_all(objects) if body else None,
+            input=json.dumps(body) if body else None,
             capture_output=True,
             text=True,
             check=False,
