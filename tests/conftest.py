@@ -272,11 +272,13 @@ def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
     """A `tests.serving.cluster.Cluster` that the kubeconfig names; version 2 is served, 3 a canary."""
     import yaml
 
+    from serving.cluster import known_answers
     from serving.cluster.inference_service import InferenceService
     from serving.cluster.reconcile import agreed
     from serving.cluster.state import SERVED, State, load, save
     from tests.serving.cluster.played import TEMPLATE, Cluster, connected, release, running
 
+    monkeypatch.setattr(known_answers, "SLOWEST_SECONDS", 600)  # however busy this machine is
     cluster = Cluster(template=yaml.safe_load(TEMPLATE.read_text()), token="secret")
     with running(cluster) as url:
         kubeconfig = {
