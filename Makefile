@@ -177,7 +177,7 @@ cluster-images: setup debian-image .tools/cluster
 	@cp .tools/cluster/initializer-entrypoint $(STORAGE)
 	@$(UV) export --quiet --locked --only-group dev --no-hashes > $(STORAGE)/constraints.txt
 	@install="$(UV) pip install --quiet --python-version 3.13 --target $(STORAGE)/site"; \
-		$$install --constraint $(STORAGE)/constraints.txt boto3 requests; \
+		$$install --constraint $(STORAGE)/constraints.txt boto3 pyyaml requests; \
 		$$install --no-deps kserve-storage==0.20.0
 	@$(BUILDAH) --file tests/cluster/images/Dockerfile --target storage-initializer \
 		--tag localhost/storage-initializer:v0.20.0 $(STORAGE)
