@@ -163,7 +163,7 @@ def adopted(service: InferenceService, found: Manifest, stored: State | None) ->
         return stored
     here = shown(found)
     if stored and _shows(here, stored):
-        return dataclasses.replace(stored, service_uid=uid)
+        return dataclasses.replace(stored, service_uid=uid, withdrawn=False)
     notes = found["metadata"].get("annotations") or {}
     if _STABLE in notes:
         state = State(

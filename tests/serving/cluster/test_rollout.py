@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from core.errors import UserError
 from core.kubernetes_api import KubernetesApi
 from serving.cluster import known_answers, watch
 from serving.cluster.inference_service import InferenceService
+from serving.cluster.manifest import manifest_of
 from serving.cluster.policy import Policy, parse_steps
 from serving.cluster.rollout import RolledBack, roll_out
-from serving.cluster.state import Release, load, save
+from serving.cluster.state import Release, State, load, save
 from tests.manifests.schemas import errors
 from tests.serving.cluster.played import (
     ANSWERS,
@@ -30,6 +30,7 @@ from tests.serving.cluster.played import (
     Behaviour,
     Cluster,
     connected,
+    merged,
     noted,
     release,
     running,
@@ -126,13 +127,11 @@ def test_a_later_version_is_a_canary_until_it_is_promoted(
     rolled_out(service, release(1))
     seen = shares(cluster)
     said = rolled_out(service, release(2))
-    given = [{version: share for version, share in look.items() if share} for look in seen if look]
-    assert [shares for shares, _ in itertools.groupby(given)] == [
-        {"1": 100},
-        {"1": 90, "2": 10},
-        {"1": 50, "2": 50},
-        {"2": 100},
-    ]
+    got = [one.get("2", 0) for one in seen]
+    assert sorted(set(got)) == [0, 10, 50, 100]
+    assert got == sorted(got)
+    assert {"1": 100, "2": 0} in seen, "first without traffic"
+    assert cluster.shares() == {"2": 100}
     assert said[0] == "beside version 1, without traffic"
     assert said[1].startswith("1 known images answered by cxrflow-v2-")
     assert "promoted" in said
@@ -328,6 +327,34 @@ def test_an_apply_of_an_older_state_fails(
     assert "s3://models/cxrflow/2" not in shown
 
 
+def test_a_state_that_is_overtaken_between_two_readings_is_not_applied(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    """Whichever of the two is read first: another run changes both before the second is read."""
+    rolled_out(service, release(1))
+    raced: list[int] = []
+
+    def look(method: str, path: str) -> None:
+        assert cluster.found
+        assert cluster.held
+        pending = '"2"' in cluster.held["data"].get("candidate", "")
+        shown = "s3://models/cxrflow/2" in json.dumps(cluster.found["spec"])
+        before, ends = cluster.requests[-2], ("/inferenceservices/cxrflow", "/cxrflow-rollout")
+        both = before.startswith("GET") and before.endswith(ends) and path.endswith(ends)
+        if method == "GET" and both and pending and not shown and not raced:
+            raced.append(len(cluster.history))
+            cluster.held["data"]["candidate"] = json.dumps(vars(release(3)))
+            cluster.held["metadata"]["resourceVersion"] += "1"
+            wanted = State(stable=release(1), candidate=release(3), whole=2)
+            cluster.apply(manifest_of(cluster.template, wanted, cluster.found))
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="version 2 is superseded by version 3"):
+        rolled_out(service, release(2))
+    assert raced
+    assert "s3://models/cxrflow/2" not in json.dumps(cluster.history[raced[0] :])
+
+
 def test_what_kserve_writes_meanwhile_is_no_conflict(
     cluster: Cluster, service: InferenceService
 ) -> None:
@@ -342,14 +369,24 @@ def test_what_kserve_writes_meanwhile_is_no_conflict(
     assert cluster.shares() == {"2": 100}
 
 
+@pytest.mark.parametrize("between", [True, False])
 def test_deleted_by_hand_meanwhile_it_is_not_made_again(
-    cluster: Cluster, service: InferenceService
+    cluster: Cluster, service: InferenceService, between: bool
 ) -> None:
     rolled_out(service, release(1))
-    once(cluster, 10, cluster.delete)
+    if between:  # our reading and our apply
+
+        def look(method: str, path: str) -> None:
+            if method == "PATCH" and path.endswith("/inferenceservices/cxrflow"):
+                cluster.delete()
+
+        cluster.meanwhile = look
+    else:
+        once(cluster, 10, cluster.delete)
     with pytest.raises(UserError, match="was deleted meanwhile"):
         rolled_out(service, release(2))
     assert cluster.found is None
+    cluster.meanwhile = lambda method, path: None
     # Run again, it begins anew.
     assert rolled_out(service, release(2))[0] == "nothing is served yet: served at once"
     assert cluster.shares() == {"2": 100}
@@ -705,29 +742,35 @@ def test_one_pod_is_not_doubled_for_a_canary(cluster: Cluster, service: Inferenc
     assert max(most) == 1
 
 
-def test_a_pod_that_was_evicted_and_lingers_is_none(
-    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"status": {"phase": "Failed", "reason": "Evicted"}},
+        {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}},
+    ],
+)
+def test_a_pod_that_was_evicted_or_drained_is_none(
+    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch, ended: Any
 ) -> None:
-    pods = cluster._pods
+    """It was ready and is not any more, which is not the version's fault: another one takes its place."""
+    rolled_out(service, release(1))
+    pods, gone = cluster._pods, []
 
-    def with_others(labels: dict[str, str]) -> list[dict[str, Any]]:
-        evicted = {
-            "metadata": {"name": "evicted", "uid": "one"},
-            "status": {"phase": "Failed", "reason": "Evicted"},
-        }
-        going = {
-            "metadata": {
-                "name": "going",
-                "uid": "two",
-                "deletionTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "status": {"phase": "Running"},
-        }
-        return [evicted, *pods(labels), going]
+    def with_gone(labels: dict[str, str]) -> list[dict[str, Any]]:
+        return [*pods(labels), *gone]
 
-    monkeypatch.setattr(cluster, "_pods", with_others)
-    for version in (1, 2):
-        rolled_out(service, release(version))
+    def evict() -> None:
+        for one in pods({"serving.kserve.io/inferenceservice": NAME, "cxrflow/version": "2"}):
+            gone.append(merged(one, ended))
+            gone[-1]["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+        for deployment in cluster.deployments.values():
+            deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
+        cluster.reconcile()
+
+    monkeypatch.setattr(cluster, "_pods", with_gone)
+    at_a_look(cluster, 50, 2, evict)
+    rolled_out(service, release(2), dataclasses.replace(QUICK, step_seconds=0.2))
+    assert gone
     assert cluster.shares() == {"2": 100}
 
 
@@ -790,6 +833,21 @@ def test_a_deletion_has_what_was_read_as_its_precondition(
     cluster.behaviours.clear()
     rolled_out(service, release(2))
     assert cluster.shares() == {"2": 100}
+
+
+def test_an_inference_service_that_is_recreated_meanwhile_is_not_deleted(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.behaviours["1"] = Behaviour(covid=0.2)
+
+    def look(method: str, path: str) -> None:
+        if method == "DELETE" and cluster.found:
+            cluster.found["metadata"]["uid"] = "another"
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="evaluation had covid 90"):
+        rolled_out(service, release(1))
+    assert cluster.found
 
 
 @pytest.mark.parametrize("percent", [None, 10])
