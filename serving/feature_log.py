@@ -64,8 +64,10 @@ class FeatureLog:
         """
         try:
             while True:
+                # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes as the event is set.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._full.wait(), _SECONDS_A_FILE)
+                    async with asyncio.timeout(_SECONDS_A_FILE):
+                        await self._full.wait()
                 self._full.clear()
                 while not await asyncio.to_thread(self._flush):
                     await asyncio.sleep(self._pause)

@@ -122,6 +122,28 @@ def test_while_the_place_is_away_it_is_tried_less_and_less_often_and_said_once(
     assert "again" in back
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_server_that_stops_as_the_log_is_full_stops(
+    turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_log, "_ROWS_A_FILE", 1)
+    log = FeatureLog(tmp_path, 1.0)
+
+    async def serve() -> None:
+        writing = asyncio.create_task(log.write())
+        await asyncio.sleep(0)
+        log.add("1", "covid", lambda: {"width": 1})
+        for _ in range(turns):  # of the event loop, from the full log to the stop
+            await asyncio.sleep(0)
+        writing.cancel()
+        stopped, _ = await asyncio.wait({writing}, timeout=10)
+        assert stopped
+
+    asyncio.run(serve())
+    (file,) = tmp_path.glob("*.jsonl")
+    assert len(pd.read_json(file, lines=True)) == 1
+
+
 def test_a_place_that_is_away_does_not_keep_the_server_from_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
