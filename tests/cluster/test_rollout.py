@@ -49,6 +49,8 @@ def served(cluster: Cluster, store: str) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         account = cluster.service_account("kubeflow", "cxrflow-pipeline")
         patch.setenv("KUBECONFIG", str(account))
+        # Kubernetes' client has read the variable when it was imported.
+        patch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(account))
         yield cluster
     cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "overlays" / "kind"))
 
@@ -214,11 +216,11 @@ def test_a_version_that_crashes_is_rolled_back(
 
     before = ensure(served, releases[1])
     bucket = boto3.resource("s3").Bucket("mlpipeline")
-    for one in bucket.objects.filter(Prefix="cxrflow/models/3/"):
-        key = one.key.replace("/models/3/", "/models/9/")
+    for one in bucket.objects.filter(Prefix="cxrflow/models/cxrflow/3/"):
+        key = one.key.replace("/cxrflow/3/", "/cxrflow/9/")
         if not key.endswith("saved_model.pb"):
             bucket.copy({"Bucket": "mlpipeline", "Key": one.key}, key)
-    broken = Release(version="9", uri=f"{store}/9", decided=now(), reason="passed")
+    broken = Release(version="9", uri=f"{store}/cxrflow/9", decided=now(), reason="passed")
     policy = Policy(steps=(), ready_seconds=45, poll_seconds=0.5)
     with pytest.raises(UserError, match=r"not ready after 45 s: .*cxrflow-v9-predictor"):
         rolled_out(broken, None, policy)
