@@ -98,19 +98,22 @@ def _reviewed(cluster: Cluster, review: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _weights(cluster: Cluster) -> dict[str, int]:
     """Returns the weights of the predictors' services where there is a canary that is ready."""
-    found = cluster.get("inferenceservice", "cxrflow", NAMESPACE)
-    ready = {
-        one["name"] for one in found.get("status", {}).get("canaryStatuses", []) if one["ready"]
-    }
+    spec = cluster.get("inferenceservice", "cxrflow", NAMESPACE).get("spec", {})
     given = {
-        canary["predictor"]["name"]: canary.get("trafficPercent", 0)
-        for canary in found.get("spec", {}).get("canary", [])
-        if canary["predictor"]["name"] in ready
+        _service(canary["predictor"]): canary.get("trafficPercent", 0)
+        for canary in spec.get("canary", [])
+        if _is_available(cluster, _service(canary["predictor"]))
     }
-    if not given:
-        return {}
-    shares = {found["spec"]["predictor"]["name"]: 100 - sum(given.values()), **given}
-    return {f"cxrflow-{name}-predictor": share for name, share in shares.items()}
+    return {_service(spec["predictor"]): 100 - sum(given.values()), **given} if given else {}
+
+
+def _service(predictor: Mapping[str, Any]) -> str:
+    return f"cxrflow-{predictor['name']}-predictor"
+
+
+def _is_available(cluster: Cluster, deployment: str) -> bool:
+    found = cluster.get("deployment", deployment, NAMESPACE)
+    return found.get("status", {}).get("availableReplicas", 0) > 0
 
 
 @contextlib.contextmanager
