@@ -1,5 +1,6 @@
 """The cluster that the tests run against, made once and left to `run`, which ends all of it."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ def store() -> Iterator[str]:
 
     server = ThreadedMotoServer(ip_address="0.0.0.0", port=9000, verbose=False)
     server.start()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it logs each request
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:9000")
         patch.setenv("AWS_ACCESS_KEY_ID", "key")

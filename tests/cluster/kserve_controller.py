@@ -66,7 +66,9 @@ def _start(cluster: Cluster) -> processes.Process:
         "TMPDIR": str(cluster.home),
         "PATH": os.environ["PATH"],
     }
-    return processes.start([PROGRAMS / "kserve-manager"], cluster.logs, environment)
+    return processes.start(
+        [PROGRAMS / "kserve-manager", "--metrics-addr=0"], cluster.logs, environment
+    )
 
 
 def _adapted(found: dict[str, Any], cluster: Cluster) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def pods(cluster: Cluster, version: str) -> list[Pod]:
             status["containerID"],
             status["restartCount"],
         )
-        for one in found["items"]
+        for one in found.get("items", [])
         for status in one["status"].get("containerStatuses", [])
         if status["ready"] and "deletionTimestamp" not in one["metadata"]
     )
@@ -37,7 +37,7 @@ def pods(cluster: Cluster, version: str) -> list[Pod]:
 def templates(cluster: Cluster, version: str) -> int:
     """Returns how many templates the pods of a version have had: each has a ReplicaSet."""
     found = cluster.get("replicasets", NAMESPACE, f"--selector=cxrflow/version={version}")
-    return len(found["items"])
+    return len(found.get("items", []))
 
 
 def shares(cluster: Cluster) -> dict[str, int]:
@@ -55,7 +55,7 @@ def shares(cluster: Cluster) -> dict[str, int]:
 def names(cluster: Cluster, kind: str) -> list[str]:
     """Returns the names of the objects of a kind."""
     found = cluster.get(kind, NAMESPACE)
-    return sorted(one["metadata"]["name"] for one in found["items"])
+    return sorted(one["metadata"]["name"] for one in found.get("items", []))
 
 
 def _version(predictor: dict[str, Any]) -> str:

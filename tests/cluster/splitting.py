@@ -1,7 +1,8 @@
 """Plays what KServe 0.20 lacks: the split of the traffic, and the gateway that follows it.
 
 From 0.21 on KServe lists a canary in the HTTPRoute, with its weight, as soon as it is ready (kserve#5912,
-kserve#5984). Here a mutating webhook adds that to each HTTPRoute that KServe writes.
+kserve#5984). Here mutating webhooks add that to each HTTPRoute that is written, and have it written
+before each status of an InferenceService.
 """
 
 import base64
@@ -54,12 +55,6 @@ def split(cluster: Cluster) -> Iterator[None]:
 
 
 def _configuration(cluster: Cluster) -> Mapping[str, Any]:
-    rule = {
-        "apiGroups": ["gateway.networking.k8s.io"],
-        "apiVersions": ["v1"],
-        "operations": ["CREATE", "UPDATE"],
-        "resources": ["httproutes"],
-    }
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -67,27 +62,41 @@ def _configuration(cluster: Cluster) -> Mapping[str, Any]:
         "webhooks": [
             {
                 "name": _NAME,
-                "rules": [rule],
+                "rules": [
+                    _rule("gateway.networking.k8s.io", "v1", "httproutes"),
+                    _rule("serving.kserve.io", "v1beta1", "inferenceservices/status"),
+                ],
                 "clientConfig": {
                     "url": f"https://{HOST}:{_PORT}/",
                     "caBundle": base64.b64encode(cluster.certificate.read_bytes()).decode(),
                 },
-                "sideEffects": "None",
+                "sideEffects": "NoneOnDryRun",
                 "admissionReviewVersions": ["v1"],
             }
         ],
     }
 
 
+def _rule(group: str, version: str, resource: str) -> Mapping[str, Any]:
+    return {
+        "apiGroups": [group],
+        "apiVersions": [version],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": [resource],
+    }
+
+
 def _reviewed(cluster: Cluster, review: Mapping[str, Any]) -> Mapping[str, Any]:
     request = review["request"]
     response = {"uid": request["uid"], "allowed": True}
-    route = request["object"]
-    weights = _weights(cluster) if route["metadata"]["name"] == "cxrflow" else {}
-    if weights:
-        rules = route["spec"]["rules"]
+    if request["kind"]["kind"] == "InferenceService":
+        if cluster.get("httproute", "cxrflow", NAMESPACE):
+            note = f"cxrflow.test/written={request['uid']}"
+            cluster.kubectl("annotate", "httproute", "cxrflow", NAMESPACE, "--overwrite", note)
+    elif request["name"] == "cxrflow" and (weights := _weights(cluster)):
+        rules = request["object"]["spec"]["rules"]
         for rule in rules:
-            (backend,) = (one for one in rule["backendRefs"] if one["name"] in weights)
+            backend = rule["backendRefs"][0]
             rule["backendRefs"] = [
                 {**backend, "name": name, "weight": weight} for name, weight in weights.items()
             ]
@@ -98,19 +107,22 @@ def _reviewed(cluster: Cluster, review: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _weights(cluster: Cluster) -> dict[str, int]:
     """Returns the weights of the predictors' services where there is a canary that is ready."""
-    found = cluster.get("inferenceservice", "cxrflow", NAMESPACE)
-    ready = {
-        one["name"] for one in found.get("status", {}).get("canaryStatuses", []) if one["ready"]
-    }
+    spec = cluster.get("inferenceservice", "cxrflow", NAMESPACE).get("spec", {})
     given = {
-        canary["predictor"]["name"]: canary.get("trafficPercent", 0)
-        for canary in found.get("spec", {}).get("canary", [])
-        if canary["predictor"]["name"] in ready
+        _service(canary["predictor"]): canary.get("trafficPercent", 0)
+        for canary in spec.get("canary", [])
+        if _is_available(cluster, _service(canary["predictor"]))
     }
-    if not given:
-        return {}
-    shares = {found["spec"]["predictor"]["name"]: 100 - sum(given.values()), **given}
-    return {f"cxrflow-{name}-predictor": share for name, share in shares.items()}
+    return {_service(spec["predictor"]): 100 - sum(given.values()), **given} if given else {}
+
+
+def _service(predictor: Mapping[str, Any]) -> str:
+    return f"cxrflow-{predictor['name']}-predictor"
+
+
+def _is_available(cluster: Cluster, deployment: str) -> bool:
+    found = cluster.get("deployment", deployment, NAMESPACE)
+    return found.get("status", {}).get("availableReplicas", 0) > 0
 
 
 @contextlib.contextmanager
