@@ -106,14 +106,18 @@ def _reviewed(cluster: Cluster, review: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _weights(cluster: Cluster) -> dict[str, int]:
-    """Returns the weights of the predictors' services where there is a canary that is ready."""
+    """Returns the weights of the predictors' services: of the stable one, and of canaries that are ready."""
     spec = cluster.get("inferenceservice", "cxrflow", NAMESPACE).get("spec", {})
+    if not spec:
+        return {}
     given = {
         _service(canary["predictor"]): canary.get("trafficPercent", 0)
         for canary in spec.get("canary", [])
         if _is_available(cluster, _service(canary["predictor"]))
     }
-    return {_service(spec["predictor"]): 100 - sum(given.values()), **given} if given else {}
+    stable = _service(spec["predictor"])
+    # Without a canary the weight is the Gateway API's default.
+    return {stable: 100 - sum(given.values()), **given} if given else {stable: 1}
 
 
 def _service(predictor: Mapping[str, Any]) -> str:

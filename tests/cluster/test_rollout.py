@@ -393,7 +393,7 @@ def test_a_canary_that_nobody_asked_is_not_promoted(
 ) -> None:
     ensure(served, releases[1])
     with splitting.split(served):
-        with pytest.raises(UserError, match="not promoted: only 0 requests came"):
+        with pytest.raises(UserError, match="not promoted: at 50 % only 0 requests came"):
             rolled_out(releases[0], None, dataclasses.replace(WATCHED, step_seconds=2))
         assert predictors.shares(served) == {"2": 100, "1": 0}
         cxrflow("rollback")
