@@ -46,25 +46,27 @@ def test_statistics_name_their_runner(examples: Path, tmp_path: Path) -> None:
     assert (tmp_path / "train" / "FeatureStats.pb").is_file()
 
 
-def spoilt(examples: Path, directory: Path, column: str, value: object) -> tuple[Path, list[str]]:
+def spoilt(examples: Path, directory: Path, **values: object) -> tuple[Path, dict[str, list[str]]]:
+    """Copies examples with two wrong values in each named column; returns the ids of their rows as well."""
     copy = Path(shutil.copytree(examples, directory / "examples"))
     table = pd.read_parquet(copy / "examples.parquet")
-    rows = table.index[table["split"] == "train"][:2]
-    table.loc[rows, column] = value
+    rows = {}
+    for number, (column, value) in enumerate(values.items()):
+        of_column = table.index[table["split"] == "train"][2 * number : 2 * number + 2]
+        table.loc[of_column, column] = value
+        rows[column] = table.loc[of_column, "id"].tolist()
     table.to_parquet(copy / "examples.parquet", index=False)
-    return copy, table.loc[rows, "id"].tolist()
+    return copy, rows
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [("label", "plague"), ("age", 180.0), ("source", None)]
-)
-def test_an_error_ends_the_run_and_names_feature_and_rows(
-    examples: Path, tmp_path: Path, column: str, value: object
-) -> None:
-    copy, rows = spoilt(examples, tmp_path, column, value)
-    with pytest.raises(UserError, match=f"feature '{column}' of the train split") as caught:
+def test_an_error_ends_the_run_and_names_feature_and_rows(examples: Path, tmp_path: Path) -> None:
+    copy, rows = spoilt(examples, tmp_path, age=180.0, label="plague", source=None)
+    with pytest.raises(UserError, match="feature 'age' of the train split") as caught:
         validate(copy, tmp_path / "validation")
-    assert all(row in str(caught.value) for row in rows)
+    assert all(row in str(caught.value) for row in rows["age"])
+    anomalies = json.loads((tmp_path / "validation" / "anomalies.json").read_text())
+    errors = {one["feature"]: one["rows"] for one in anomalies if one["severity"] == "error"}
+    assert errors == rows
     assert (tmp_path / "validation" / "validation.html").is_file(), "there to be looked at"
 
 
@@ -74,28 +76,49 @@ def grown(examples: Path, directory: Path, new: Callable[[pd.DataFrame], pd.Data
     table = pd.read_parquet(copy / "examples.parquet")
     table.to_parquet(copy / "previous.parquet", index=False)
     covid = table[table["source"] == "covid-chestxray"]
-    added = new(covid.assign(id="new/" + covid["id"], span=2))
+    few = table[table["source"] == "kermany"][:19]
+    added = pd.concat([new(covid), few])
+    added = added.assign(id="new/" + added["id"], span=2)
     pd.concat([table, added]).to_parquet(copy / "examples.parquet", index=False)
     return copy
 
 
-def comparison(validation: Path) -> dict:
-    (one,) = json.loads((validation / "comparisons.json").read_text())
-    return dict(one)
+def served(examples: Path, directory: Path, **values: object) -> Path:
+    """Writes a server's feature log of the examples' images, with some features changed."""
+    table = pd.read_parquet(examples / "examples.parquet")
+    rows = table[["width", "height", "mode", "brightness", "contrast", "frame"]].assign(**values)
+    directory.mkdir()
+    rows.to_json(directory / "2026-03-01.jsonl", orient="records", lines=True)
+    return directory
 
 
-def test_more_of_the_same_is_no_drift(examples: Path, tmp_path: Path) -> None:
-    validate(grown(examples, tmp_path, lambda rows: rows), tmp_path / "out")
-    found = comparison(tmp_path / "out")
-    assert (found["kind"], found["source"]) == ("drift", "covid-chestxray")
-    assert {one["feature"] for one in found["measures"]} >= {"view", "finding", "width", "frame"}
-    assert drifted(found) == []
-    assert (
-        "No difference exceeds its threshold" in (tmp_path / "out" / "validation.html").read_text()
-    )
+def comparisons(validation: Path) -> dict[tuple[str, str], dict]:
+    """Returns what was compared, by kind and source."""
+    rows = json.loads((validation / "comparisons.json").read_text())
+    return {(row["kind"], row["source"]): row for row in rows}
 
 
-def test_a_new_scanner_is_noticed(examples: Path, tmp_path: Path, browser) -> None:
+DRIFT, SKEW = ("drift", "covid-chestxray"), ("skew", "")
+
+
+def test_more_of_the_same_differs_in_nothing_and_a_few_images_are_not_compared(
+    examples: Path, tmp_path: Path
+) -> None:
+    log = served(examples, tmp_path / "served")
+    validate(grown(examples, tmp_path, lambda rows: rows), tmp_path / "out", served=log)
+    compared = comparisons(tmp_path / "out")
+    assert compared.keys() == {DRIFT, SKEW, ("drift", "kermany")}
+    features = {one["feature"] for one in compared[DRIFT]["measures"]}
+    assert features >= {"view", "finding", "width", "frame"}
+    assert drifted(compared[DRIFT]) == drifted(compared[SKEW]) == []
+    assert compared["drift", "kermany"]["measures"] == []
+    page = (tmp_path / "out" / "validation.html").read_text()
+    assert "No difference exceeds its threshold" in page
+
+
+def test_a_new_scanner_is_noticed_among_new_and_served_images(
+    examples: Path, tmp_path: Path, browser
+) -> None:
     def inverted_brighter_smaller(rows: pd.DataFrame) -> pd.DataFrame:
         return rows.assign(
             brightness=(1.2 - rows["brightness"]).clip(upper=1).astype("float32"),
@@ -104,8 +127,14 @@ def test_a_new_scanner_is_noticed(examples: Path, tmp_path: Path, browser) -> No
             height=rows["height"] // 2,
         )
 
-    validate(grown(examples, tmp_path, inverted_brighter_smaller), tmp_path / "out")
-    over = {one["feature"] for one in drifted(comparison(tmp_path / "out"))}
+    log = served(examples, tmp_path / "served", frame=0.9, width=3000)
+    changed = grown(examples, tmp_path, inverted_brighter_smaller)
+    validate(changed, tmp_path / "out", served=log)
+    compared = comparisons(tmp_path / "out")
+    over = {one["feature"] for one in drifted(compared[SKEW])}
+    assert {"frame", "width"} <= over
+    assert over.isdisjoint({"mode", "brightness", "contrast"})
+    over = {one["feature"] for one in drifted(compared[DRIFT])}
     assert {"brightness", "frame", "width", "height"} <= over
     assert over.isdisjoint({"view", "finding", "sex", "contrast"})
     page = browser.new_page()
@@ -113,11 +142,7 @@ def test_a_new_scanner_is_noticed(examples: Path, tmp_path: Path, browser) -> No
     shown = page.locator("section", has_text="New images from covid-chestxray")
     assert shown.locator("svg").count() == len(over)
     assert "brightness of covid-chestxray differs" in shown.inner_text()
-
-
-def test_a_few_images_are_not_compared(examples: Path, tmp_path: Path) -> None:
-    validate(grown(examples, tmp_path, lambda rows: rows[:19]), tmp_path / "out")
-    assert comparison(tmp_path / "out")["measures"] == []
+    assert "Served images" in page.content()
 
 
 def test_the_real_dataset_has_changed_as_it_grew(real_data: Path, tmp_path: Path) -> None:
@@ -132,45 +157,29 @@ def test_the_real_dataset_has_changed_as_it_grew(real_data: Path, tmp_path: Path
         ingest(covid, real_data / "chest_xray", examples, archive=tmp_path / "archive")
         validate(examples, output)
         if day != "2020-03-28":
-            over[day] = {one["feature"] for one in drifted(comparison(output))}
+            over[day] = {one["feature"] for one in drifted(comparisons(output)[DRIFT])}
     assert {"view", "finding"} <= over["2020-04-18"]
     assert {"view", "finding", "width", "height", "mode"} <= over["2020-06-22"]
 
 
-def test_what_is_served_is_held_against_what_is_trained_on(examples: Path, tmp_path: Path) -> None:
-    table = pd.read_parquet(examples / "examples.parquet")
-    served = table[["width", "height", "mode", "brightness", "contrast", "frame"]]
-    for name, rows in (("same", served), ("other", served.assign(frame=0.9, width=3000))):
-        (tmp_path / name).mkdir()
-        rows.to_json(tmp_path / name / "2026-03-01.jsonl", orient="records", lines=True)
-        validate(examples, tmp_path / f"{name}-out", served=tmp_path / name)
-    found = [comparison(tmp_path / f"{name}-out") for name in ("same", "other")]
-    assert [one["kind"] for one in found] == ["skew", "skew"]
-    assert drifted(found[0]) == []
-    assert {one["feature"] for one in drifted(found[1])} == {"frame", "width"}
-    assert "Served images" in (tmp_path / "other-out" / "validation.html").read_text()
-
-
-def test_a_new_column_is_pointed_out_until_it_is_accepted(examples: Path, tmp_path: Path) -> None:
+def test_a_new_value_ends_the_run_and_a_new_column_is_pointed_out_until_they_are_accepted(
+    examples: Path, tmp_path: Path
+) -> None:
+    copy, _ = spoilt(examples, tmp_path, view='AP "lying"')
     own = tmp_path / "schema.pbtxt"
     text = SCHEMA.read_text().replace('  value: "clinical_notes"\n', "")
     own.write_text(text)
-    found = validate(examples, tmp_path / "out", schema=own)
-    assert "clinical_notes" in {one["feature"] for one in found if one["what"] == "New column"}
-    own.write_text(accepting(text, "columns", ["clinical_notes"]))
-    found = validate(examples, tmp_path / "again", schema=own)
-    assert "clinical_notes" not in {one["feature"] for one in found}
-
-
-def test_a_new_value_ends_the_run_until_it_is_accepted(examples: Path, tmp_path: Path) -> None:
-    copy, _ = spoilt(examples, tmp_path, "view", 'AP "lying"')
     with pytest.raises(UserError, match="feature 'view' of the train split"):
-        validate(copy, tmp_path / "out")
-    own = tmp_path / "schema.pbtxt"
-    own.write_text(accepting(SCHEMA.read_text(), "view", ['AP "lying"', "PA"]))
-    assert known_values(own.read_text(), "view")[-1] == 'AP "lying"'
-    assert len(own.read_text().splitlines()) == len(SCHEMA.read_text().splitlines()) + 1
-    validate(copy, tmp_path / "again", schema=own)
+        validate(copy, tmp_path / "out", schema=own)
+    anomalies = json.loads((tmp_path / "out" / "anomalies.json").read_text())
+    new_columns = {one["feature"] for one in anomalies if one["what"] == "New column"}
+    assert "clinical_notes" in new_columns
+    with_value = accepting(text, "view", ['AP "lying"', "PA"])
+    assert known_values(with_value, "view")[-1] == 'AP "lying"'
+    assert len(with_value.splitlines()) == len(text.splitlines()) + 1
+    own.write_text(accepting(with_value, "columns", ["clinical_notes"]))
+    anomalies = validate(copy, tmp_path / "again", schema=own)
+    assert "clinical_notes" not in {one["feature"] for one in anomalies}
 
 
 def test_what_has_no_list_of_values_cannot_be_accepted() -> None:
