@@ -36,8 +36,8 @@ from training.recipes import recipe_named, with_epochs
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/kubeflow/trainjobs"
 ACCESS = Path(__file__).parents[3] / "manifests" / "many-nodes" / "access.yaml"
 REQUEST = {
-    "recipe": "cnn-dubey",
-    "epochs": "cnn-dubey=6",
+    "recipe": "cnn-dubey+quick",
+    "epochs": "cnn-dubey+quick=6",
     "weights": "none",
     "precision": "float32",
     "seed": 0,
@@ -197,14 +197,14 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
         with pytest.raises(KeyboardInterrupt):
             run(trainer, records, examples)
     assert len(trainer.jobs) == 1
-    trainer.kill_after = 2
-    with pytest.raises(UserError, match=r"TrainJob kubeflow/cxrflow-cnn-dubey-\w+ failed") as error:
+    trainer.kill_after = 1
+    with pytest.raises(UserError, match=r"TrainJob kubeflow/cxrflow-cnn-dubey-quick-\w+ failed") as error:
         run(trainer, records, examples)
     assert "cxrflow-cnn-dubey" in str(error.value).splitlines()[0]
     assert len(str(error.value).splitlines()) > 5, "the end of its log"
     card = run(trainer, records, examples)
     assert re.search(r"resuming after epoch [1-5] of 6", trainer.log(0).read_text())
-    assert (card["replicas"], card["batch"]) == (2, 32)
+    assert (card["replicas"], card["batch"]) == (2, 16)
     assert trainer.job is None, "it is deleted"
     assert not list((tmp_path / "checkpoints" / "jobs").iterdir())
     first, second = trainer.jobs
@@ -216,7 +216,7 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
     assert first["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"cpu": "4", "memory": "8G"}
 
     alone = train(
-        with_epochs(recipe_named("cnn-dubey"), "cnn-dubey=6"),
+        with_epochs(recipe_named(REQUEST["recipe"]), REQUEST["epochs"]),
         records,
         tmp_path / "alone",
         tmp_path / "alone-checkpoints",
