@@ -228,10 +228,12 @@ def test_a_version_that_crashes_is_rolled_back(
     assert predictors.pods(served, "2") == before
 
 
-def test_any_version_is_gone_back_to(served: Cluster, releases: list[Release]) -> None:
+def test_any_earlier_version_can_be_restored(served: Cluster, releases: list[Release]) -> None:
     ensure(served, releases[1])
     assert cxrflow("rollback", "1").endswith("version 1 is served\n")
     assert predictors.shares(served) == {"1": 100}
+    predictor = served.get("inferenceservice", "cxrflow", NAMESPACE)["spec"]["predictor"]
+    assert predictor["model"]["storageUri"] == releases[0].uri
 
 
 class Killed(BaseException):
@@ -287,6 +289,7 @@ def test_a_canary_is_promoted_by_hand(served: Cluster, releases: list[Release]) 
     assert predictors.shares(served) == {"1": 100, "2": 0}
     assert cxrflow("promote").endswith("version 2 is promoted\n")
     assert predictors.shares(served) == {"2": 100}
+    assert "has no canary; version 2 is served" in cxrflow("promote", fails=True)
 
 
 def test_of_two_rollouts_at_once_the_later_decision_wins(

@@ -12,8 +12,8 @@ import pytest
 def _quick_stacks() -> Iterator[None]:
     """Gives KFP the names of its callers without their source.
 
-    KFP asks for them at each setting of a task. Where a thousand modules are loaded, as in a process of tests,
-    finding the source takes 15 s a pipeline.
+    KFP asks for them at each setting of a task. Where thousands of modules are loaded, as in a process of
+    tests, finding the source takes 15 s a pipeline.
     """
     from kfp.dsl import pipeline_task
 

@@ -198,7 +198,9 @@ def test_two_nodes_train_what_one_does_also_when_one_of_them_was_killed(
             run(trainer, records, examples)
     assert len(trainer.jobs) == 1
     trainer.kill_after = 1
-    with pytest.raises(UserError, match=r"TrainJob kubeflow/cxrflow-cnn-dubey-quick-\w+ failed") as error:
+    with pytest.raises(
+        UserError, match=r"TrainJob kubeflow/cxrflow-cnn-dubey-quick-\w+ failed"
+    ) as error:
         run(trainer, records, examples)
     assert "cxrflow-cnn-dubey" in str(error.value).splitlines()[0]
     assert len(str(error.value).splitlines()) > 5, "the end of its log"

@@ -1,4 +1,7 @@
-"""Rolling out on KServe, against Kubernetes' API over HTTP."""
+"""Rolling out on KServe, against a played API of Kubernetes: what a real cluster does not do on demand.
+
+tests/cluster/test_rollout.py shows the rest on a real one.
+"""
 
 import copy
 import dataclasses
@@ -484,35 +487,6 @@ def test_a_token_is_sent_and_missed(cluster: Cluster) -> None:
         rolled_out(InferenceService(NAMESPACE, NAME, connected(url, "secret")), release(1))
         with pytest.raises(UserError, match="401"):
             rolled_out(InferenceService(NAMESPACE, NAME, connected(url)), release(1))
-
-
-def test_an_earlier_version_is_gone_back_to(cluster: Cluster, service: InferenceService) -> None:
-    for version in (1, 2):
-        rolled_out(service, release(version))
-    rolled_out(service, release(1, decided=9), Policy(steps=(), ready_seconds=1, poll_seconds=0))
-    assert cluster.shares() == {"1": 100}
-
-
-@standard
-def test_state_is_written_without_restarting_a_pod(
-    cluster: Cluster, service: InferenceService
-) -> None:
-    """KServe copies the InferenceService's annotations into the pods' template."""
-    rolled_out(service, release(1))
-    first = set(cluster.pods("1"))
-    seen: dict[str, set[str]] = {"1": set(), "2": set()}
-
-    def look(method: str, path: str) -> None:
-        for version, pods in seen.items():
-            pods |= set(cluster.pods(version))
-
-    cluster.meanwhile = look
-    rolled_out(service, release(2))
-    assert seen["1"] == first, "the stable version's pods stay until the end"
-    assert set(cluster.pods("2")) == seen["2"], "the canary's stay when it is promoted"
-    assert cluster.found
-    notes = cluster.found["metadata"]["annotations"]
-    assert not [name for name in notes if name.startswith("cxrflow/")]
 
 
 @standard
