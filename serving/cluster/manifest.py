@@ -18,17 +18,17 @@ RELEASE = "cxrflow/release"
 _MODE = "serving.kserve.io/deploymentMode"
 
 
-def manifest_of(template: Manifest, state: State, found: Manifest | None = None) -> Manifest:
-    """Returns the whole InferenceService of a state: what is left out is removed from the cluster.
+def manifest_of(template: Manifest, state: State, there: Manifest | None = None) -> Manifest:
+    """Returns the whole InferenceService of a state; fields that it lacks are removed from the cluster.
 
     Args:
       template: the platform team's part, with the deployment mode: in `Standard` mode a canary stands
         beside the predictor, in `Knative` mode traffic is split between revisions of one predictor.
-      state: that it shall have.
-      found: the InferenceService that was read, which must not have changed since; None: it is created.
+      state: the wanted one.
+      there: the InferenceService as read, which must not have changed since; None: it is created.
     """
     meta, spec = template["metadata"], template["spec"]
-    known = (found or {}).get("metadata", {})
+    known = (there or {}).get("metadata", {})
     made: Manifest = {
         "apiVersion": template["apiVersion"],
         "kind": template["kind"],
