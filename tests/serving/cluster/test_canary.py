@@ -104,9 +104,7 @@ def test_errors_of_one_pod_are_not_hidden_by_the_restart_of_another() -> None:
         [at(5, pod="a"), at(95, errors=10, pod="b")],
     )
     assert (evidence.requests, evidence.errors) == (100, 10)
-    assert why_not(evidence, MANY) == (
-        "10.0 % of its 100 requests failed; stable version: 0.0 %"
-    )
+    assert why_not(evidence, MANY) == ("10.0 % of its 100 requests failed; stable version: 0.0 %")
 
 
 def test_a_pod_that_did_not_answer_meanwhile_is_counted_from_its_last_answer() -> None:
