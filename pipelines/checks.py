@@ -165,7 +165,7 @@ def _require_every_label(
             f"no image that could be used is labelled {', '.join(missing)}: of {len(named)} images that the "
             f"sources name {int((named['size'] > 0).sum())} are there. covid comes from "
             f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
-            f"{kermany.WHERE_TO_GET_IT}: is each complete?"
+            f"{kermany.WHERE_TO_GET_IT}. Are both complete?"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the sources say of their images, before any image is opened."""
+"""Lists the images that the sources name, before any image is opened."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ def named_images(
     views: Sequence[str],
     others: Mapping[str, listed.Listed] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Returns what the sources say of their images, and which files exist.
+    """Returns the images that the sources name, with their metadata, and which files exist.
 
     Args:
       directories: of the two published sources, by their names.
@@ -24,8 +24,8 @@ def named_images(
       others: further sources, by their names.
 
     Returns:
-      a row for each image that is named: the columns of `sources.Row`, `id`, and `size` in bytes, -1
-      if it is absent; and by the source's name the sizes of its files (see `locations.sizes`).
+      a row for each image: the columns of `sources.Row`, `id`, and `size` in bytes, -1 if there is no such
+      file; and by the source's name the sizes of its files (see `locations.sizes`).
 
     Raises:
       UserError: a source's directory is missing or empty, or cannot be read.
@@ -55,5 +55,5 @@ def named_images(
 
 
 def digest_of_names(named: pd.DataFrame) -> str:
-    """Returns 64 hexadecimal digits that follow from what the sources say of their images."""
+    """Returns a digest of what the sources say about their images, as 64 hexadecimal digits."""
     return hashlib.sha256(named.sort_values("id").to_csv(index=False).encode()).hexdigest()

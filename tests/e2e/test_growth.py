@@ -32,7 +32,7 @@ def test_a_dataset_that_grows_is_met_as_a_schedule_meets_it(tmp_path: Path) -> N
     # The masks are those of the first day.
     assert "the lung segmenter of these" not in march
     for day in (april, june):
-        assert "masks is there already" in day
+        assert "masks exists already" in day
     assert "there is nothing to do" in unchanged
     assert "ingest" not in unchanged.replace("images", "")
     lineage = dict(
