@@ -1,4 +1,4 @@
-"""Checks what a command was given before anything runs that takes long."""
+"""Checks the arguments of a command before anything runs that takes long."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def check(
     store: str = "",
     schema: str = "",
 ) -> None:
-    """Checks everything that a command was given, without opening an image.
+    """Checks all arguments of a command, without opening an image.
 
     In an object store it looks up a few names and reads tables, but never lists everything.
 
@@ -100,9 +100,9 @@ def _require_gate_can_be_met(recipes: Sequence[Recipe], gate: Mapping[str, float
     asked = {name.removesuffix(rules.LOW) for name in gate if name not in rules.RULE_NAMES}
     asked.discard(DEFAULT)
     if not any(asked <= set(recipe.classes) for recipe in recipes):
-        told = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)
+        classes = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)
         raise UserError(
-            f"gate: it names {', '.join(sorted(asked))}, and no recipe has all of these classes: {told}. "
+            f"gate: no recipe has all of the classes {', '.join(sorted(asked))}: {classes}. "
             "Name fewer classes in --gate, or other --recipes."
         )
 
@@ -162,8 +162,8 @@ def _require_every_label(
     missing = sorted(set(LABELS) - set(present["label"]))
     if missing:
         raise UserError(
-            f"no image that could be used is labelled {', '.join(missing)}: of {len(named)} images that the "
-            f"sources name {int((named['size'] > 0).sum())} are there. covid comes from "
+            f"no usable image is labelled {', '.join(missing)}: of the {len(named)} images that the sources "
+            f"name, {int((named['size'] > 0).sum())} exist. covid comes from "
             f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
             f"{kermany.WHERE_TO_GET_IT}. Are both complete?"
         )
