@@ -8,7 +8,6 @@ from components.data.sources import covid_chestxray, kermany, listed
 from components.trust import rules
 from core.artifacts import VERSION
 from core.errors import UserError
-from core.labels import LABELS
 from core.locations import is_remote, location, names, reaching, sizes
 from core.settings import DEFAULT
 from serving import NAME
@@ -69,7 +68,9 @@ def check(
     if not any(map(is_remote, (covid_directory, kermany_directory, *sources))):
         _require_every_label(Path(covid_directory), Path(kermany_directory), views, sources)
     if archive:
-        _require_archive(location(archive), seed)
+        last = spans.newest(location(archive))
+        if last:
+            spans.require_seed(location(archive), last, seed)
     if store:
         with reaching(store):
             names(location(store) / NAME)
@@ -154,22 +155,12 @@ def _require_source(source: listed.Listed, to_train_on: bool) -> None:
 def _require_every_label(
     covid: Path, kermany_directory: Path, views: Sequence[str], sources: Sequence[str]
 ) -> None:
-    from components.data.named_images import named_images  # pandas takes long to import
+    # pandas takes long to import
+    from components.data.named_images import named_images, require_every_label
 
     directories = {covid_chestxray.NAME: covid, kermany.NAME: kermany_directory}
     named, _ = named_images(directories, views, listed.parse(sources))
     present = named[(named["size"] > 0) & (named["excluded"] == "")]
-    missing = sorted(set(LABELS) - set(present["label"]))
-    if missing:
-        raise UserError(
-            f"no usable image is labelled {', '.join(missing)}: of the {len(named)} images that the sources "
-            f"name, {int((named['size'] > 0).sum())} exist. covid comes from "
-            f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
-            f"{kermany.WHERE_TO_GET_IT}. Are both complete?"
-        )
-
-
-def _require_archive(archive: Path, seed: int) -> None:
-    last = spans.newest(archive)
-    if last:
-        spans.require_seed(archive, last, seed)
+    there = int((named["size"] > 0).sum())
+    counts = f"of the {len(named)} images that the sources name, {there} exist"
+    require_every_label(present["label"], counts)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -63,12 +64,20 @@ def parts_of(text: str) -> list[str]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hides what packages print when they are imported, including native libraries."""
-    before = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere, warnings.catch_warnings():
+    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings(), errors_to(nowhere):
         warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
+        yield
+
+
+@contextlib.contextmanager
+def errors_to(file: TextIO) -> Iterator[None]:
+    """Sends standard error to a file, including that of native libraries."""
+    before = os.dup(2)
+    sys.stderr.flush()
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)

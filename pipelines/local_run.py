@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.files import read_json, write_aside
 from core.progress import LIVE, LIVE_PREFIX, PREFIX
 from pipelines import stopping
-from pipelines.console import fitted
+from pipelines.console import errors_to, fitted
 
 CONTINUES = "run the same command to continue"
 
@@ -71,7 +71,7 @@ def run(
         try:
             with (
                 _temporary_files(),
-                _errors_to(file),
+                errors_to(file),
                 contextlib.redirect_stderr(file),  # which the status would show on the console
                 _live_lines(wanted=console.is_terminal),
                 contextlib.redirect_stdout(listener),
@@ -115,20 +115,6 @@ def _live_lines(*, wanted: bool) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(LIVE, None)
-
-
-@contextlib.contextmanager
-def _errors_to(file: TextIO) -> Iterator[None]:
-    """Sends standard error to a file, including that of native libraries."""
-    before = os.dup(2)
-    sys.stderr.flush()
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(before, 2)
-        os.close(before)
 
 
 class _Listener(io.TextIOBase):

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,6 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     gallery = _gallery(predictions, images, recipe, exported)
     page = pages.render(
         EVALUATION_PAGE,
-        version=version("cxrflow"),
         fingerprint=manifest["fingerprint"],
         phantoms=figures["phantoms"],
         quick=figures["quick"],

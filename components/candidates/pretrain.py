@@ -21,7 +21,7 @@ from core.files import write_aside, write_json
 from core.labels import BACTERIAL, NORMAL, VIRAL
 from core.progress import logger
 from core.tables import read_table
-from training import architectures, data, loop
+from training import architectures, data, loop, start_weights
 from training.precision import AUTO
 from training.recipes import Recipe
 
@@ -70,7 +70,7 @@ def pretrain(
         teacher,
         records,
         checkpoints,
-        weights=architectures.NONE,
+        weights=start_weights.NONE,
         seed=seed,
         precision=precision,
     )

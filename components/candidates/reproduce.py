@@ -1,7 +1,6 @@
 """Step `reproduce`: shows our figures beside the published ones, and what differs, on one page."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,6 @@ def reproduce(
     }
     page = pages.render(
         REPRODUCTION_PAGE,
-        version=version("cxrflow"),
         fingerprint=summary["fingerprint"],
         phantoms=summary["phantoms"],
         labels=LABELS,

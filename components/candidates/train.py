@@ -18,7 +18,7 @@ from core.files import read_json, write_aside, write_json
 from core.progress import logger
 from core.tables import read_table
 from serving import store
-from training import architectures, calibration, data, export, loop, ood, workers
+from training import architectures, calibration, data, export, loop, ood, start_weights, workers
 from training.lungs import load as load_segmenter
 from training.precision import AUTO
 from training.recipes import Recipe
@@ -35,7 +35,7 @@ def train(
     output: Path,
     checkpoints: Path,
     *,
-    weights: str = architectures.IMAGENET,
+    weights: str = start_weights.IMAGENET,
     seed: int = 0,
     precision: str = AUTO,
     division: str = divisions.HOLD_OUT,
@@ -71,7 +71,7 @@ def train(
     """
     manifest = data.read_manifest(records)
     before = _continued(start, recipe) if start else None
-    base = architectures.pretrained_directory(recipe, weights)
+    base = start_weights.pretrained_directory(recipe, weights)
     segmenter = load_segmenter(lungs) if lungs and recipe.view == "lungs" else None
     if recipe.pretrained and base and not before:
         pretrain.require_unseen(base, examples, recipe, division)
@@ -94,7 +94,7 @@ def train(
     card: dict[str, Any] = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
-        "weights": weights if recipe.pretrained else architectures.NONE,
+        "weights": weights if recipe.pretrained else start_weights.NONE,
         "starting_point": (
             f"from version {before['version']}, which started {before['starting_point']}"
             if before
@@ -103,7 +103,7 @@ def train(
         "transfer_learning": (
             before["transfer_learning"]
             if before
-            else recipe.pretrained and weights != architectures.NONE
+            else recipe.pretrained and weights != start_weights.NONE
         ),
         "parent": before and before["version"],
         "fingerprint": manifest["fingerprint"],

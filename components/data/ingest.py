@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 
 from components.data import phantoms, span_tables, spans, splits
 from components.data.example_tables import EXCLUDED_SCHEMA, SCHEMA, SEEN, SEEN_SCHEMA, fingerprint
-from components.data.named_images import digest_of_names, named_images
+from components.data.named_images import digest_of_names, named_images, require_every_label
 from components.data.sources import covid_chestxray, kermany, listed
 from core.artifacts import EXAMPLES, EXCLUDED, PREVIOUS, SUMMARY
 from core.errors import UserError
 from core.files import write_aside, write_json
-from core.labels import LABELS
 from core.progress import logger
 from training.recipes import Recipe
 
@@ -120,17 +119,18 @@ def _ingested(job: _Job, output: Path) -> dict[str, Any]:
         images, opened = _with_facts(job, to_use, seen, before, aside / "opened")
         examples, unreadable = _readable(images)
         excluded += unreadable
-        _require_every_label(examples, sum(map(len, excluded)))
+        counts = f"{len(examples)} images are usable, {sum(map(len, excluded))} are not"
+        require_every_label(examples["label"], counts)
         if job.subset:
             examples, rest = drawn(examples, job.subset, job.seed)
             excluded.append(rest)
         examples, related = _split(job, examples, seen, before)
         excluded += related
-        left_out = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
-        summary = _summary(job, examples, left_out, named, files)
+        unused = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
+        summary = _summary(job, examples, unused, named, files)
         tables = {
             "examples": pa.Table.from_pandas(examples, SCHEMA, preserve_index=False),
-            "excluded": pa.Table.from_pandas(left_out, EXCLUDED_SCHEMA, preserve_index=False),
+            "excluded": pa.Table.from_pandas(unused, EXCLUDED_SCHEMA, preserve_index=False),
         }
         if job.archive:
             remembered = _remembered(seen, images, examples)
@@ -147,7 +147,7 @@ def _ingested(job: _Job, output: Path) -> dict[str, Any]:
         pq.write_table(tables["examples"], aside / EXAMPLES)
         pq.write_table(tables["excluded"], aside / EXCLUDED)
         write_json(aside / SUMMARY, summary)
-    _say(summary, len(left_out))
+    _say(summary, len(unused))
     return summary
 
 
@@ -335,16 +335,6 @@ def drawn(examples: pd.DataFrame, recipe: Recipe, seed: int) -> tuple[pd.DataFra
         kind="subset", reason=f"not drawn: {recipe.name}'s paper has fewer images"
     )
     return examples[chosen].reset_index(drop=True), rest
-
-
-def _require_every_label(examples: pd.DataFrame, excluded: int) -> None:
-    missing = sorted(set(LABELS) - set(examples["label"]))
-    if missing:
-        raise UserError(
-            f"ingest: no usable image is labelled {', '.join(missing)} ({len(examples)} images are "
-            f"usable, {excluded} are not). covid comes from {covid_chestxray.WHERE_TO_GET_IT}, "
-            f"normal, bacterial and viral from {kermany.WHERE_TO_GET_IT}. Are both complete?"
-        )
 
 
 def _summary(

@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from components.data.sources import Row, covid_chestxray, kermany, listed
+from core.errors import UserError
+from core.labels import LABELS
 from core.locations import reaching, sizes
 
 
@@ -52,6 +54,25 @@ def named_images(
         named[column] = named[column].replace("", None)
     named["size"] = [files[row.source].get(row.path, -1) for row in rows]
     return named, files
+
+
+def require_every_label(labels: Iterable[str], counts: str) -> None:
+    """Checks that usable images have every label.
+
+    Args:
+      labels: of the usable images.
+      counts: a clause about how many images there are, for the error.
+
+    Raises:
+      UserError: a label has no image.
+    """
+    missing = sorted(set(LABELS) - set(labels))
+    if missing:
+        raise UserError(
+            f"no usable image is labelled {', '.join(missing)}: {counts}. covid comes from "
+            f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
+            f"{kermany.WHERE_TO_GET_IT}. Are both complete?"
+        )
 
 
 def digest_of_names(named: pd.DataFrame) -> str:

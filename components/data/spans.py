@@ -15,7 +15,6 @@ nothing. Of two concurrent ingests one adds its span first, and the other restar
 `components.data.span_tables` reads and writes the tables.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.files import write_json
+from core.files import read_json, write_json
 from core.locations import names, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
@@ -90,12 +89,10 @@ def span(archive: Path, number: int) -> Span:
     Raises:
       UserError: there is no such span.
     """
-    file = archive / "spans" / f"{number:05d}.json"
-    with reaching(archive):
-        try:
-            return Span(**json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise UserError(f"{archive} has no span {number}") from error
+    described = _read(archive, f"{number:05d}.json")
+    if described is None:
+        raise UserError(f"{archive} has no span {number}")
+    return Span(**described)
 
 
 def outcome(archive: Path, number: int) -> dict[str, Any] | None:
@@ -105,10 +102,15 @@ def outcome(archive: Path, number: int) -> dict[str, Any] | None:
       `state`, a `State` (empty in archives of early releases); `trained`, whether models were trained on the
       span; `reason`, a sentence.
     """
-    file = archive / "spans" / f"{number:05d}.outcome.json"
+    recorded = _read(archive, f"{number:05d}.outcome.json")
+    return None if recorded is None else {"state": "", **recorded}
+
+
+def _read(archive: Path, name: str) -> dict[str, Any] | None:
+    """Returns the content of a file of `spans/`, or None if there is no such file."""
     with reaching(archive):
         try:
-            return {"state": "", **json.loads(file.read_text(encoding="utf-8"))}
+            return dict(read_json(archive / "spans" / name))
         except FileNotFoundError:
             return None
 
@@ -138,12 +140,8 @@ def names_digest(archive: Path, last: Span) -> str:
 
     It changes without a new span if a value changes that is in no table, such as the age on a CT.
     """
-    file = archive / "spans" / f"{last.number:05d}.names.json"
-    with reaching(archive):
-        try:
-            return str(json.loads(file.read_text(encoding="utf-8"))["named"])
-        except FileNotFoundError:
-            return str(last.settings["named"])
+    recorded = _read(archive, f"{last.number:05d}.names.json")
+    return str((last.settings if recorded is None else recorded)["named"])
 
 
 def record_names(archive: Path, last: Span, digest: str) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import jinja2
@@ -15,7 +16,8 @@ def render(template: str, **values: Any) -> str:
 
     Args:
       template: a file of `components/pages/templates`, HTML or Markdown.
-      values: the template's variables. In HTML, text is escaped; markup must be a `Markup`.
+      values: the template's variables, besides `version`. In HTML, text is escaped; markup must be a
+        `Markup`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("components.pages"),
@@ -25,7 +27,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, interval=_interval, words=_words)
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render({"version": version("cxrflow"), **values})
 
 
 def image_uri(image: Image.Image) -> str:

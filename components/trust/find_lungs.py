@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,6 @@ def find_lungs(
         card = dict(read_json(network / SEGMENTER_CARD))
         page = pages.render(
             LUNGS_PAGE,
-            version=version("cxrflow"),
             fingerprint=summary["fingerprint"],
             phantoms=summary["phantoms"],
             card=card,

@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from components.data.sources import covid_chestxray, kermany
 from core.errors import UserError
-from core.files import write_aside
+from core.files import sha256_of, write_aside
 from core.progress import Progress, logger
 
 # Of the covid-chestxray-dataset: the final state, with 950 rows.
@@ -255,11 +255,8 @@ def _require(response: httpx.Response) -> None:
 
 def _digest(file: Path, like: str) -> str:
     """Returns a file's digest, of the same kind as another digest."""
-    kind = like.partition(":")[0]
-    digest = hashlib.sha256()
-    if kind == "git":
-        digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+    if like.startswith("sha256:"):
+        return f"sha256:{sha256_of(file)}"
+    header = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
     with file.open("rb") as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
+        return f"git:{hashlib.file_digest(content, header.copy).hexdigest()}"

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from core.errors import UserError
 
-_VALUE = re.compile(r'value: "((?:[^"\\]|\\.)*)"')
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_VALUE = re.compile(f"value: ({_TEXT})")
+_VALUES = rf'(?:[^"}}]|{_TEXT})*'
 
 
 def known_values(schema: str, feature: str) -> list[str]:
@@ -22,7 +24,7 @@ def known_values(schema: str, feature: str) -> list[str]:
       UserError: the feature has no list of values.
     """
     start, end = _domain(schema, feature)
-    return [json.loads(f'"{value}"') for value in _VALUE.findall(schema[start:end])]
+    return [json.loads(value) for value in _VALUE.findall(schema[start:end])]
 
 
 def listed_features(schema: str) -> list[str]:
@@ -54,20 +56,11 @@ def accepting(schema: str, feature: str, values: Sequence[str]) -> str:
 
 def _domain(schema: str, feature: str) -> tuple[int, int]:
     """Returns the start and end of a feature's list of values in a schema's text."""
-    match = re.search(rf'string_domain\s*\{{\s*name: "{re.escape(feature)}"', schema)
+    name = re.escape(json.dumps(feature, ensure_ascii=False))
+    match = re.search(rf"string_domain\s*\{{\s*name: {name}({_VALUES})\}}", schema)
     if not match:
         raise UserError(
             f"schema: {feature!r} has no list of values; only {', '.join(listed_features(schema))} have one. "
             "For anything else, edit the file by hand."
         )
-    depth, position, quoted = 1, match.end(), False
-    while depth:
-        character = schema[position]
-        if character == "\\":
-            position += 1
-        elif character == '"':
-            quoted = not quoted
-        elif not quoted:
-            depth += {"{": 1, "}": -1}.get(character, 0)
-        position += 1
-    return match.end(), position - 1
+    return match.span(1)

@@ -55,14 +55,14 @@ def main(arguments: list[str]) -> None:
     for split in sorted(splits):
         (output / split).mkdir()
         file = output / split / "FeatureStats.pb"
-        _generate_statistics(pq.read_table(examples, filters=[("split", "=", split)]), schema, file)
+        table = pq.read_table(examples, filters=[("split", "=", split)])
+        _generate_statistics(table, schema, file)
         statistics = tfdv.load_stats_binary(str(file))
         file.with_suffix(".json").write_text(
             json_format.MessageToJson(statistics, preserving_proto_field_name=True)
         )
         invalid = tfdv.validate_statistics(statistics, schema)
         (output / split / "Anomalies.pb").write_bytes(invalid.SerializeToString())
-        table = pq.read_table(examples, filters=[("split", "=", split)])
         anomalies += list(_anomalies(invalid, split, schema, table))
         broken = set(invalid.anomaly_info)
         anomalies += list(_warnings(statistics, split, schema, stricter, table, broken))
