@@ -529,7 +529,7 @@ def pretrain_step(
     from components.candidates.pretrain import pretrain
     from training.recipes import recipe_named, with_epochs
 
-    told = pretrain(
+    described = pretrain(
         with_epochs(recipe_named(recipe), epochs),
         Path(chosen.path),
         Path(records.path),
@@ -539,4 +539,6 @@ def pretrain_step(
         seed=seed,
         precision=precision,
     )
-    base.metadata.update({key: told[key] for key in ("recipe", "base", "images", "fingerprint")})
+    base.metadata.update(
+        {key: described[key] for key in ("recipe", "base", "images", "fingerprint")}
+    )

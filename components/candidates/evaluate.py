@@ -57,7 +57,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       the content of `metrics.json`: see `training.metrics.evaluate`, with `recipe`, `division`,
       `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset), and
       `validation`: on the validation split the number of `images`, `covid_recall` (a rate, see
-      `training.metrics.rate`) and `macro_f1`; None if the division has no validation part of its own.
+      `training.metrics.rate`) and `macro_f1`; None if the division has no separate validation part.
 
     Raises:
       UserError: the records are incomplete, or a split lacks a class.

@@ -39,7 +39,7 @@ def pretrain(
     seed: int = 0,
     precision: str = AUTO,
 ) -> dict[str, Any]:
-    """Trains a recipe's base, with a head of its own.
+    """Trains a recipe's base, with its own linear head.
 
     Args:
       recipe: gives the base, input size, batch and epochs.

@@ -42,7 +42,10 @@ def _choice(
     examples: Path, validation: Path, archive: Path | None, new_covid: int, if_new: bool
 ) -> tuple[ToTrain, str]:
     if not if_new:
-        return ToTrain.TRAIN, "Models are trained because this run was told to."
+        return (
+            ToTrain.TRAIN,
+            "Models are trained because this run does not check whether enough is new.",
+        )
     newest = read_json(examples / SUMMARY)["span"]
     if not archive or not newest:
         return ToTrain.TRAIN, "Models are trained in any case, because there is no archive."

@@ -107,7 +107,7 @@ def deploy(
                 _identity(card, decided),
             )
             answers = known_answers.read(candidate)
-            with Progress("checking the answers of a server of its own"):
+            with Progress("checking the known answers"):
                 said.append(local.check(candidate))
             logger.info("%s", said[-1])
             version = store.publish(candidate, models)

@@ -51,7 +51,7 @@ def knative_share(service: Manifest) -> float | None:
 
 
 def is_seen_ready(service: Manifest, predictor: str, percent: int) -> bool:
-    """Says whether KServe has seen a canary ready at this share, in percent, and so has written the route."""
+    """Returns whether KServe has seen a canary ready at a share, in percent, and so has written the route."""
     status = service.get("status", {})
     stable = any(
         condition["type"] == "PredictorReady" and condition["status"] == "True"
@@ -66,7 +66,7 @@ def is_seen_ready(service: Manifest, predictor: str, percent: int) -> bool:
 
 
 def is_settled(routes: list[Manifest], service: str, predictor: str) -> bool:
-    """Says whether all traffic goes to one predictor in Standard mode, or there is no route.
+    """Returns whether all traffic goes to one predictor in Standard mode, or there is no route.
 
     Args:
       routes, service, predictor: see `share`.
@@ -83,7 +83,7 @@ def is_settled(routes: list[Manifest], service: str, predictor: str) -> bool:
 def leftovers(
     objects: list[Manifest], service: str, uid: str, predictors: set[str]
 ) -> list[Manifest]:
-    """Returns the routes or autoscalers that KServe leaves of versions that are gone.
+    """Returns the routes or autoscalers that KServe has left behind of versions that are gone.
 
     Args:
       objects: of the namespace.

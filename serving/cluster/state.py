@@ -1,8 +1,8 @@
 """The state of a rollout: a ConfigMap beside the InferenceService, `<name>-rollout`.
 
-It is not kept in annotations of the InferenceService, because KServe copies those into the pods' template:
-each change would restart all pods. The ConfigMap says what is wanted; `serving.cluster.rollout` makes the
-InferenceService follow it.
+It is not kept in annotations of the InferenceService, because KServe copies those into the pods' template, so
+that each change would restart all pods. The ConfigMap has the wanted state; `serving.cluster.reconcile` makes
+the InferenceService follow it.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What is wanted of an InferenceService, and how the last rollout ended.
+    """The wanted state of an InferenceService, and how the last rollout ended.
 
     Attributes:
       stable: the version that is served.
@@ -81,7 +81,7 @@ def load(service: InferenceService) -> State | None:
     """Returns what is stored, or None.
 
     Raises:
-      UserError: the ConfigMap is not one of this program.
+      UserError: this program did not write the ConfigMap, or it is damaged.
     """
     held = service.read_state()
     if held is None:
@@ -108,10 +108,10 @@ def load(service: InferenceService) -> State | None:
 
 
 def save(service: InferenceService, state: State) -> State:
-    """Stores a state in place of the one that was loaded, and returns it as it is then.
+    """Stores a state in place of the one that was loaded, and returns the stored state.
 
     Raises:
-      Conflict: another one was stored since.
+      Conflict: another state was stored since.
       UserError: the cluster rejects it.
     """
     data = {
@@ -193,7 +193,7 @@ def adopted(service: InferenceService, there: Manifest, stored: State | None) ->
 
 
 def served(service: InferenceService) -> State | None:
-    """Returns the state of what is on the cluster, or None where there is no InferenceService."""
+    """Returns the state of the InferenceService on the cluster, or None if there is none."""
     there = service.read()
     return adopted(service, there, load(service)) if there else None
 
