@@ -41,11 +41,6 @@ _DRAWINGS_AT_ONCE = 8
 _RIBS = 9
 
 
-def draw(label: str, random: np.random.Generator) -> Image.Image:
-    """Draws the radiograph of a random patient; see `draw_with_lungs`."""
-    return draw_with_lungs(label, random)[0]
-
-
 def draw_with_lungs(label: str, random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
     """Draws the radiograph of a random patient, and the mask of its lungs.
 
