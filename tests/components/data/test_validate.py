@@ -174,5 +174,5 @@ def test_a_new_value_ends_the_run_until_it_is_accepted(examples: Path, tmp_path:
 
 
 def test_what_has_no_list_of_values_cannot_be_accepted() -> None:
-    with pytest.raises(UserError, match="'width' has no list of values, only source, label"):
+    with pytest.raises(UserError, match="'width' has no list of values; only source, label"):
         accepting(SCHEMA.read_text(), "width", ["9"])
