@@ -142,7 +142,7 @@ def opening(home: Path) -> list[str]:
     directory.mkdir()
     random = np.random.default_rng(0)
     for number in range(60):
-        image = phantoms.draw(NORMAL, random)
+        image, _ = phantoms.draw_with_lungs(NORMAL, random)
         image.resize((SIDE, SIDE * image.height // image.width)).save(
             directory / f"{number}.jpeg", quality=90
         )

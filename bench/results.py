@@ -67,14 +67,15 @@ RUNS = (
         reading="Below the paper. Its bases were trained on 1.3 million photographs, ours on 1,081 "
         "radiographs for five or six epochs; Xception's base, which learnt the most, gives the best results. "
         "ResNet's head has not converged: in its last twelve epochs validation accuracy varies between 69 "
-        "and 89 %, and the model of the last epoch, which the protocol uses, calls a third of COVID normal.",
+        "and 89 %, and the model of the last epoch, which the protocol uses, classifies a third of COVID as "
+        "normal.",
         accuracies=(88.0, 75.2, 79.5),
     ),
     Run(
         recipes="cnn-dubey",
         bases=None,
-        reading="Close to the paper, on patients outside the training data. That so small a network does "
-        "so well on so few images rather shows how easy it is to tell the two sources apart.",
+        reading="Close to the paper, on patients outside the training data. That such a small network does "
+        "so well on so few images shows how easy it is to tell the two sources apart.",
         accuracies=(95.8,),
     ),
     Run(
@@ -97,14 +98,14 @@ RUNS = (
         recipes="coronet-3class",
         epochs=3,
         reading="3 epochs of 80, of which the first has the best validation accuracy. The most common error "
-        "is pneumonia called COVID: 20 of 210 images.",
+        "is pneumonia classified as COVID: 20 of 210 images.",
         accuracies=(87.5,),
     ),
     Run(
         recipes="coronet-2class",
         epochs=3,
         reading="Below the paper: the last of 3 epochs, which the protocol uses, is the worst on the "
-        "validation images. It calls 19 of 210 pneumonias COVID.",
+        "validation images. It classifies 19 of 210 pneumonias as COVID.",
         accuracies=(90.9,),
     ),
     Run(
@@ -120,7 +121,7 @@ RUNS = (
         bases=None,
         reading="After 6 epochs, the accuracy is within the interval of the pretrained network. For a "
         "network that trains all its layers, a base of 1,081 radiographs saves about four epochs (see above) "
-        "and hardly more. Unlike the pretrained network, it calls most bacterial images viral.",
+        "and hardly more. Unlike the pretrained network, it classifies most bacterial images as viral.",
         accuracies=(71.5,),
     ),
 )

@@ -69,7 +69,7 @@ def serving(home: Path) -> list[str]:
     recipe = recipe_named("coronet-4class")
     version = published(recipe, home)
     random = np.random.default_rng(0)
-    image = phantoms.draw(NORMAL, random)
+    image, _ = phantoms.draw_with_lungs(NORMAL, random)
     file = home / "served.jpeg"
     image.resize((SIDE, SIDE * image.height // image.width), Image.Resampling.BICUBIC).save(
         file, quality=90

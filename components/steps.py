@@ -1,7 +1,7 @@
 """Every step: its inputs and outputs, in the order of a run, and what it needs on a cluster.
 
-What a step does is in the module it calls; there, and in the pipelines, its parameters are explained. KFP
-keeps only the source of each function: so its body imports what it needs, and only calls that module.
+Each step only calls the module that does its work; that module and the pipelines explain the parameters. KFP
+keeps only the source of each function, so the imports are in its body.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Size = Literal["light", "data", "training"]
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a step needs on a cluster. How much of it a cluster gives: `pipelines.targets`.
+    """What a step needs on a cluster; see `pipelines.targets` for what each cluster provides.
 
     Attributes:
       size: which processors, memory and GPUs.
@@ -38,7 +38,7 @@ NEEDS: dict[str, Needs] = {}  # by a step's name
 def _step(
     image: Literal["data", "training", "serving"], needs: Needs
 ) -> Callable[[Callable[..., str | None]], Any]:
-    """Makes a KFP component of a function, to run in an image, and records what it needs."""
+    """Makes a function a KFP component that runs in an image, and records what it needs."""
 
     def component(function: Callable[..., str | None]) -> Any:
         # The images hold this package and KFP already, so nothing is installed when a step starts.
@@ -59,7 +59,7 @@ def check_for_new_data_step(
     if_new: bool,
     sources: list[str],
 ) -> str:
-    """Looks whether the sources have changed since the last span. See `check_for_new_data`."""
+    """Checks whether the sources have changed since the last span. See `check_for_new_data`."""
     from core.artifacts import NewData
 
     if not if_new:
@@ -124,7 +124,7 @@ def validate_step(
     schema: str = "",
     served: str = "",
 ) -> None:
-    """Holds the examples against the kept schema, with TensorFlow Data Validation. See `validate`."""
+    """Checks the examples against the schema, with TensorFlow Data Validation. See `validate`."""
     import shutil
     from pathlib import Path
 
@@ -153,7 +153,7 @@ def choose_to_train_step(
     new_covid: int,
     reason: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Decides whether enough is new for a training. See `choose_to_train`."""
+    """Decides whether enough is new to train again. See `choose_to_train`."""
     from pathlib import Path
 
     from components.data.choose_to_train import choose_to_train
@@ -240,26 +240,21 @@ def champion_step(
     store: str,
     name: str,
     namespace: str,
-    go_on: bool,
+    continues: bool,
     champion: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Asks the version that is served about the test split. See `champion`."""
+    """Predicts the test split with the version that is served. See `champion`."""
     from pathlib import Path
 
-    from components.candidates.champion import champion as ask
+    from components.candidates.champion import champion as predict
 
     service = None
     if namespace:
         from serving.cluster.inference_service import InferenceService
 
         service = InferenceService(namespace, name)
-    ask(
-        store,
-        name,
-        Path(records.path),
-        Path(champion.path),
-        service=service,
-        go_on=go_on,
+    predict(
+        store, name, Path(records.path), Path(champion.path), service=service, continues=continues
     )
 
 
@@ -278,7 +273,7 @@ def train_step(
     champion: dsl.Input[dsl.Artifact] = None,
     lungs: dsl.Input[dsl.Model] = None,
 ) -> None:
-    """Trains a recipe on every GPU there is, with a `job` on several machines. See `train_trial`."""
+    """Trains a recipe on all GPUs, with a `job` on several machines. See `train_trial`."""
     from pathlib import Path
 
     from components.candidates.trial import train_trial
@@ -313,7 +308,7 @@ def evaluate_step(
     classification: dsl.Output[dsl.ClassificationMetrics],
     page: dsl.Output[dsl.HTML],
 ) -> None:
-    """Judges one candidate on the images held out, through its exported signature. See `evaluate`."""
+    """Evaluates a candidate on held-out images, through its exported signature. See `evaluate`."""
     import shutil
     from pathlib import Path
 
@@ -376,7 +371,7 @@ def gate_step(
     run: str,
     archive: str,
 ) -> str:
-    """Lets a candidate pass only if the recall of every class does, and its audit. See `decide`."""
+    """Decides which candidate passes on recall and on its audit. See `gate`."""
     from pathlib import Path
 
     from components.trust.gate import gate, record
@@ -447,7 +442,7 @@ def deploy_step(
     archive: str,
     report: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Publishes the winner into the model store and has it served. See `deploy`."""
+    """Publishes the winner in the model store and deploys it. See `deploy`."""
     from pathlib import Path
 
     from components.release.deploy import deploy
@@ -484,7 +479,7 @@ def reproduce_step(
     reproduction: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
 ) -> None:
-    """Shows a published system's figures beside ours. See `reproduce`."""
+    """Shows the published figures beside ours. See `reproduce`."""
     import shutil
     from pathlib import Path
 
@@ -507,7 +502,7 @@ def choose_step(
     seed: int,
     chosen: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Chooses images that a recipe will not be tested on. See `choose`."""
+    """Chooses images that a recipe is not tested on. See `choose`."""
     from pathlib import Path
 
     from components.candidates.choose import choose
@@ -534,7 +529,7 @@ def pretrain_step(
     from components.candidates.pretrain import pretrain
     from training.recipes import recipe_named, with_epochs
 
-    told = pretrain(
+    described = pretrain(
         with_epochs(recipe_named(recipe), epochs),
         Path(chosen.path),
         Path(records.path),
@@ -544,4 +539,6 @@ def pretrain_step(
         seed=seed,
         precision=precision,
     )
-    base.metadata.update({key: told[key] for key in ("recipe", "base", "images", "fingerprint")})
+    base.metadata.update(
+        {key: described[key] for key in ("recipe", "base", "images", "fingerprint")}
+    )

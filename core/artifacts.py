@@ -1,4 +1,4 @@
-"""What steps and the server read of one another: verdicts and names of files, in the order of a run."""
+"""The file names and verdicts that steps hand to each other and to the server, in the order of a run."""
 
 from enum import StrEnum
 
@@ -52,10 +52,10 @@ METRICS, PREDICTIONS, GALLERY = "metrics.json", "predictions.parquet", "gallery.
 KNOWN_ANSWERS = "known_answers.json"
 EVALUATION_PAGE = "evaluation.html"
 
-# `champion`: which version the metrics beside it are of.
+# `champion`: the version that is served; its predictions are in `PREDICTIONS`.
 CHAMPION = "champion.json"
 
-# `audit`: what the model's answers are based on; see `components.trust.audit`.
+# `audit`: what the model looks at; see `components.trust.audit`.
 AUDIT, AUDIT_PAGE = "audit.json", "audit.html"
 
 # `gate`: see `components.trust.gate.decide`.

@@ -1,4 +1,4 @@
-"""The parts of a dataset, and which of them a protocol uses for training, validation and test."""
+"""The names of splits and folds, and which of them a protocol uses for training, validation and test."""
 
 import re
 from dataclasses import dataclass

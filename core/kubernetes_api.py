@@ -41,7 +41,7 @@ class Refused(UserError):
 
     @property
     def denied(self) -> bool:
-        """Says whether this account lacks the permission."""
+        """Whether this account lacks the permission."""
         return self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -158,17 +158,16 @@ class KubernetesApi:
 
 
 def _connected(step: str) -> client.ApiClient:
-    found: client.ApiClient
     with contextlib.suppress(config.ConfigException):
         config.load_incluster_config()
         return client.ApiClient()
     try:
-        found = config.new_client_from_config()
+        connected: client.ApiClient = config.new_client_from_config()
     except config.ConfigException as error:
         raise UserError(
             f"{step}: no cluster is known ({error}); set KUBECONFIG to a kubeconfig, or run in a pod"
         ) from error
-    return found
+    return connected
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -178,12 +177,12 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _is_ownership(error: client.ApiException) -> bool:
-    """Says whether another field manager owns a field, rather than that the version is outdated.
+    """Returns whether another field manager owns a field; otherwise the version is outdated.
 
     The API names the cause of each field; the message differs between one and several conflicts.
     """
     causes = (_status(error).get("details") or {}).get("causes") or []
-    return any(one.get("reason") == "FieldManagerConflict" for one in causes)
+    return any(cause.get("reason") == "FieldManagerConflict" for cause in causes)
 
 
 def _said(error: client.ApiException) -> str:
@@ -195,7 +194,7 @@ def _said(error: client.ApiException) -> str:
 
 
 def _status(error: client.ApiException) -> dict[str, Any]:
-    """Returns the API's Status object, or nothing where the answer is not one."""
+    """Returns the API's Status object; empty if the answer has none."""
     try:
         status = json.loads(error.body)
     except (TypeError, ValueError):

@@ -86,13 +86,9 @@ def create(file: Path, content: bytes) -> None:
         # Both stores have this precondition for requests.
         place.fs.pipe_file(place.path, content, mode="create")
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.parent / f".{file.name}.{uuid.uuid4().hex}.tmp"
-    try:
+    with _aside(file) as aside:
         aside.write_bytes(content)
         os.link(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def store(file: Path, place: Path) -> None:
@@ -101,13 +97,9 @@ def store(file: Path, place: Path) -> None:
         remote = cast("UPath", place)
         remote.fs.put_file(str(file), remote.path)
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.parent / f".{place.name}.{uuid.uuid4().hex}.tmp"
-    try:
+    with _aside(place) as aside:
         shutil.copyfile(file, aside)
         aside.replace(place)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def local_copy(file: Path) -> Path:
@@ -124,15 +116,22 @@ def local_copy(file: Path) -> Path:
     name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
     copy = Path(tempfile.gettempdir(), "cxrflow-copies", f"{name}-{place.name}")
     if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        aside = copy.parent / f".{copy.name}.{uuid.uuid4().hex}.tmp"
-        try:
+        with _aside(copy) as aside:
             with Progress(f"copying {place}"), reaching(file):
                 place.fs.get_file(place.path, str(aside))
             aside.replace(copy)
-        finally:
-            aside.unlink(missing_ok=True)
     return copy
+
+
+@contextlib.contextmanager
+def _aside(file: Path) -> Iterator[Path]:
+    """Yields a temporary path beside a file, and removes what is left there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.parent / f".{file.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Audits an existing model: runs the steps for that, and for the lung segmenter, in this process."""
+"""Runs the steps of `cxrflow audit` and `cxrflow lungs` in this process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ _EXAMPLES, _RECORDS = "examples", "records"
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is ingested, with the names of a pipeline's parameters.
+    """The data to ingest; the names are those of a pipeline's parameters.
 
     Attributes:
-      covid_directory, kermany_directory: the two published datasets: directories or places.
+      covid_directory, kermany_directory: the two published datasets, as directories or places.
       views: projections of the first to keep; see `ingest`.
       sources: further sources that the model was trained on; see `components.data.sources.listed`.
     """
@@ -44,10 +44,10 @@ def audit(
     Args:
       model: its directory or URL.
       data: the sources that it was trained on.
-      external: further sources, that it was not trained on.
+      external: further sources, which it was not trained on.
       output: gets a directory for each step.
       gate: see `rules.parse`.
-      kept: a directory where earlier trainings are found, and what is trained here is kept.
+      kept: a directory with earlier trainings, which also keeps the trainings of this call.
 
     Returns:
       the content of `audit.json`.
@@ -73,7 +73,7 @@ def audit(
 
 
 def learn_lungs(data: Data, output: Path, seed: int, kept: Path) -> dict[str, Any]:
-    """Ingests the data and trains the lung segmenter on the masks of their training split.
+    """Ingests the data and trains the lung segmenter on the masks of the training split.
 
     Args:
       data: the sources.

@@ -1,4 +1,4 @@
-"""Checks what a command was given before anything runs that takes long."""
+"""Checks the arguments of a command before anything runs that takes long."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,6 @@ from components.data.sources import covid_chestxray, kermany, listed
 from components.trust import rules
 from core.artifacts import VERSION
 from core.errors import UserError
-from core.labels import LABELS
 from core.locations import is_remote, location, names, reaching, sizes
 from core.settings import DEFAULT
 from serving import NAME
@@ -35,7 +34,7 @@ def check(
     store: str = "",
     schema: str = "",
 ) -> None:
-    """Checks everything that a command was given, without opening an image.
+    """Checks all arguments of a command, without opening an image.
 
     In an object store it looks up a few names and reads tables, but never lists everything.
 
@@ -69,7 +68,9 @@ def check(
     if not any(map(is_remote, (covid_directory, kermany_directory, *sources))):
         _require_every_label(Path(covid_directory), Path(kermany_directory), views, sources)
     if archive:
-        _require_archive(location(archive), seed)
+        last = spans.newest(location(archive))
+        if last:
+            spans.require_seed(location(archive), last, seed)
     if store:
         with reaching(store):
             names(location(store) / NAME)
@@ -100,9 +101,9 @@ def _require_gate_can_be_met(recipes: Sequence[Recipe], gate: Mapping[str, float
     asked = {name.removesuffix(rules.LOW) for name in gate if name not in rules.RULE_NAMES}
     asked.discard(DEFAULT)
     if not any(asked <= set(recipe.classes) for recipe in recipes):
-        told = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)
+        classes = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)
         raise UserError(
-            f"gate: it names {', '.join(sorted(asked))}, and no recipe has all of these classes: {told}. "
+            f"gate: no recipe has all of the classes {', '.join(sorted(asked))}: {classes}. "
             "Name fewer classes in --gate, or other --recipes."
         )
 
@@ -154,22 +155,12 @@ def _require_source(source: listed.Listed, to_train_on: bool) -> None:
 def _require_every_label(
     covid: Path, kermany_directory: Path, views: Sequence[str], sources: Sequence[str]
 ) -> None:
-    from components.data.named_images import named_images  # pandas takes long to import
+    # pandas takes long to import
+    from components.data.named_images import named_images, require_every_label
 
     directories = {covid_chestxray.NAME: covid, kermany.NAME: kermany_directory}
     named, _ = named_images(directories, views, listed.parse(sources))
     present = named[(named["size"] > 0) & (named["excluded"] == "")]
-    missing = sorted(set(LABELS) - set(present["label"]))
-    if missing:
-        raise UserError(
-            f"no image that could be used is labelled {', '.join(missing)}: of {len(named)} images that the "
-            f"sources name {int((named['size'] > 0).sum())} are there. covid comes from "
-            f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
-            f"{kermany.WHERE_TO_GET_IT}: is each complete?"
-        )
-
-
-def _require_archive(archive: Path, seed: int) -> None:
-    last = spans.newest(archive)
-    if last:
-        spans.require_seed(archive, last, seed)
+    there = int((named["size"] > 0).sum())
+    counts = f"of the {len(named)} images that the sources name, {there} exist"
+    require_every_label(present["label"], counts)

@@ -1,4 +1,4 @@
-"""The command `cxrflow`. Heavy packages are imported by the command that needs them."""
+"""The command `cxrflow`. Each command imports its heavy packages itself."""
 
 import os
 import sys
@@ -172,7 +172,7 @@ def run(
     home = output.resolve()
     names = parts_of(recipes)
     if quick:
-        # By the name that was typed, so that an error says that.
+        # Looked up first, so that an error has the name that was typed.
         names = [quick_name(recipe_named(name).name) for name in names]
     arguments = {
         **datasets.arguments(),
@@ -505,7 +505,7 @@ def serve(
     """Serve a model, with a page to drop X-rays on, in the foreground until interrupted."""
     from serving import NAME, ports, store
 
-    # In a directory the server follows `latest`; a version in an object store stays.
+    # In a directory, the server follows `latest`; a version in an object store is fixed.
     directory = store.fetched(model_dir) if is_remote(model_dir) else Path(model_dir)
     # Checked before the server is imported, which takes seconds.
     store.version_in(directory)

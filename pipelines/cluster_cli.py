@@ -33,7 +33,7 @@ Name = Annotated[str, typer.Option(help="Of the InferenceService.")]
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """The overlay of manifests/ that a pipeline is compiled for, and what is changed in it."""
+    """The overlay of manifests/ that a pipeline is compiled for, and changes to it."""
 
     target: Annotated[
         Literal["kind", "minikube", "gke"],
@@ -71,7 +71,7 @@ class Overlay:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Parameters of the main job, by their names there; those that are not given have its defaults."""
+    """Parameters of the main job, named as there; those not given keep its defaults."""
 
     covid_directory: Annotated[
         str | None,
@@ -113,10 +113,10 @@ class Job:
     ] = None
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the parameters that were given.
+        """Returns the given parameters.
 
         Raises:
-          UserError: one of them is wrong, as far as can be seen without the data.
+          UserError: a parameter is wrong, as far as this shows without the data.
         """
         with quiet():
             from components.data.sources import listed
@@ -144,7 +144,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """How Kubeflow Pipelines is reached."""
+    """The connection to Kubeflow Pipelines."""
 
     host: Annotated[
         str | None,

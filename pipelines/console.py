@@ -1,4 +1,4 @@
-"""What the commands print with."""
+"""Prints to the terminal: rows, errors and the live line."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,12 +14,12 @@ from rich.text import Text
 
 from core.progress import shown_live
 
-# Bound to the real output, because `run` lends sys.stdout to the pipeline.
+# Bound to the real output, because `run` redirects sys.stdout.
 console = Console(file=sys.stdout, soft_wrap=True)
 
 
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:
-    """Prints names and values, one below the other."""
+    """Prints a table of names and values."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -26,14 +27,14 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def print_error(message: str) -> None:
-    """Prints an error, in one line, to the standard error."""
+    """Prints an error as one line on standard error."""
     Console(stderr=True, soft_wrap=True).print(
         f"[bold red]error:[/] {escape(message)}", highlight=False
     )
 
 
 def fitted(text: str, width: int) -> Text:
-    """Returns the beginning of a text, as much as a line of `width` columns holds beside a spinner."""
+    """Returns a text, truncated to fit on a line of `width` columns beside a spinner."""
     line = Text(text)
     line.truncate(width - 2, overflow="ellipsis")
     return line
@@ -41,11 +42,11 @@ def fitted(text: str, width: int) -> Text:
 
 @contextlib.contextmanager
 def live_line() -> Iterator[None]:
-    """Shows how far steps are that this process runs itself, in a terminal as one live line."""
+    """Shows the progress of steps that run in this process as one live line, if there is a terminal."""
     if not console.is_terminal:
         yield
         return
-    errors = sys.stderr  # whoever is quiet has sent it elsewhere; the status would show it
+    errors = sys.stderr  # the status would show it, although `quiet` may have redirected it
     with console.status("") as status, contextlib.redirect_stderr(errors):
 
         def show(text: str) -> None:
@@ -56,19 +57,27 @@ def live_line() -> Iterator[None]:
 
 
 def parts_of(text: str) -> list[str]:
-    """Returns the parts of a list that is written with commas."""
+    """Returns the parts of a comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what packages print on import, below Python, too, from those who did not ask for it."""
-    before = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere, warnings.catch_warnings():
+    """Hides what packages print when they are imported, including native libraries."""
+    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings(), errors_to(nowhere):
         warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
+        yield
+
+
+@contextlib.contextmanager
+def errors_to(file: TextIO) -> Iterator[None]:
+    """Sends standard error to a file, including that of native libraries."""
+    before = os.dup(2)
+    sys.stderr.flush()
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)

@@ -1,4 +1,4 @@
-"""A published protocol, from the datasets to a page that compares: a hold-out split, or every fold."""
+"""A paper's protocol, from the datasets to a page that compares the figures: a hold-out split or folds."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from training.start_weights import IMAGENET
 
 NAME = "cxrflow-cross-validation"
 
-# What a cluster runs unless it is told otherwise.
+# The default on a cluster.
 _DEFAULT = recipe_named("resnet50-10fold")
 
 
@@ -59,14 +59,14 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
           trials: What to train, each as recipe@division, e.g. resnet50-10fold@fold-01-of-10.
           views: Projections to keep of the covid-chestxray-dataset.
           folds: Number of folds; 0 for a hold-out split.
-          split_by: What is on one side alone: patient, origin, or random, as in the papers, which leaks.
+          split_by: What no two splits share: patient or origin; or random, as in the papers, which leaks.
           subset: Recipe whose paper's numbers of images are drawn; empty for all images.
-          epochs: Passes over the training images by recipe, where not as many as it says.
+          epochs: Epochs by recipe, e.g. cnn-dubey=5,default=2; empty for the recipes' own.
           weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
           seed: Of the split, the initial weights, dropout and shuffling.
           beam_options: Options of the Beam runner; none: this machine, all cores.
-          checkpoints: Directory that outlives a step; features of frozen bases are kept there, too.
+          checkpoints: Directory that outlives a step; it also keeps the features of frozen bases.
         """
         ingested = ingest_step(
             covid_directory=covid_directory,
@@ -79,7 +79,7 @@ def cross_validation_pipeline(target: Target = LOCAL) -> Any:
             split_by=split_by,
             subset=subset,
         ).set_display_name("Ingest both datasets, divide by patient")
-        # What is in a directory is not in the key of the cache.
+        # The key of the cache does not include the content of directories.
         ingested.set_caching_options(False)
 
         recorded = write_records_step(

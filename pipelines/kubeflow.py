@@ -57,7 +57,7 @@ def parse_schedule(cron: str, every: str) -> Schedule:
     """Reads a schedule.
 
     Args:
-      cron: of five fields, or six with seconds before; in UTC unless Kubeflow Pipelines is told
+      cron: of five fields, or six with seconds first; in UTC unless Kubeflow Pipelines is configured
         otherwise.
       every: a number of minutes, hours or days, e.g. 30m, 12h, 7d.
 
@@ -90,7 +90,7 @@ def write(pipeline: Any, file: Path) -> None:
 
 
 def specification(pipeline: Any) -> dict[str, Any]:
-    """Returns a pipeline as Kubeflow Pipelines' API takes it: what `write` writes."""
+    """Returns a pipeline as Kubeflow Pipelines' API takes it; it equals the YAML of `write`."""
     return {
         "pipeline_spec": json_format.MessageToDict(pipeline.pipeline_spec),
         "platform_spec": json_format.MessageToDict(pipeline.platform_spec),
@@ -113,7 +113,7 @@ class Kubeflow:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._client = self._ask(lambda: _Client(host=host, existing_token=token))
-        # The SDK's own calls take a file and read it again, which takes longer than the rest of a command.
+        # The SDK's own calls write a file and read it again, which takes longer than the rest of a command.
         self._api = self._client._run_api.api_client
 
     def submit(self, target: Target, arguments: Mapping[str, Any]) -> ClusterRun:

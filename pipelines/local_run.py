@@ -1,4 +1,4 @@
-"""Runs pipelines on this machine, by `kfp.local`, each step a process of its own."""
+"""Runs pipelines on this machine with `kfp.local`, each step in its own process."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.files import read_json, write_aside
 from core.progress import LIVE, LIVE_PREFIX, PREFIX
 from pipelines import stopping
-from pipelines.console import fitted
+from pipelines.console import errors_to, fitted
 
 CONTINUES = "run the same command to continue"
 
@@ -33,7 +33,7 @@ _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt)\b.*")
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRun:
-    """A run that has ended: its `directory` with every artifact, and its `log`."""
+    """A run that has ended: the `directory` with its artifacts, and its `log`."""
 
     directory: Path
     log: Path
@@ -52,7 +52,7 @@ def run(
     Args:
       pipeline: returns the pipeline.
       arguments: of the pipeline; directories as absolute paths.
-      output: gets `runs/<time>/` with every artifact and the log of this run.
+      output: gets `runs/<time>/` with the artifacts and the log of this run.
       console: shows the steps and their messages.
       verbose: whether it also shows everything else that steps print.
 
@@ -71,7 +71,7 @@ def run(
         try:
             with (
                 _temporary_files(),
-                _errors_to(file),
+                errors_to(file),
                 contextlib.redirect_stderr(file),  # which the status would show on the console
                 _live_lines(wanted=console.is_terminal),
                 contextlib.redirect_stdout(listener),
@@ -115,20 +115,6 @@ def _live_lines(*, wanted: bool) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(LIVE, None)
-
-
-@contextlib.contextmanager
-def _errors_to(file: TextIO) -> Iterator[None]:
-    """Sends standard error to a file, including that of native libraries."""
-    before = os.dup(2)
-    sys.stderr.flush()
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(before, 2)
-        os.close(before)
 
 
 class _Listener(io.TextIOBase):
@@ -188,25 +174,28 @@ def _new_directory(runs: Path) -> Path:
 
 
 def decision(directory: Path) -> dict[str, Any] | None:
-    """Returns the decision of the main job's gate (see `components.trust.gate`); None if it did not run.
+    """Returns the decision of the main job's gate; None if the gate did not run.
 
     Args:
       directory: of the run.
+
+    Returns:
+      see `components.trust.gate.decide`.
     """
     written = next(directory.glob("**/gate-step/decision"), None)
     return read_json(written) if written else None
 
 
 def collect_pages(directory: Path, target: Path) -> list[Path]:
-    """Copies the pages of the main job, which KFP stores without an ending, to be opened in a browser.
+    """Copies the pages of the main job, which KFP stores without an ending, so that a browser opens them.
 
     Args:
       directory: of the run.
       target: the directory to write; it replaces that of the run before.
 
     Returns:
-      the pages, the report first; only that of the validation if nothing was trained, and none if nothing
-      was new.
+      the pages, the report first; only the validation page if nothing was trained, and none if nothing was
+      new.
     """
     pages = dict(zip([REPORT], directory.glob("**/report-step/page"), strict=False))
     for page in sorted(directory.glob("**/evaluate-step/page")):

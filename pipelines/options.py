@@ -1,4 +1,4 @@
-"""Command-line options that several commands share, each declared once, and the defaults of pipelines."""
+"""Command-line options that several commands share, and the defaults of pipelines."""
 
 import dataclasses
 import functools
@@ -28,11 +28,11 @@ Seed = Annotated[
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Returns a command for Typer, which has an option for each field of a dataclass parameter.
+    """Returns a command for Typer that has an option for each field of its dataclass parameters.
 
     Args:
-      command: with annotated parameters. Of a parameter that is annotated with a dataclass, Typer sees the
-        fields instead, as if they were parameters; the command gets the dataclass.
+      command: with annotated parameters. If one is annotated with a dataclass, Typer sees its fields as
+        options, and the command gets the dataclass.
     """
     hints = typing.get_type_hints(command, include_extras=True)
     groups = {
@@ -72,7 +72,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Datasets:
-    """The two published datasets, and what of them is used."""
+    """The two published datasets, and the views to use."""
 
     covid: Annotated[
         str,
@@ -121,7 +121,7 @@ class FromWeights(Training):
     ] = IMAGENET
 
     def path(self) -> str:
-        """Returns the weights as a step sees them, which runs in another directory."""
+        """Returns the weights for a step, which runs in another directory."""
         return str(Path(self.weights).resolve()) if Path(self.weights).exists() else self.weights
 
 

@@ -1,4 +1,4 @@
-"""A base for sites without ImageNet's weights: from the datasets to weights trained on chest X-rays."""
+"""Pretrains a base on chest X-rays, for sites that cannot download ImageNet's weights."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def pretraining_pipeline() -> Any:
 
     @dsl.pipeline(  # type: ignore[untyped-decorator]
         name=NAME,
-        description="Trains a network's base on chest X-rays that will not be tested on.",
+        description="Trains a network's base on chest X-rays that the recipe is not tested on.",
     )
     def pipeline(
         covid_directory: str,
@@ -44,7 +44,7 @@ def pretraining_pipeline() -> Any:
 
         chosen = choose_step(
             examples=ingested.outputs["examples"], recipe=recipe, seed=seed
-        ).set_display_name("Choose what will not be tested on")
+        ).set_display_name("Choose images that are not tested on")
 
         recorded = write_records_step(
             examples=chosen.outputs["chosen"],

@@ -1,4 +1,4 @@
-"""What a run that deploys nothing says at its end: what refused each candidate, and what can be done."""
+"""Explains a run that deploys nothing: why each candidate was rejected, and what the user can try."""
 
 import math
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import Any
 
 from components.trust.rules import LOW
 
-# Of a recall that is proposed as a threshold; a lower one than the least means nothing.
+# Of a recall that is proposed as a threshold: rounded down to a step; below the least it would be useless.
 _STEP, _LEAST = 0.05, 0.3
 
 
 def refusals(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns each candidate that was refused, with what refused it in one line.
+    """Returns each rejected candidate with the reasons, in one line.
 
     Args:
       decision: see `components.trust.gate.decide`.
@@ -24,7 +24,7 @@ def refusals(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _broken(row: Mapping[str, Any]) -> list[str]:
-    """Returns in few words what a candidate did not keep."""
+    """Returns in short which rules a candidate failed."""
     rules = {rule["reason"]: _in_short(rule) for rule in row["rules"] if not rule["passed"]}
     return [rules.get(reason, reason) for reason in row["reasons"]]
 
@@ -33,15 +33,15 @@ def _in_short(rule: Mapping[str, Any]) -> str:
     if rule["value"] is None:
         return f"{rule['name']} could not be measured"
     side = "at least" if rule["at_least"] else "at most"
-    return f"{rule['name']} {rule['value']:.2f}, {side} {rule['bound']:g} is wanted"
+    return f"{rule['name']} {rule['value']:.2f}, must be {side} {rule['bound']:g}"
 
 
 def next_steps(decision: Mapping[str, Any], gate: str) -> list[tuple[str, str]]:
-    """Returns what can be tried after a run that refused every candidate, each with the option to type.
+    """Returns what the user can try after a run that rejected all candidates, each with the option to type.
 
     Args:
       decision: see `components.trust.gate.decide`.
-      gate: as it was typed.
+      gate: as the user typed it.
     """
     nearest = min(decision["candidates"], key=lambda row: len(row["reasons"]))
     steps = []

@@ -1,7 +1,7 @@
 """Clean termination: a signal ends this process and all its descendants within five seconds.
 
-A thread waits for the signal, because the main thread receives none while TensorFlow works. A process with a
-session of its own, such as the model server that a run leaves running, is not touched.
+A thread waits for the signal, because the main thread receives none while TensorFlow works. A process with
+its own session, such as the model server that a run starts, is not touched.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A terminal sends SIGINT to the whole process group. Processes get this long to end by themselves, because a
 # second SIGINT would interrupt their cleanup.
 _SECONDS_BY_THEMSELVES = 1.0
-# For this process to clean up once the others have ended.
+# Time for this process to clean up once the others have ended.
 _SECONDS_TO_LEAVE = 1.0
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -64,10 +64,10 @@ def cleanly(seconds: float = 2.5) -> Iterator[None]:
 
 
 class _Stopping:
-    """What listens for signals, and what is done about the first.
+    """Listens for signals and acts on the first one.
 
     Attributes:
-      signal: the first one's number; 0 until then.
+      signal: its number; 0 until it comes.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -79,7 +79,7 @@ class _Stopping:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        # Of its own: a run lends standard error to its log.
+        # A copy, because a run redirects standard error to its log.
         self._errors = os.dup(2)
         heard, self._told = os.pipe()
         os.set_blocking(self._told, False)
@@ -114,7 +114,7 @@ class _Stopping:
         if self._raised:
             return
         self._raised = True
-        # Also told here: asyncio, where it is used, hears of signals in place of the watcher.
+        # The watcher is also told here, because asyncio, where it is used, receives signals in its place.
         with contextlib.suppress(BlockingIOError):
             os.write(self._told, bytes([number]))
         self._ended.wait(self._seconds + _SECONDS_TO_LEAVE)
@@ -127,14 +127,14 @@ class _Stopping:
                 return
             if told[0] in _SIGNALS and signal.getsignal(told[0]) == self._stop:
                 self.signal = told[0]
-        # Threads of KFP's would go on to the next step.
+        # Otherwise KFP's threads would start the next step.
         sys.addaudithook(_start_nothing)
         self._end_all()
         self.say()
         os._exit(128 + self.signal)
 
     def _end_all(self) -> None:
-        """Ends all processes below this one, and those that are just being started, until time is up."""
+        """Ends all processes below this one, including those that are just starting, until the time is up."""
         began = time.monotonic()
         known: set[psutil.Process] = set()
         asked: set[psutil.Process] = set()
@@ -157,7 +157,7 @@ class _Stopping:
 
 def _start_nothing(event: str, _: tuple[object, ...]) -> None:
     if event == "subprocess.Popen":
-        raise RuntimeError("interrupted: no process is started any more")
+        raise RuntimeError("interrupted: no more processes are started")
 
 
 def _below() -> set[psutil.Process]:

@@ -1,4 +1,4 @@
-"""Where a pipeline runs: on this machine, or on a cluster that an overlay of manifests/ sets up."""
+"""The targets of pipelines: this machine, or a cluster that an overlay of manifests/ sets up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from kfp.dsl.pipeline_context import Pipeline
 
 from components.steps import NEEDS, Needs, Size
 
-# What manifests/base has.
+# As in manifests/base.
 SERVICE_ACCOUNT = "cxrflow-pipeline"
 NAMESPACE = "cxrflow"
 _STEPS = "kubeflow"  # the namespace of the steps
@@ -21,7 +21,7 @@ _USER = 10001
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Request and limit of processors and of memory, as Kubernetes writes them."""
+    """Request and limit of processors and of memory, in Kubernetes' notation."""
 
     cpu: tuple[str, str]
     memory: tuple[str, str]
@@ -36,7 +36,7 @@ class Target:
       at_once: how many candidates are trained at the same time; 0: all of them.
       store: the model store.
       namespace: of the InferenceService; empty: none.
-      data: the directory with both datasets and everything that outlives a run.
+      data: the directory of both datasets and of everything that outlives a run.
       resources: of steps, by their size; see `components.steps`.
       gpus: of each step of size `training`; training shares each batch among them.
       nodes: how many train one candidate together, each with `gpus`; see
@@ -62,7 +62,7 @@ class Target:
 
 LOCAL = Target(name="", at_once=1, store="models", namespace="", data=".")
 
-# One node of a laptop: a training at a time, and the object store that Kubeflow Pipelines brings.
+# A single node on a laptop: one training at a time, and the object store of Kubeflow Pipelines.
 _SMALL: Mapping[Size, Resources] = {
     "data": Resources(cpu=("500m", "2"), memory=("2G", "4G")),
     "training": Resources(cpu=("1", "4"), memory=("3G", "8G")),
@@ -113,7 +113,7 @@ def place(target: Target) -> None:
     """
     if not target.name:
         return
-    # This class is not meant for authors of pipelines, but only it knows all tasks: none is forgotten.
+    # This class is not meant for authors of pipelines, but only it has all tasks, so that none is forgotten.
     for task in Pipeline.get_default_pipeline().tasks.values():
         step = task.component_spec.name
         if step not in NEEDS:
@@ -180,7 +180,7 @@ def job_template(target: Target) -> dict[str, Any]:
 
 
 def _let_into_object_store(target: Target, task: dsl.PipelineTask) -> None:
-    """Gives a task the credentials of the target's object store, if it has one."""
+    """Gives a task access to the target's object store, if it has one."""
     if target.object_store:
         for name, value in _reached(target).items():
             task.set_env_variable(name, value)

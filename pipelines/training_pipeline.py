@@ -1,4 +1,4 @@
-"""The main job, read from top to bottom: from two public datasets to a served model, again as they grow."""
+"""The main job: from two public datasets to a served model, repeated as the datasets grow."""
 
 from typing import Any
 
@@ -43,8 +43,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
     @dsl.pipeline(  # type: ignore[untyped-decorator]
         name=NAME,
         description="Ingests and validates chest X-rays of two public datasets, trains candidates, "
-        "lets pass those whose recall suffices for every class and that look at the lungs, and deploys "
-        "the best.",
+        "passes those with sufficient recall for every class that look at the lungs, and deploys the "
+        "best.",
     )
     def pipeline(
         covid_directory: str = f"{target.data}/{covid_chestxray.DIRECTORY}",
@@ -79,26 +79,26 @@ def training_pipeline(target: Target = LOCAL) -> Any:
           covid_directory: Path of the covid-chestxray-dataset, as every step sees it.
           kermany_directory: Path of Kermany's chest X-rays, as every step sees it.
           sources: Further sources to train on, each NAME=SPEC, e.g. clinic=/data/clinic/images.csv.
-          external: The same, never to be trained on: audits measure models there.
+          external: Further sources for audits only, each NAME=SPEC; models are never trained on them.
           views: Projections to keep of the covid-chestxray-dataset.
           recipes: Names of the candidates to train.
-          gate: Least recall by class, and rules of trust, e.g. covid=0.9,default=0.7,in-lungs=1.2.
-          epochs: Passes over the training split by recipe, where not as many as it says.
+          gate: Lowest recall by class, and rules of trust, e.g. covid=0.9,default=0.7,in-lungs=1.2.
+          epochs: Epochs by recipe, e.g. cnn-dubey=5,default=2; empty for the recipes' own.
           weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
           seed: Of the split, the initial weights, dropout and shuffling.
           beam_options: Options of the Beam runner; none: this machine, all cores.
           archive: Directory that outlives a run, or place at gs:// or s3://, for the states of the data.
-          if_new: Train only where enough is new since models were last trained; go on from the champion.
-          new_covid: So many new images of covid are enough.
+          if_new: Train only if enough is new since the last training, and continue from the champion.
+          new_covid: New images of covid that are enough to train again.
           schema: Path of the site's own schema; empty: that of the package.
-          served: Directory of a server's feature log, to be compared with the data; empty: none.
-          checkpoints: Directory that outlives a step, from which a killed training goes on.
+          served: Directory of a server's feature log, to compare with the data; empty: none.
+          checkpoints: Directory that outlives a step, from which a killed training resumes.
           store: Model store: a directory, or a place at gs:// or s3://.
           model_name: Name of the model in the store, and of its InferenceService.
           server: Directory for the state of a local server; empty: none is started.
-          namespace: Of the InferenceService; empty: none is made.
-          canary: Shares of the traffic that a new version gets one after the other, in percent.
+          namespace: Of the InferenceService; empty: none is created.
+          canary: Successive shares of the traffic that a new version gets, in percent.
           canary_minutes: How long it is watched at each.
           canary_unseen: Promote it even if too few requests came to judge it.
         """
@@ -110,7 +110,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             if_new=if_new,
             sources=sources,
         ).set_display_name("Check for new data")
-        # What is in a directory is not in the key of the cache.
+        # The key of the cache does not include the content of directories.
         checked.set_caching_options(False)
 
         with dsl.If(checked.output == NewData.NEW, name="there-is-something-new"):
@@ -162,8 +162,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     store=store,
                     name=model_name,
                     namespace=namespace,
-                    go_on=if_new,
-                ).set_display_name("Ask the version that is served")
+                    continues=if_new,
+                ).set_display_name("Predict with the version that is served")
                 champion.set_caching_options(False)
 
                 with dsl.ParallelFor(
@@ -207,7 +207,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                     archive=archive,
                 ).set_display_name("Gate on recall, trust and the champion")
-                # What the archive has counted is not in the key of the cache.
+                # The key of the cache does not include the counts in the archive.
                 decided.set_caching_options(False)
 
                 report_step(

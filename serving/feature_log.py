@@ -64,7 +64,7 @@ class FeatureLog:
         """
         try:
             while True:
-                # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes as the event is set.
+                # Before Python 3.12, `asyncio.wait_for` loses a cancellation that comes as the event is set.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_SECONDS_A_FILE):
                         await self._full.wait()

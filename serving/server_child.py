@@ -2,8 +2,8 @@
 
     python -m serving.server_child, with the options of serving.server
 
-A byte on standard input detaches it and gives it its own session. The end of standard input, which comes
-however the parent ends, ends it at once.
+A byte on standard input detaches it and gives it its own session. The end of standard input, whatever ended
+the parent, ends it at once.
 """
 
 import os

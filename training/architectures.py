@@ -12,10 +12,7 @@ from core.artifacts import PRETRAINING
 from core.errors import UserError
 from core.files import read_json
 from training.recipes import Recipe
-from training.start_weights import IMAGENET as IMAGENET
-from training.start_weights import NONE as NONE
-from training.start_weights import pretrained_directory as pretrained_directory
-from training.start_weights import weights_file as weights_file
+from training.start_weights import IMAGENET, NONE, pretrained_directory, weights_file
 
 BASE, HEAD = "base", "head"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 _BINS = 10
 _SMALLEST = 1e-7
@@ -19,9 +20,7 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
       probabilities: float [N, classes], rows that sum to one.
       temperature: over 0; above 1 the probabilities become more equal.
     """
-    logits = np.log(np.maximum(probabilities, _SMALLEST)) / temperature
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(np.log(np.maximum(probabilities, _SMALLEST)) / temperature, axis=1))
 
 
 def fitted_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:

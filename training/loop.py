@@ -18,7 +18,7 @@ from core.artifacts import HISTORY
 from core.errors import UserError
 from core.files import alone, sha256_of, write_aside
 from core.progress import Progress, logger
-from training import architectures, data, export, features, kept, lungs, workers
+from training import architectures, data, export, features, kept, lungs, start_weights, workers
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 from training.views import Change
@@ -61,7 +61,7 @@ def train(
     records: Path,
     checkpoints: Path,
     *,
-    weights: str = architectures.IMAGENET,
+    weights: str = start_weights.IMAGENET,
     seed: int = 0,
     precision: str = AUTO,
     division: str = divisions.HOLD_OUT,
@@ -117,7 +117,7 @@ def train(
     )
     with alone(directory) if leads else contextlib.nullcontext():
         with strategy.scope(), _policy(plan.policy):
-            model = architectures.build(recipe, architectures.NONE if start else weights, seed)
+            model = architectures.build(recipe, start_weights.NONE if start else weights, seed)
             if start:
                 export.restore(model, start)
             trained = _compiled(model, plan)
@@ -512,7 +512,7 @@ def _policy(name: str) -> Iterator[None]:
 def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
     """Returns the same network without mixed precision, which some servers do not support."""
     with _policy("float32"):
-        copy = architectures.build(recipe, architectures.NONE, seed)
+        copy = architectures.build(recipe, start_weights.NONE, seed)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -521,6 +521,6 @@ def _start(recipe: Recipe, weights: str, start: Path | None) -> str:
     """Returns an identity of the starting weights; for a file, a digest of its content."""
     if start:
         return export.digest_of_weights(start)
-    if weights in (architectures.IMAGENET, architectures.NONE) or not recipe.pretrained:
-        return weights if recipe.pretrained else architectures.NONE
-    return sha256_of(architectures.weights_file(recipe, weights))
+    if weights in (start_weights.IMAGENET, start_weights.NONE) or not recipe.pretrained:
+        return weights if recipe.pretrained else start_weights.NONE
+    return sha256_of(start_weights.weights_file(recipe, weights))

@@ -56,12 +56,11 @@ def decoded(content: bytes) -> tuple[bytes, tf.Tensor]:
         return content, decode_grey(tf.constant(content))
 
 
-def shrink(image: tf.Tensor, side: int = MAX_SIDE) -> tf.Tensor:
-    """Shrinks an image if its longer side exceeds `side`, keeping the aspect ratio.
+def shrink(image: tf.Tensor) -> tf.Tensor:
+    """Shrinks an image if its longer side exceeds `MAX_SIDE`, keeping the aspect ratio.
 
     Args:
       image: float32 [height, width, 1] in 0..255.
-      side: in pixels.
 
     Returns:
       float32 [height, width, 1]: whole numbers in 0..255 if it was shrunk (as in an 8-bit PNG), else
@@ -69,10 +68,11 @@ def shrink(image: tf.Tensor, side: int = MAX_SIDE) -> tf.Tensor:
     """
 
     def smaller() -> tf.Tensor:
-        resized = tf.image.resize(image, (side, side), preserve_aspect_ratio=True, antialias=True)
+        size = (MAX_SIDE, MAX_SIDE)
+        resized = tf.image.resize(image, size, preserve_aspect_ratio=True, antialias=True)
         return tf.round(tf.clip_by_value(resized, 0.0, 255.0))
 
-    return tf.cond(tf.reduce_max(tf.shape(image)[:2]) > side, smaller, lambda: image)
+    return tf.cond(tf.reduce_max(tf.shape(image)[:2]) > MAX_SIDE, smaller, lambda: image)
 
 
 def to_input(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

@@ -1,1 +1,1 @@
-"""Candidates, trained and measured."""
+"""Trains and evaluates candidates."""

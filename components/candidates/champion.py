@@ -1,4 +1,4 @@
-"""Step `champion`: the version that is served, asked about the images that challengers are judged on."""
+"""Step `champion`: predicts the challengers' test images with the version that is served."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,77 +24,73 @@ def champion(
     output: Path,
     *,
     service: "InferenceService | None" = None,
-    go_on: bool = False,
+    continues: bool = False,
 ) -> None:
-    """Asks the version that is served about the images of the test split that it was not made with.
+    """Predicts the images of the test split with the version that is served, without those it was made with.
 
     Args:
       models: the model store; see `serving.store`.
       name: of the model there.
       records: the TFRecords.
-      output: a directory to be made, with `champion.json`: `version`, its number or None, `place`, its
-        directory or URL, `recipe`, and `go_on`; and where there is a version `predictions.parquet`
-        (see `export.predictions`).
+      output: the directory to write, with `champion.json`: `version`, its number or None, `place`, its
+        directory or URL, `recipe`, and `continues`; and `predictions.parquet` if there is a version (see
+        `export.predictions`).
       service: the InferenceService that says which version is served; None: the store's latest.
-      go_on: whether training shall go on from its weights.
+      continues: whether training continues from its weights.
 
     Raises:
-      UserError: the store or the cluster is not there, or the version is damaged.
+      UserError: the store or the cluster cannot be reached, or the version is damaged.
     """
     version = _served(models, name, service)
-    found: dict[str, Any] = {"version": None, "go_on": False}
+    described: dict[str, Any] = {"version": None, "continues": False}
     with write_aside(output) as aside:
         aside.mkdir()
         if version:
             there = store.fetched(version)
             card = read_json(there / CARD)
             recipe = recipe_named(card["recipe"]["name"])
-            found = {
+            described = {
                 "version": store.number_of(version),
                 "place": version,
                 "recipe": recipe.name,
-                "go_on": go_on,
+                "continues": continues,
             }
-            predictions = _asked(there, records, recipe)
+            predictions = _predicted(there, records, recipe)
             predictions.to_parquet(aside / PREDICTIONS, index=False)
-            logger.info(
-                "version %s, %s, is served: asked about %d test images",
-                found["version"],
-                recipe.name,
-                len(predictions),
-            )
+            served = f"version {described['version']}, {recipe.name}, is served"
+            logger.info("%s: predicted %d test images", served, len(predictions))
         else:
             logger.info("no version is served yet")
-        write_json(aside / CHAMPION, found)
+        write_json(aside / CHAMPION, described)
 
 
-def gone_on_from(champion: Path) -> Path | None:
-    """Returns the version that training shall go on from, on this machine, or None.
+def version_to_continue_from(champion: Path) -> Path | None:
+    """Returns the local directory of the version that training continues from, or None.
 
     Args:
       champion: the output of `champion`.
 
     Raises:
-      UserError: the version is not there, or damaged.
+      UserError: the version is missing or damaged.
     """
-    found = read_json(champion / CHAMPION)
-    return store.fetched(found["place"]) if found["go_on"] else None
+    described = read_json(champion / CHAMPION)
+    return store.fetched(described["place"]) if described["continues"] else None
 
 
 def _served(models: str, name: str, service: "InferenceService | None") -> str | None:
     if service:
         from serving.cluster import state  # imports Kubernetes' client, which only a cluster needs
 
-        found = state.served(service)
-        return found.stable.uri if found else None
+        there = state.served(service)
+        return there.stable.uri if there else None
     try:
         return store.newest(models, name)
     except UserError as error:
         raise UserError(f"champion: {error}") from error
 
 
-def _asked(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
-    # Where no version is served yet, the step needs no TensorFlow.
+def _predicted(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
+    # If no version is served yet, the step needs no TensorFlow.
     from core.tables import read_table
     from training import data, export
 

@@ -19,15 +19,15 @@ from training.recipes import Recipe
 
 
 def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd.DataFrame:
-    """Chooses Kermany's examples that share no patient or picture with what a recipe is tested on.
+    """Chooses Kermany's examples that share no patient or picture with a recipe's test images.
 
     Args:
-      recipe: its task says which labels are tested on.
+      recipe: its task names the labels that it is tested on.
       examples: the output of `ingest`, made as for the recipe's own training.
       output: the directory to write, with `examples.parquet` and `summary.json` as `ingest` writes
-        them; nine in ten examples are for training, the others for validation. Written aside and
+        them; nine of ten examples are for training, the others for validation. Written aside and
         renamed.
-      seed: of that division.
+      seed: of that split.
 
     Returns:
       the chosen examples, as in `examples.parquet`.
@@ -55,7 +55,7 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
         aside.mkdir()
         chosen.to_parquet(aside / EXAMPLES, index=False)
         write_json(aside / SUMMARY, {**summary, "fingerprint": fingerprint(chosen)})
-    logger.info("%d images to pretrain on, unrelated to those tested on", len(chosen))
+    logger.info("%d images to pretrain on, unrelated to the test images", len(chosen))
     return chosen
 
 
@@ -69,8 +69,8 @@ def tested_on(table: pd.DataFrame, recipe: Recipe, names: tuple[str, ...]) -> pd
 
     Args:
       table: with the columns `split` and `label`.
-      recipe: its task says which labels it has.
-      names: of divisions, any of which it is tested on.
+      recipe: its task names its labels.
+      names: of the divisions that it is tested on.
     """
     parts = {part for name in names for part in divisions.division(name).test}
     return table["split"].isin(parts) & table["label"].isin(list(recipe.task))

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       the content of `metrics.json`: see `training.metrics.evaluate`, with `recipe`, `division`,
       `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset), and
       `validation`: on the validation split the number of `images`, `covid_recall` (a rate, see
-      `training.metrics.rate`) and `macro_f1`; None if the division has no validation part of its own.
+      `training.metrics.rate`) and `macro_f1`; None if the division has no separate validation part.
 
     Raises:
       UserError: the records are incomplete, or a split lacks a class.
@@ -91,7 +90,6 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     gallery = _gallery(predictions, images, recipe, exported)
     page = pages.render(
         EVALUATION_PAGE,
-        version=version("cxrflow"),
         fingerprint=manifest["fingerprint"],
         phantoms=figures["phantoms"],
         quick=figures["quick"],

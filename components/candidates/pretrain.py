@@ -1,8 +1,8 @@
 """Step `pretrain`: trains a base on chest X-rays, for machines that cannot download ImageNet's weights.
 
-It learns normal, bacterial and viral on Kermany's images, and sees no image, patient or near-duplicate of a
-later test split: `images.parquet` beside the weights lists what it saw, and each training that starts from
-them checks that list (`require_unseen`).
+It learns normal, bacterial and viral from Kermany's images. It must not see an image, patient or
+near-duplicate of a later test split: `images.parquet` beside the weights lists its images, and each training
+that starts from the weights checks that list (`require_unseen`).
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from core.files import write_aside, write_json
 from core.labels import BACTERIAL, NORMAL, VIRAL
 from core.progress import logger
 from core.tables import read_table
-from training import architectures, data, loop
+from training import architectures, data, loop, start_weights
 from training.precision import AUTO
 from training.recipes import Recipe
 
@@ -39,15 +39,15 @@ def pretrain(
     seed: int = 0,
     precision: str = AUTO,
 ) -> dict[str, Any]:
-    """Trains a recipe's base, with a head of its own.
+    """Trains a recipe's base, with its own linear head.
 
     Args:
       recipe: gives the base, input size, batch and epochs.
       chosen: the output of `choose`.
       records: the TFRecords of `chosen`.
       output: the directory to write, to be given as `weights`. Written aside and renamed.
-      size: side of the images in pixels, 0 for the recipe's. Convolutions accept any size, and a smaller
-        one trains faster.
+      size: side of the images in pixels, 0 for the recipe's. Convolutions accept any size, and small images
+        train faster.
       checkpoints, seed, precision: see `training.loop.train`.
 
     Returns:
@@ -70,12 +70,12 @@ def pretrain(
         teacher,
         records,
         checkpoints,
-        weights=architectures.NONE,
+        weights=start_weights.NONE,
         seed=seed,
         precision=precision,
     )
     counts = data.class_counts(manifest, teacher, (TRAIN,))
-    told = {
+    described = {
         "recipe": recipe.name,
         "base": recipe.base,
         "input_size": list(teacher.input_size),
@@ -93,15 +93,15 @@ def pretrain(
         aside.mkdir()
         trained.model.get_layer(architectures.BASE).save_weights(aside / BASE_WEIGHTS)
         seen.to_parquet(aside / MADE_WITH, index=False)
-        write_json(aside / PRETRAINING, told)
+        write_json(aside / PRETRAINING, described)
     logger.info(
         "pretrained %s on %d images of %s: validation accuracy %.3f",
         recipe.base,
-        told["images"],
+        described["images"],
         ", ".join(counts),
-        told["validation_accuracy"],
+        described["validation_accuracy"],
     )
-    return told
+    return described
 
 
 def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, division: str) -> None:
@@ -113,7 +113,7 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
       recipe, division: which images are test images.
 
     Raises:
-      UserError: it has, or `examples` are missing.
+      UserError: it has seen one, or `examples` are missing.
     """
     if examples is None:
         raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")

@@ -1,7 +1,6 @@
 """Step `reproduce`: shows our figures beside the published ones, and what differs, on one page."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +74,13 @@ def reproduce(
             results.append(result)
             shown.append(drawings)
             progress.advance(len(of_recipe))
-    told = {
-        "data": {key: summary[key] for key in _TOLD_OF_DATA},
+    described = {
+        "data": {key: summary[key] for key in _DATA_SHOWN},
         "recipes": results,
         "versions": cards[0]["versions"],
     }
     page = pages.render(
         REPRODUCTION_PAGE,
-        version=version("cxrflow"),
         fingerprint=summary["fingerprint"],
         phantoms=summary["phantoms"],
         labels=LABELS,
@@ -98,7 +96,7 @@ def reproduce(
     )
     with write_aside(output) as aside:
         aside.mkdir()
-        write_json(aside / REPRODUCTION, told)
+        write_json(aside / REPRODUCTION, described)
         write_text(aside / REPRODUCTION_PAGE, page)
     for result in results:
         logger.info(
@@ -108,10 +106,10 @@ def reproduce(
             result["metrics"]["images"],
             result["starting_point"],
         )
-    return told
+    return described
 
 
-_TOLD_OF_DATA = (
+_DATA_SHOWN = (
     "used", "patients", "by_source", "fingerprint", "folds", "split_by", "leakage", "phantoms", "seed",
     "subset",
 )  # fmt: skip
@@ -169,7 +167,7 @@ def _of_recipe(
 def _differences(
     recipe: Recipe, card: dict[str, Any], members: pd.DataFrame, summary: dict[str, Any]
 ) -> list[str]:
-    """Returns, a sentence each, how this reproduction differs from what the paper did."""
+    """Returns how this reproduction differs from the paper, in sentences."""
     said = []
     if recipe.pretrained and card["weights"] != IMAGENET:
         said.append(f"Training started {card['starting_point']}.")
@@ -206,7 +204,7 @@ def _differences(
 
 
 def _compared(recipe: Recipe, figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns a row for each published figure: `figure`, `ours` (a rate) and `published`, by where."""
+    """Returns a row for each published figure: `figure`, `ours` (a rate) and `published`, one per source."""
     wanted = dict.fromkeys(name for published in recipe.published for name in published.figures)
     rows = []
     for name in wanted:
@@ -223,7 +221,7 @@ def _figure(name: str, figures: dict[str, Any]) -> dict[str, float | None] | Non
     if name == "validation accuracy":
         return {"value": figures["validation_accuracy"], "low": None, "high": None}
     of_class, _, metric = name.rpartition(" ")
-    if of_class not in figures["per_class"]:  # COVID-Net tells other classes
+    if of_class not in figures["per_class"]:  # COVID-Net has other classes
         return None
     return dict(figures["per_class"][of_class][metric])
 

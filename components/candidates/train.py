@@ -1,4 +1,4 @@
-"""Trains one candidate: from TFRecords to an exported model with a card that says where it comes from."""
+"""Trains one candidate: from TFRecords to an exported model with a card that states its origin."""
 
 import dataclasses
 import shutil
@@ -18,14 +18,14 @@ from core.files import read_json, write_aside, write_json
 from core.progress import logger
 from core.tables import read_table
 from serving import store
-from training import architectures, calibration, data, export, loop, ood, workers
+from training import architectures, calibration, data, export, loop, ood, start_weights, workers
 from training.lungs import load as load_segmenter
 from training.precision import AUTO
 from training.recipes import Recipe
 
 # Of the training split: covariances need no more, and memory must not grow with the dataset.
 _ENOUGH = 4096
-# Of each class, however rare: a class without an image has no mean.
+# Of each class, even a rare one: a class without an image has no mean.
 _ENOUGH_OF_A_CLASS = 64
 
 
@@ -35,7 +35,7 @@ def train(
     output: Path,
     checkpoints: Path,
     *,
-    weights: str = architectures.IMAGENET,
+    weights: str = start_weights.IMAGENET,
     seed: int = 0,
     precision: str = AUTO,
     division: str = divisions.HOLD_OUT,
@@ -59,19 +59,19 @@ def train(
 
     Returns:
       the content of `model.json`: the recipe, the division, where training started, the data's
-      fingerprint, whether it is of phantoms, sources besides the two published ones, counts, the
+      fingerprint, whether they are phantoms, sources besides the two published ones, counts, the
       network's layers, the softmax's temperature, the card of the lung segmenter if the model has one,
       seed, precision, replicas, releases of the packages, the time it took, and a digest of the weights
-      (see `export.digest_of_weights`), so that later steps need not read them. Of several machines the
-      first exports the model; on the others this is empty.
+      (see `export.digest_of_weights`), so that later steps need not read them. Of several machines, the
+      first one exports the model; on the others the card is empty.
 
     Raises:
-      UserError: see `training.loop.train`; the base has seen test images, or `examples` are missing to
-        check that.
+      UserError: see `training.loop.train`; or the base has seen test images, or `examples` are missing,
+        which are needed to check that.
     """
     manifest = data.read_manifest(records)
     before = _continued(start, recipe) if start else None
-    base = architectures.pretrained_directory(recipe, weights)
+    base = start_weights.pretrained_directory(recipe, weights)
     segmenter = load_segmenter(lungs) if lungs and recipe.view == "lungs" else None
     if recipe.pretrained and base and not before:
         pretrain.require_unseen(base, examples, recipe, division)
@@ -94,7 +94,7 @@ def train(
     card: dict[str, Any] = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
-        "weights": weights if recipe.pretrained else architectures.NONE,
+        "weights": weights if recipe.pretrained else start_weights.NONE,
         "starting_point": (
             f"from version {before['version']}, which started {before['starting_point']}"
             if before
@@ -103,7 +103,7 @@ def train(
         "transfer_learning": (
             before["transfer_learning"]
             if before
-            else recipe.pretrained and weights != architectures.NONE
+            else recipe.pretrained and weights != start_weights.NONE
         ),
         "parent": before and before["version"],
         "fingerprint": manifest["fingerprint"],
@@ -168,9 +168,9 @@ def _what_it_knows(
     parts: divisions.Division,
     manifest: Mapping[str, Any],
 ) -> tuple[float, ood.Known | None]:
-    """Returns the temperature of the exported softmax, and what tells known images from unknown ones.
+    """Returns the temperature of the exported softmax, and what separates known images from unknown ones.
 
-    Both are fitted to images of neither training nor test. If the division has none, as in the papers'
+    Both are fitted to validation images. If the division has none besides its test images, as in the papers'
     protocols, whose models are not deployed, they are 1 and None.
     """
     if parts.validation == parts.test:

@@ -1,7 +1,7 @@
-"""A training on several machines: a TrainJob of Kubeflow Trainer; each node runs `train_node` beside this.
+"""Trains on several machines with a TrainJob of Kubeflow Trainer, whose nodes run `train_node`.
 
-Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes, and the environment tells each
-node about the others (see `training.workers`). Inputs and result are in a directory that all nodes share.
+Kubeflow Trainer has no runtime for TensorFlow; ours is manifests/many-nodes. The environment names the other
+nodes to each node (see `training.workers`). Inputs and result are in a directory that all nodes share.
 """
 
 import contextlib
@@ -44,19 +44,19 @@ def train_job(
 ) -> dict[str, Any]:
     """Trains a recipe on several machines and waits for it.
 
-    Run again with the same arguments and inputs it waits for the job that exists; a failed job is recreated
-    and resumes from its checkpoint. A job that has succeeded is deleted. Of two runs that ask for the same
-    training, one waits until the other has ended, and then trains from its complete checkpoint, which takes
-    no time.
+    A repeated call with the same arguments and inputs waits for the existing job. A failed job is recreated
+    and resumes from its checkpoint. A job that has succeeded is deleted. If two runs request the same
+    training, one waits until the other has ended, then trains from its complete checkpoint, which takes no
+    time.
 
     Args:
       template: the TrainJob without its name and command: `spec.trainer` has `image`, `numNodes` and
         `resourcesPerNode`. A recipe with a frozen base is trained on one node, because only its head
         trains.
-      request: `recipe`, `epochs`, `weights`, `precision`, `seed`, `division` as for the step.
-      inputs: the directories `examples` and `records`, and where there are any `lungs` and `start`; see
+      request: `recipe`, `epochs`, `weights`, `precision`, `seed` and `division`, as for the step.
+      inputs: the directories `examples` and `records`, and optionally `lungs` and `start`; see
         `components.candidates.train.train`.
-      output: a directory to be created, as by `components.candidates.train.train`.
+      output: the directory to write; see `components.candidates.train.train`.
       checkpoints: a directory that every node sees at the same path.
       api: of Kubernetes; by default that of the pod's cluster.
       poll_seconds: between two looks at the job.
@@ -68,7 +68,7 @@ def train_job(
       UserError: the job fails, with the end of its log; or the cluster rejects it.
     """
     recipe = recipe_named(request["recipe"])
-    asked = {**request, "inputs": {name: _digest(one) for name, one in inputs.items()}}
+    asked = {**request, "inputs": {name: _digest(path) for name, path in inputs.items()}}
     digest = hashlib.sha256(json.dumps([asked, template], sort_keys=True).encode()).hexdigest()
     # A pod's name has 63 characters at most, of which JobSet needs 15.
     name = f"cxrflow-{re.sub('[^a-z0-9]+', '-', recipe.name)[:24].strip('-')}-{digest[:10]}"
@@ -78,7 +78,7 @@ def train_job(
     path = f"/apis/{template['apiVersion']}/namespaces/{namespace}/trainjobs"
     kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
 
-    # Another run may ask for the same. Not every file system has locks: see `_collected`.
+    # Another run may request the same training. Not every file system has locks: see `_collected`.
     with alone(home):
         return _waited_for(kubernetes, path, job, asked, inputs, home, output, poll_seconds)
 
@@ -99,31 +99,31 @@ def _waited_for(
         while kubernetes.call("GET", f"{path}/{name}"):
             time.sleep(poll_seconds)
     while True:
-        found = kubernetes.call("GET", f"{path}/{name}")
-        if found is None:
+        there = kubernetes.call("GET", f"{path}/{name}")
+        if there is None:
             _prepare(home, asked, inputs)
             _create(kubernetes, path, job)
             logger.info(
                 "%s: on %d nodes, as TrainJob %s/%s",
                 asked["recipe"], job["spec"]["trainer"]["numNodes"], namespace, name,
             )  # fmt: skip
-        elif _state(found) == "Failed":
+        elif _state(there) == "Failed":
             raise UserError(
-                f"train: TrainJob {namespace}/{name} failed: {_message(found)}. The end of its log:\n"
+                f"train: TrainJob {namespace}/{name} failed: {_message(there)}. The end of its log:\n"
                 f"{_log(kubernetes, namespace, name)}"
             )
-        elif _state(found) == "Complete" and _collected(kubernetes, path, found, home, output):
+        elif _state(there) == "Complete" and _collected(kubernetes, path, there, home, output):
             card: dict[str, Any] = read_json(output / CARD)
             return card
         time.sleep(poll_seconds)
 
 
 def _collected(
-    kubernetes: KubernetesApi, path: str, found: Manifest, home: Path, output: Path
+    kubernetes: KubernetesApi, path: str, job: Manifest, home: Path, output: Path
 ) -> bool:
-    """Takes the result of a job that has succeeded, and deletes the job; says whether there was one.
+    """Copies the result of a job that has succeeded, and deletes the job; returns whether there was one.
 
-    There is none where another run has taken it, on a file system without locks, or was killed as it did.
+    On a file system without locks there is none if another run has taken it, or was killed while it did.
     """
     try:
         with write_aside(output) as aside:
@@ -131,25 +131,22 @@ def _collected(
         taken = True
     except (FileNotFoundError, shutil.Error):
         taken = False
-    # Renamed before the job is deleted: what another run prepares after that is not removed.
-    gone = home.with_name(f"{home.name}-{found['metadata']['uid']}")
+    # Renamed before the job is deleted, so that the files of another run that starts then are not removed.
+    gone = home.with_name(f"{home.name}-{job['metadata']['uid']}")
     with contextlib.suppress(FileNotFoundError):
         home.rename(gone)
-    known = {"preconditions": {"uid": found["metadata"]["uid"]}}
+    known = {"uid": job["metadata"]["uid"]}
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": known}
     with contextlib.suppress(Conflict):
-        kubernetes.call(
-            "DELETE",
-            f"{path}/{found['metadata']['name']}",
-            {"apiVersion": "v1", "kind": "DeleteOptions", **known},
-        )
+        kubernetes.call("DELETE", f"{path}/{job['metadata']['name']}", options)
     shutil.rmtree(gone, ignore_errors=True)
     return taken
 
 
 def _digest(directory: Path) -> str:
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    told = [(path.relative_to(directory).as_posix(), sha256_of(path)) for path in files]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    content = [(path.relative_to(directory).as_posix(), sha256_of(path)) for path in files]
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _job(template: Manifest, name: str, home: Path, nodes: int | None) -> Manifest:
@@ -180,7 +177,7 @@ def _prepare(home: Path, request: Mapping[str, Any], inputs: Mapping[str, Path])
 def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
     try:
         made = kubernetes.call("POST", path, job)
-    except Conflict:  # of another run, or of this one before it was killed: it is the same training
+    except Conflict:  # by another run, or by this one before it was killed: it is the same training
         return
     if made is None:
         raise UserError(
@@ -191,24 +188,23 @@ def _create(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
 
 def _state(job: Manifest | None) -> str:
     """Returns `Complete`, `Failed`, or an empty text while it runs."""
-    for one in (job or {}).get("status", {}).get("conditions", []):
-        if one["status"] == "True" and one["type"] in ("Complete", "Failed"):
-            return str(one["type"])
+    for condition in (job or {}).get("status", {}).get("conditions", []):
+        if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
+            return str(condition["type"])
     return ""
 
 
 def _message(job: Manifest) -> str:
-    return "; ".join(
-        one.get("message", "") for one in job["status"]["conditions"] if one["type"] == "Failed"
-    )
+    conditions = [each for each in job["status"]["conditions"] if each["type"] == "Failed"]
+    return "; ".join(condition.get("message", "") for condition in conditions)
 
 
 def _log(kubernetes: KubernetesApi, namespace: str, name: str) -> str:
     pods = f"/api/v1/namespaces/{namespace}/pods"
     selector = f"jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0"
-    found = kubernetes.call("GET", f"{pods}?labelSelector={selector}") or {"items": []}
-    if not found["items"]:
+    answer = kubernetes.call("GET", f"{pods}?labelSelector={selector}")
+    if not answer or not answer["items"]:
         return "(its pods are gone)"
-    newest = max(found["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    newest = max(answer["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     log = f"{pods}/{newest['metadata']['name']}/log?tailLines={_LINES}"
     return str(kubernetes.call("GET", log, raw=True) or "(it is empty)").strip()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from components.candidates.champion import gone_on_from
+from components.candidates.champion import version_to_continue_from
 from core.divisions import HOLD_OUT
 from training.recipes import recipe_named, with_epochs
 
@@ -40,7 +40,7 @@ def train_trial(
     """
     name, _, division = trial.partition("@")
     recipe = with_epochs(recipe_named(name), epochs)
-    start = gone_on_from(champion) if champion else None
+    start = version_to_continue_from(champion) if champion else None
     settings: dict[str, Any] = {
         "weights": weights,
         "seed": seed,

@@ -1,1 +1,1 @@
-"""From two public datasets to TFRecords: the steps about data."""
+"""The steps from the datasets to TFRecords."""

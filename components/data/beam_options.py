@@ -1,4 +1,4 @@
-"""Which Beam runner a step uses, and the progress of its pipeline."""
+"""Chooses the Beam runner of a step, and shows the progress of its pipeline."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from core.progress import Progress
 
 _HERE = "FnApiRunner"
-# Worker processes take seconds to start: below about this many images one process is quicker.
+# Worker processes take seconds to start, so with fewer images one process is faster.
 _WORTH_PROCESSES = 4000
 
 

@@ -21,13 +21,13 @@ def check_for_new_data(
     views: Sequence[str] = covid_chestxray.FRONTAL_VIEWS,
     sources: Mapping[str, listed.Listed] | None = None,
 ) -> NewData:
-    """Returns `NEW` if the sources differ from the last span, or that span still needs a run.
+    """Returns `NEW` if the sources differ from the last span, or if that span still needs a run.
 
     A span needs a run if nothing was decided on it yet, or a candidate passed the gate and was not deployed.
 
     Args:
       covid_directory, kermany_directory, views, sources: as for `ingest`.
-      archive: see `components.data.spans`; None, or without spans: everything is new.
+      archive: see `components.data.spans`; if it is None or has no span, everything is new.
 
     Raises:
       UserError: a source or the archive cannot be read.

@@ -42,7 +42,10 @@ def _choice(
     examples: Path, validation: Path, archive: Path | None, new_covid: int, if_new: bool
 ) -> tuple[ToTrain, str]:
     if not if_new:
-        return ToTrain.TRAIN, "Models are trained because this run was told to."
+        return (
+            ToTrain.TRAIN,
+            "Models are trained because this run does not check whether enough is new.",
+        )
     newest = read_json(examples / SUMMARY)["span"]
     if not archive or not newest:
         return ToTrain.TRAIN, "Models are trained in any case, because there is no archive."
@@ -56,20 +59,20 @@ def _choice(
         since.append(spans.span(archive, earlier))
     else:
         return ToTrain.TRAIN, "No model has been trained on this archive yet."
-    came = sum(span.added_by_label.get(COVID, 0) for span in since)
+    added = sum(span.added_by_label.get(COVID, 0) for span in since)
     drift = [
         in_words(comparison, measure)
         for comparison in read_json(validation / COMPARISONS)
         for measure in drifted(comparison)
     ]
-    if came >= new_covid:
+    if added >= new_covid:
         return ToTrain.TRAIN, (
-            f"{came} images of {COVID} are new since models were last trained; {new_covid} are enough."
+            f"{added} images of {COVID} are new since models were last trained; {new_covid} are enough."
         )
     if drift and since:
         return ToTrain.TRAIN, f"The data have drifted: {'; '.join(drift)}."
     reason = (
-        f"{came} images of {COVID} are new since models were last trained, fewer than {new_covid}, and "
+        f"{added} images of {COVID} are new since models were last trained, fewer than {new_covid}, and "
         "nothing has drifted: models are not trained again."
     )
     if since:

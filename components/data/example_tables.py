@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 
 # One row for each image. `id` is `<source>/<path>`, `size` the file's size in bytes, `span` the number of the
-# span in which it came (see `components.data.spans`). For the others see `sources.Row` and `facts.Facts`.
+# span that added it (see `components.data.spans`). For the others see `sources.Row` and `facts.Facts`.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -34,8 +34,8 @@ SCHEMA = pa.schema(
         ("span", pa.int64()),
     ]
 )
-# One row for each image that was ever opened: its facts, so that it is not opened again, and its split,
-# which stays. `kind` and `reason` are null if it can be used.
+# One row for each image that was ever opened: its facts, so that it is not opened again, and its split, which
+# stays. `kind` and `reason` are null if it can be used.
 SEEN = "seen"
 SEEN_SCHEMA = pa.schema(
     [
@@ -57,7 +57,7 @@ EXCLUDED_SCHEMA = pa.schema(
 
 
 def fingerprint(examples: pd.DataFrame) -> str:
-    """Returns 64 hexadecimal digits that follow from images, labels, patients and splits alone.
+    """Returns a digest of images, labels, patients and splits, as 64 hexadecimal digits.
 
     Args:
       examples: with the columns `id`, `sha256`, `label`, `patient` and `split`, sorted by `id`.

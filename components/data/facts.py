@@ -1,4 +1,4 @@
-"""Facts about an image file that ingest records: its size, and what identifies it."""
+"""The facts that ingest records about an image file: size, hashes and statistics."""
 
 import hashlib
 from dataclasses import dataclass

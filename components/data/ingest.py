@@ -1,4 +1,4 @@
-"""Step `ingest`: opens every image that the sources name, and decides which are used and in which split.
+"""Step `ingest`: opens every image of the sources, and decides which are used and in which split.
 
 An Apache Beam pipeline reads, hashes and decodes the images on any Beam runner. Its result, a row for
 each image, is small enough to label, group and split in one place.
@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 
 from components.data import phantoms, span_tables, spans, splits
 from components.data.example_tables import EXCLUDED_SCHEMA, SCHEMA, SEEN, SEEN_SCHEMA, fingerprint
-from components.data.named_images import digest_of_names, named_images
+from components.data.named_images import digest_of_names, named_images, require_every_label
 from components.data.sources import covid_chestxray, kermany, listed
 from core.artifacts import EXAMPLES, EXCLUDED, PREVIOUS, SUMMARY
 from core.errors import UserError
 from core.files import write_aside, write_json
-from core.labels import LABELS
 from core.progress import logger
 from training.recipes import Recipe
 
@@ -42,32 +41,32 @@ def ingest(
 ) -> dict[str, Any]:
     """Reads the sources and writes which images are used, which are not and why, and a summary.
 
-    With an archive it opens only images that no earlier ingest has opened, or whose file size has changed
-    since. Labels and patients are always those that the sources name now, and splits stay: see
+    With an archive, it opens only images that no earlier ingest has opened, or whose file size has changed
+    since. Labels and patients are always the sources' current ones, and splits stay: see
     `components.data.spans` and `splits.extend`.
 
     Args:
       covid_directory: the covid-chestxray-dataset; see `core.locations`.
       kermany_directory: Kermany's chest X-rays.
       output: the directory to write, with `examples.parquet` (columns as in `SCHEMA`), `excluded.parquet`
-        (as in `EXCLUDED_SCHEMA`), `summary.json` and, if there is a span before, its examples as
+        (as in `EXCLUDED_SCHEMA`), `summary.json` and, if there is an earlier span, its examples as
         `previous.parquet`. Written aside and renamed.
       views: the projections of the first source to keep.
-      seed: of the split, and of what is drawn.
+      seed: of the split, and of the drawing of a subset.
       folds, split_by: see `splits.assign`.
-      subset: the recipe whose paper's number of images of each class is drawn; None: all are used.
+      subset: draws as many images of each class as this recipe's paper had; None: all are used.
       beam_options: see `components.data.beam_options`.
-      archive: gets a span, unless nothing has changed since the last; only for the three splits, and
+      archive: gets a span, unless nothing has changed since the last one; only for the three splits, and
         without `subset`. If another run adds a span at the same time, this one restarts from it. None:
         everything is read.
       sources: further sources, by name.
 
     Returns:
-      the summary: counts by source, label and split, what was excluded and why, files named and
-      absent, files present and unnamed, leakage (see `splits.Leakage`), `phantoms` (whether the
-      images are drawn by cxrflow), `further_sources` by name, `columns` of the first source's metadata,
-      `span` (see `spans.Span`; besides, how many images were `opened`), and `fingerprint`, which is the
-      same exactly when the images, labels, patients and splits are.
+      the summary: counts by source, label and split, excluded images by reason, files that are named but
+      missing, files that are not named, leakage (see `splits.Leakage`), `phantoms` (whether cxrflow drew the
+      images), `further_sources` by name, `columns` of the first source's metadata, `span` (see `spans.Span`;
+      also how many images were `opened`), and `fingerprint`, which is the same exactly if the images, labels,
+      patients and splits are.
 
     Raises:
       UserError: a source's directory is missing or empty, a label has no image or too few patients; or
@@ -120,17 +119,18 @@ def _ingested(job: _Job, output: Path) -> dict[str, Any]:
         images, opened = _with_facts(job, to_use, seen, before, aside / "opened")
         examples, unreadable = _readable(images)
         excluded += unreadable
-        _require_every_label(examples, sum(map(len, excluded)))
+        counts = f"{len(examples)} images are usable, {sum(map(len, excluded))} are not"
+        require_every_label(examples["label"], counts)
         if job.subset:
             examples, rest = drawn(examples, job.subset, job.seed)
             excluded.append(rest)
         examples, related = _split(job, examples, seen, before)
         excluded += related
-        left_out = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
-        summary = _summary(job, examples, left_out, named, files)
+        unused = pd.concat(excluded)[EXCLUDED_SCHEMA.names].sort_values(["source", "path"])
+        summary = _summary(job, examples, unused, named, files)
         tables = {
             "examples": pa.Table.from_pandas(examples, SCHEMA, preserve_index=False),
-            "excluded": pa.Table.from_pandas(left_out, EXCLUDED_SCHEMA, preserve_index=False),
+            "excluded": pa.Table.from_pandas(unused, EXCLUDED_SCHEMA, preserve_index=False),
         }
         if job.archive:
             remembered = _remembered(seen, images, examples)
@@ -147,7 +147,7 @@ def _ingested(job: _Job, output: Path) -> dict[str, Any]:
         pq.write_table(tables["examples"], aside / EXAMPLES)
         pq.write_table(tables["excluded"], aside / EXCLUDED)
         write_json(aside / SUMMARY, summary)
-    _say(summary, len(left_out))
+    _say(summary, len(unused))
     return summary
 
 
@@ -206,7 +206,7 @@ def _readable(images: pd.DataFrame) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
 def _split(
     job: _Job, examples: pd.DataFrame, seen: pd.DataFrame, before: spans.Span | None
 ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    """Returns the examples with a `split`, and those that can be in none with `kind` and `reason`."""
+    """Returns the examples with a `split`, and those that fit in no split with `kind` and `reason`."""
     if not before:
         split = splits.assign(examples, job.seed, folds=job.folds, by=job.split_by)
         return examples.assign(split=split), []
@@ -219,7 +219,7 @@ def _split(
 
 
 def _write_previous(archive: Path, span: spans.Span, file: Path) -> None:
-    """Writes the examples of the span before, if there is one."""
+    """Writes the examples of the previous span, if there is one."""
     if span.number > 1:
         previous = span_tables.table(archive, spans.span(archive, span.number - 1), "examples")
         columns = previous.reindex(columns=SCHEMA.names)
@@ -231,7 +231,7 @@ _OF_SPAN = ("number", "fingerprint", "added", "changed", "withdrawn", "added_by_
 
 
 def _remembered(seen: pd.DataFrame, opened: pd.DataFrame, examples: pd.DataFrame) -> pa.Table:
-    """Returns what later spans need of every image that was ever opened; see `SEEN_SCHEMA`."""
+    """Returns what later spans need to know of every image that was ever opened; see `SEEN_SCHEMA`."""
     now = opened[~opened["kind"].isin(["absent", "unreadable"])]  # those may be readable next time
     table = pd.concat(
         [seen[~seen["id"].isin(now["id"])], now.reindex(columns=SEEN_SCHEMA.names)],
@@ -297,52 +297,44 @@ def _say(summary: Mapping[str, Any], left_out: int) -> None:
     leak = summary["leakage"]
     if summary["split_by"] != splits.RANDOM:
         logger.info(
-            "no patient or picture on both sides of the split; split at random, %d of %d test images "
-            "would have had one in training",
+            "no patient or picture is in both training and test; in a random split, %d of %d test images "
+            "would have a relative in training",
             leak["random"],
             leak["test"][1],
         )
     else:
         logger.info(
-            "split at random: %d of %d test images have their patient or picture in training",
+            "random split: %d of %d test images have their patient or picture in training",
             leak["ours"],
             leak["test"][0],
         )
 
 
 def drawn(examples: pd.DataFrame, recipe: Recipe, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Draws as many images of each class as a recipe's paper used, or all where there are fewer.
+    """Draws as many images of each class as a recipe's paper used, or all if there are fewer.
 
     Args:
       examples: with the columns `id` and `label`.
-      seed: another seed draws others; the same images are drawn in any order of the rows.
+      seed: of the drawing, which does not depend on the order of the rows.
 
     Returns:
-      what was drawn, with a new index, and the rest, with `kind` and `reason`.
+      the drawn images, with a new index, and the rest, with `kind` and `reason`.
 
     Raises:
       UserError: the paper's numbers are not known.
     """
     if not recipe.subset:
-        raise UserError(f"subset: the paper of {recipe.name} is not known to say how many images")
+        raise UserError(f"subset: the paper of {recipe.name} does not say how many images it used")
     lot = (examples["id"] + f"/{seed}").map(lambda text: hashlib.sha256(text.encode()).hexdigest())
     of_class = examples["label"].map(recipe.task)
     rank = lot.groupby(of_class).rank()
-    chosen = rank <= of_class.map(recipe.subset)  # no class: no rank, not chosen
+    chosen = rank <= of_class.map(
+        recipe.subset
+    )  # an image without a class has no rank and is not chosen
     rest = examples[~chosen].assign(
-        kind="subset", reason=f"not drawn for the numbers of images of {recipe.name}'s paper"
+        kind="subset", reason=f"not drawn: {recipe.name}'s paper has fewer images"
     )
     return examples[chosen].reset_index(drop=True), rest
-
-
-def _require_every_label(examples: pd.DataFrame, excluded: int) -> None:
-    missing = sorted(set(LABELS) - set(examples["label"]))
-    if missing:
-        raise UserError(
-            f"ingest: no usable image is labelled {', '.join(missing)} ({len(examples)} images are "
-            f"usable, {excluded} are not). covid comes from {covid_chestxray.WHERE_TO_GET_IT}, "
-            f"normal, bacterial and viral from {kermany.WHERE_TO_GET_IT}: is each complete?"
-        )
 
 
 def _summary(

@@ -1,13 +1,15 @@
-"""What the sources say of their images, before any image is opened."""
+"""Lists the images that the sources name, before any image is opened."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from components.data.sources import Row, covid_chestxray, kermany, listed
+from core.errors import UserError
+from core.labels import LABELS
 from core.locations import reaching, sizes
 
 
@@ -16,7 +18,7 @@ def named_images(
     views: Sequence[str],
     others: Mapping[str, listed.Listed] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Returns what the sources say of their images, and which files exist.
+    """Returns the images that the sources name, with their metadata, and which files exist.
 
     Args:
       directories: of the two published sources, by their names.
@@ -24,8 +26,8 @@ def named_images(
       others: further sources, by their names.
 
     Returns:
-      a row for each image that is named: the columns of `sources.Row`, `id`, and `size` in bytes, -1
-      if it is absent; and by the source's name the sizes of its files (see `locations.sizes`).
+      a row for each image: the columns of `sources.Row`, `id`, and `size` in bytes, -1 if there is no such
+      file; and by the source's name the sizes of its files (see `locations.sizes`).
 
     Raises:
       UserError: a source's directory is missing or empty, or cannot be read.
@@ -54,6 +56,25 @@ def named_images(
     return named, files
 
 
+def require_every_label(labels: Iterable[str], counts: str) -> None:
+    """Checks that usable images have every label.
+
+    Args:
+      labels: of the usable images.
+      counts: a clause about how many images there are, for the error.
+
+    Raises:
+      UserError: a label has no image.
+    """
+    missing = sorted(set(LABELS) - set(labels))
+    if missing:
+        raise UserError(
+            f"no usable image is labelled {', '.join(missing)}: {counts}. covid comes from "
+            f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
+            f"{kermany.WHERE_TO_GET_IT}. Are both complete?"
+        )
+
+
 def digest_of_names(named: pd.DataFrame) -> str:
-    """Returns 64 hexadecimal digits that follow from what the sources say of their images."""
+    """Returns a digest of what the sources say about their images, as 64 hexadecimal digits."""
     return hashlib.sha256(named.sort_values("id").to_csv(index=False).encode()).hexdigest()

@@ -33,11 +33,11 @@ def open_images(
     """Opens, hashes and decodes every image.
 
     Args:
-      rows: the images: with `id`, `source` and `path`, and whatever of `schema` is known.
+      rows: the images: `id`, `source`, `path`, and the columns of `schema` that are known already.
       directories: where each source's images are, by the source's name.
       schema: the columns wanted: those of `rows` and of `facts.Facts`; others are null.
       beam_options: see `components.data.beam_options`.
-      scratch: a directory for the workers' results, which is made and removed.
+      scratch: a directory for the workers' results, which is created and removed.
 
     Returns:
       a row for each image, in any order: the columns of `schema`, and `kind` and `reason`, null unless the
@@ -46,7 +46,7 @@ def open_images(
     schema = pa.schema([*schema, ("kind", pa.string()), ("reason", pa.string())])
     roots = {name: str(path) for name, path in directories.items()}
     named = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    # As Arrow: Beam would encode rows of Python value by value, again at every step.
+    # As Arrow tables, because Beam would encode Python rows value by value, at every step.
     batches = [
         pa.RecordBatch.from_pylist(named[start : start + _IMAGES_AT_ONCE], schema)
         for start in range(0, len(named), _IMAGES_AT_ONCE)
@@ -73,12 +73,12 @@ def _open(
 ) -> pa.Table:
     opened = []
     for row in rows.to_pylist():
-        opened.append({**row, **_found(location(roots[row["source"]]) / row["path"])})
+        opened.append({**row, **_inspected(location(roots[row["source"]]) / row["path"])})
         count_one(counter)
     return pa.Table.from_pylist(opened, schema)
 
 
-def _found(file: Path) -> dict[str, Any]:
+def _inspected(file: Path) -> dict[str, Any]:
     """Returns the facts of an image file; never raises for a bad file."""
     try:
         return vars(inspect(file.read_bytes()))

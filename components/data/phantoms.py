@@ -1,7 +1,7 @@
-"""Phantoms: radiographs drawn by the project, in the two sources' layouts and with their quirks.
+"""Phantoms: synthetic radiographs in the layouts of the two published datasets, with their irregularities.
 
-For a first run where nothing can be downloaded, and for tests. They look enough like chest X-rays to
-exercise every step; what a model does on them says nothing about patients.
+They are for tests, and for a first run without the datasets. They are similar enough to chest X-rays to
+exercise every step; a model's results on them say nothing about patients.
 """
 
 import csv
@@ -24,10 +24,10 @@ from core.files import write_aside, write_text
 from core.labels import BACTERIAL, COVID, NORMAL, VIRAL
 from core.progress import Progress
 
-# Lies in both directories: whatever comes of them says on every page that it is of phantoms.
+# A file in both directories; every page of a run on them then says that its images are phantoms.
 MARKER = "PHANTOMS.txt"
 
-# The metadata's columns as in June 2020, with its stray empty one.
+# The metadata's columns as of June 2020; the last one has no name.
 _COLUMNS = (
     "patientid,offset,sex,age,finding,survival,view,modality,date,location,folder,filename,doi,url,"
     "license,clinical_notes,other_notes,"
@@ -35,30 +35,26 @@ _COLUMNS = (
 _COVID_FINDINGS = ("COVID-19", "COVID-19, ARDS", "Pneumonia/Viral/COVID-19")
 _VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
 _HEIGHT, _WIDTH = 288, 320
-# A process takes as long to start as it does to draw about this many.
+# Starting a process takes as long as drawing about this many.
 _WORTH_A_PROCESS = 50
 _DRAWINGS_AT_ONCE = 8
 _RIBS = 9
 
 
-def draw(label: str, random: np.random.Generator) -> Image.Image:
-    """Draws the radiograph of one more patient: the first of `draw_with_lungs`."""
-    return draw_with_lungs(label, random)[0]
-
-
 def draw_with_lungs(label: str, random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """Draws the radiograph of one more patient, and where its lungs are.
+    """Draws the radiograph of a random patient, and the mask of its lungs.
 
     Args:
-      label: one of `core.labels.LABELS`, which decides the sign that the lungs show: nothing;
-        scattered peripheral patches low in both (covid); one dense lobe (bacterial); streaks
-        around both hila (viral).
-      random: draws the patient: build, posture, exposure, collimation, noise.
+      label: one of `core.labels.LABELS`. It decides the sign in the lungs: none (normal); scattered
+        peripheral patches in the lower parts of both (covid); a dense lobe (bacterial); streaks around both
+        hila (viral).
+      random: determines build, posture, exposure, collimation and noise.
 
     Returns:
-      an 8-bit grey image of 320 x 288 pixels, and another: 255 in the lungs, 0 elsewhere.
+      the radiograph, 8-bit grey, 320 x 288 pixels; and the mask, of the same form: 255 in the lungs, 0
+      elsewhere.
     """
-    # In float32, which takes half as long; so scalars are Python's, for NumPy's would widen arrays.
+    # float32 takes half as long. Scalars are Python's, because NumPy's would turn the arrays into float64.
     down, across = (np.linspace(-1, 1, side, dtype=np.float32) for side in (_HEIGHT, _WIDTH))
     y, x = np.meshgrid(down, across, indexing="ij")
     tilt, stretch = random.normal(0, 0.05), random.uniform(0.88, 1.1, 2).tolist()
@@ -79,12 +75,13 @@ def draw_with_lungs(label: str, random: np.random.Generator) -> tuple[Image.Imag
     density = np.maximum(density, random.uniform(0.6, 0.7) * heart)
     lungs = lungs * (1 - heart)
     density += lungs * 0.09 * np.abs(_texture(random, 4.0)) * np.exp(-np.abs(np.abs(x) - 0.2) * 3)
-    density += lungs * _SIGNS[label](x, y, left, right, random)
+    if label in _SIGNS:
+        density += lungs * _SIGNS[label](x, y, left, right, random)
     density += 0.05 * _texture(random, 80.0) + 0.045 * _texture(random, 32.0)
 
     exposed = np.clip(density * random.uniform(0.95, 1.25) + random.uniform(-0.02, 0.1), 0, 1)
     pixels = 255 * exposed ** random.uniform(0.8, 1.25) + random.normal(0, 4, exposed.shape)
-    margins = random.integers(0, 14, 4)  # collimation: an unexposed frame
+    margins = random.integers(0, 14, 4)  # collimation leaves an unexposed frame
     frame = np.zeros(pixels.shape)
     frame[margins[0] : _HEIGHT - margins[1], margins[2] : _WIDTH - margins[3]] = 1
     radiograph = Image.fromarray(np.clip(pixels * frame, 0, 255).astype(np.uint8))
@@ -103,17 +100,13 @@ def _skeleton(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> np.n
     spine = 0.2 * np.exp(-((x / 0.085) ** 2)) * (1 + 0.25 * np.sin(y * random.uniform(26, 34)))
     spacing, start = random.uniform(0.15, 0.2), random.uniform(-0.95, -0.8)
     aside = np.abs(x)
-    # Ribs lie so far apart that a pixel has something of the nearest alone.
+    # Ribs are so far apart that only the nearest one affects a pixel.
     place = (y - start - 0.55 * (aside - 0.35) ** 2 + 0.12 * aside) / spacing
     away = (place - np.clip(np.rint(place), 0, _RIBS - 1)) * spacing
     bones = spine + 0.085 * np.exp(-((away / 0.022) ** 2)) * _soft((aside - 0.1) * 8)
     clavicle = -0.74 - random.uniform(0.05, 0.22) * aside + 0.04 * np.sin(aside * 5)
     bones += 0.16 * np.exp(-(((y - clavicle) / 0.03) ** 2)) * (aside > 0.1)
     return np.asarray(bones)
-
-
-def _nothing(*_: Any) -> float:
-    return 0.0
 
 
 def _patches(
@@ -146,7 +139,6 @@ def _streaks(
 
 
 _SIGNS: dict[str, Callable[..., Any]] = {
-    NORMAL: _nothing,
     COVID: _patches,
     BACTERIAL: _lobe,
     VIRAL: _streaks,
@@ -158,7 +150,7 @@ def _soft(value: np.ndarray) -> np.ndarray:
 
 
 def _texture(random: np.random.Generator, grain: float) -> np.ndarray:
-    """Returns smooth noise of unit variance; `grain`, in pixels, is how smooth."""
+    """Returns smooth noise of unit variance; `grain` is its scale in pixels."""
     coarse = random.standard_normal((int(_HEIGHT / grain) + 2, int(_WIDTH / grain) + 2))
     drawn = Image.fromarray(coarse.astype(np.float32))
     noise = np.asarray(drawn.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC))
@@ -167,7 +159,7 @@ def _texture(random: np.random.Generator, grain: float) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class _Study:
-    """A row of the metadata that `_covid_source` writes, and how its file is stored."""
+    """A row of the metadata that `_covid_source` writes, and the format of its file."""
 
     patient: str
     finding: str
@@ -179,11 +171,11 @@ class _Study:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing:
-    """A radiograph that is still to be drawn; equal seeds give equal pictures, wherever drawn.
+    """A radiograph to draw; the same seed gives the same picture in any process.
 
     Attributes:
-      file: gets it, stored as `store` says.
-      mask: gets where its lungs are; or None.
+      file: to write, in the format `store`.
+      mask: the file to write the mask of the lungs to; or None.
     """
 
     label: str
@@ -194,23 +186,27 @@ class _Drawing:
 
 
 def write(output: Path, patients: int = 60, seed: int = 0) -> None:
-    """Writes phantoms of both sources.
+    """Writes phantoms in the layouts of both datasets.
 
     Args:
-      output: the directory to write, with `covid-chestxray-dataset/` and `chest_xray/`. Besides what
-        is usable they hold what those sources hold: several images of a patient, one patient under
-        two ids, lateral views, CT slices, findings of other causes and none, files that are absent,
-        unnamed, named by two rows, named wrongly, in 16 bits, in RGBA, and files that cannot be used.
+      output: the directory to create, with `covid-chestxray-dataset/` and `chest_xray/`. Like the datasets,
+        they have irregularities: several images of a patient, a patient with two ids, lateral views, CT
+        slices, findings of other causes or of none, files that are missing, that no row or two rows name,
+        that have a wrong ending, that are in 16 bits or RGBA, and files that cannot be used.
       patients: of each label, at least 10 (fewer cannot be split).
-      seed: the same seed draws the same phantoms, on any number of cores.
+      seed: the same seed gives the same phantoms, on any number of cores.
 
     Raises:
-      UserError: `output` is there already, or `patients` is too small.
+      UserError: `output` exists, or `patients` is too small.
     """
     if patients < 10:
-        raise UserError(f"sample data: at least 10 patients a label are needed, not {patients}")
+        raise UserError(
+            f"sample data: at least 10 patients of each label are needed, not {patients}"
+        )
     if output.exists():
-        raise UserError(f"sample data: {output} is there already; remove it or name another")
+        raise UserError(
+            f"sample data: {output} exists already; remove it or choose another directory"
+        )
     covid, others = np.random.SeedSequence(seed).spawn(2)
     with write_aside(output) as aside:
         drawings = _covid_source(aside / covid_chestxray.DIRECTORY, patients, covid)
@@ -219,16 +215,16 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
             for _ in _on_all_cores(drawings):
                 progress.advance()
         for directory in (covid_chestxray.DIRECTORY, kermany.DIRECTORY):
-            write_text(aside / directory / MARKER, "Drawn by cxrflow. These are no radiographs.\n")
+            write_text(aside / directory / MARKER, "Drawn by cxrflow. These are not radiographs.\n")
 
 
 def _on_all_cores(drawings: Sequence[_Drawing]) -> Iterator[None]:
-    """Draws, and yields after each drawing."""
+    """Draws radiographs, and yields after each."""
     processes = min(os.cpu_count() or 1, len(drawings) // _WORTH_A_PROCESS)
     if processes < 2:
         yield from map(_draw, drawings)
         return
-    # Not forked: threads may run here, such as that of a live line.
+    # Not forked, because this process may have threads, such as that of the live line.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         yield from pool.map(_draw, drawings, chunksize=_DRAWINGS_AT_ONCE)
@@ -242,14 +238,14 @@ def _draw(drawing: _Drawing) -> None:
 
 
 def _covid_source(directory: Path, patients: int, seed: np.random.SeedSequence) -> list[_Drawing]:
-    """Writes all of the source but its radiographs; returns these."""
+    """Writes the first dataset without its radiographs; returns those to draw."""
     random = np.random.default_rng(seed)
     images, masks = directory / "images", directory / covid_chestxray.MASKS
     for folder in (images, masks):
         folder.mkdir(parents=True)
     rows, drawings = [], []
     for number, study in enumerate(_studies(patients, random)):
-        suffix = "jpg" if study.store == "JPEG" else "png"  # WebP and 16 bits, too, are named .png
+        suffix = "jpg" if study.store == "JPEG" else "png"  # also for WebP
         name = f"phantom-{number:04d}.{suffix}"
         if study.label:
             drawings.append(
@@ -277,11 +273,11 @@ def _covid_source(directory: Path, patients: int, seed: np.random.SeedSequence) 
                 "clinical_notes": 'Drawn, "not taken", of nobody',
             }
         )
-    rows.append(rows[0])  # one file in two rows
+    rows.append(rows[0])  # a file that two rows name
     for name, content in _unusable().items():
         (images / name).write_bytes(content)
         rows.append({**rows[0], "patientid": name, "filename": name})
-    # The same picture under another patient's id, stored anew so that its bytes differ.
+    # The same picture with another patient's id, encoded again so that its bytes differ.
     twin = images / "phantom-twin.jpg"
     drawings.append(replace(drawings[1], file=twin, store="JPEG", mask=None))
     rows.append({**rows[1], "patientid": "twin", "filename": "phantom-twin.jpg"})
@@ -332,7 +328,7 @@ def _unusable() -> dict[str, bytes]:
 
 
 def _kermany_source(directory: Path, patients: int, seed: np.random.SeedSequence) -> list[_Drawing]:
-    """Makes the source's directories; returns its radiographs."""
+    """Creates the directories of the second dataset; returns its radiographs to draw."""
     drawings = []
     folders = ("train",) * 7 + ("val",) + ("test",) * 2
     for number in range(patients):
@@ -343,7 +339,7 @@ def _kermany_source(directory: Path, patients: int, seed: np.random.SeedSequence
         }
         for label, name in names.items():
             for image in range(2 if number % 4 == 0 else 1):
-                # As published, images of one patient stand in different folders.
+                # As in the dataset, images of one patient are in different folders.
                 file = (
                     directory
                     / folders[(number + 5 * image) % len(folders)]

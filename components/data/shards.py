@@ -17,7 +17,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that are written together; `earlier` names descriptions of shards that held some of them."""
+    """Rows that are written together; `earlier` names descriptions of shards that may have some of them."""
 
     name: str
     split: str
@@ -25,20 +25,20 @@ class Shard:
     earlier: list[str] = field(default_factory=list)
 
     def is_earlier(self, described: str) -> bool:
-        """Returns whether a description is of an earlier shard in the place of this one."""
+        """Returns whether a description is of an earlier shard with the same place."""
         place, _, _ = self.name.rpartition("-")
         return described.startswith(f"{place}-") and described.endswith(described_in(""))
 
 
 def shards_of(rows: pd.DataFrame) -> Iterator[Shard]:
-    """Yields the shards of examples, those of a split and a span together.
+    """Yields the shards of examples; each has examples of one split and one span.
 
     Args:
       rows: with the columns `id`, `source`, `path`, `label`, `split`, `sha256` and `span`.
     """
     for (split, span), of_both in rows.groupby(["split", "span"]):
-        # By a hash, so that sources and labels are mixed alike in every shard. A power of two, so that an
-        # image stays in its shard when others are withdrawn.
+        # By a hash, so that all shards have the same mix of sources and labels. A power of two, so that an
+        # image stays in its shard if others are withdrawn.
         count = 2 ** max(0, math.ceil(math.log2(len(of_both) / _IMAGES_PER_SHARD)))
         order = pd.util.hash_array(of_both["id"].to_numpy(dtype=object), categorize=False)
         members = of_both.assign(order=order).sort_values(["order", "id"])
@@ -50,5 +50,5 @@ def shards_of(rows: pd.DataFrame) -> Iterator[Shard]:
 
 
 def described_in(name: str) -> str:
-    """Returns the name of a shard's description, which says that it is complete, and what is in it."""
+    """Returns the name of a shard's description, which lists its content and shows that it is complete."""
     return f"{name}.json"

@@ -25,7 +25,7 @@ def table(archive: Path, span: spans.Span, name: str) -> pd.DataFrame:
 
 
 def digest_of(tables: Mapping[str, pa.Table]) -> str:
-    """Returns 64 hexadecimal digits that follow from the contents of tables alone."""
+    """Returns a digest of the contents of tables, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name in sorted(tables):
         digest.update(name.encode() + b"\n")

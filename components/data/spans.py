@@ -3,19 +3,18 @@
 An archive is a directory, or a place in an object store, that outlives runs:
 
     <archive>/spans/00001.json          one file for each span, written last, once, and never changed
-    <archive>/spans/00001.outcome.json  what has become of it; see `record_outcome`
-    <archive>/spans/00001.names.json    what the sources said when it was last found unchanged
-    <archive>/tables/<digest>.parquet   the tables that it names, by their content
+    <archive>/spans/00001.outcome.json  its outcome; see `record_outcome`
+    <archive>/spans/00001.names.json    a digest of the sources' metadata at the last ingest
+    <archive>/tables/<digest>.parquet   its tables, named by their content
     <archive>/records/                  TFRecord shards of all spans; see `components.data.write_records`
     <archive>/decisions/                decisions on test splits; see `components.trust.decisions`
 
-A span is a state of the whole dataset. A new one begins when images, labels, patients or anything else that
-is known of them have changed since the last; ingesting the same data again adds none. An ingest that is
-killed before the span's file is written has changed nothing. Of two ingests at once one wins, and the other
-restarts from the winner's span. `components.data.span_tables` reads and writes tables.
+A span is a state of the whole dataset. An ingest adds a span if images, labels, patients or other metadata
+have changed since the last one. An ingest that is killed before the span's file is written has changed
+nothing. Of two concurrent ingests one adds its span first, and the other restarts from that span.
+`components.data.span_tables` reads and writes the tables.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.files import write_json
+from core.files import read_json, write_json
 from core.locations import names, reaching
 
 _NAME = re.compile(r"(\d{5,})\.json")
 
 
 class State(StrEnum):
-    """What has become of a span."""
+    """The outcome of a span."""
 
     WAITS = "waits"  # no model is trained on it
     REFUSED = "refused"  # models are trained, and none passes the gate
@@ -41,7 +40,7 @@ class State(StrEnum):
 
 
 class Overtaken(UserError):
-    """Another ingest has added the span with the same number; nothing of this one is kept."""
+    """Another ingest has added a span with the same number; nothing of this one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +50,12 @@ class Span:
     Attributes:
       number: from 1.
       fingerprint: of the images, labels, patients and splits; see `example_tables.fingerprint`.
-      digest: of all that is in its tables.
-      added, changed, withdrawn: numbers of images that are new in this span, that have another label,
-        patient or other bytes, and that are no longer used.
-      added_by_label: of `added`, how many have each label.
-      settings: the arguments of ingest that decide what is used.
-      tables: their files below `tables/`, by name.
+      digest: of the content of its tables.
+      added, changed, withdrawn: numbers of images that are new in this span; that have another label,
+        patient or content than before; and that are no longer used.
+      added_by_label: the number of added images of each label.
+      settings: the arguments of ingest that determine which images are used.
+      tables: files below `tables/`, by the tables' names.
       summary: what `ingest` returned.
     """
 
@@ -88,33 +87,36 @@ def span(archive: Path, number: int) -> Span:
     """Returns a span by its number.
 
     Raises:
-      UserError: there is none of that number.
+      UserError: there is no such span.
     """
-    file = archive / "spans" / f"{number:05d}.json"
-    with reaching(archive):
-        try:
-            return Span(**json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise UserError(f"{archive} has no span {number}") from error
+    described = _read(archive, f"{number:05d}.json")
+    if described is None:
+        raise UserError(f"{archive} has no span {number}")
+    return Span(**described)
 
 
 def outcome(archive: Path, number: int) -> dict[str, Any] | None:
-    """Returns what has become of a span, or None if that is not decided yet.
+    """Returns the outcome of a span, or None if there is none yet.
 
     Returns:
-      `state`, a `State` (empty in archives that are older than states); `trained`, whether models were
-      trained on it; `reason`, a sentence.
+      `state`, a `State` (empty in archives of early releases); `trained`, whether models were trained on the
+      span; `reason`, a sentence.
     """
-    file = archive / "spans" / f"{number:05d}.outcome.json"
+    recorded = _read(archive, f"{number:05d}.outcome.json")
+    return None if recorded is None else {"state": "", **recorded}
+
+
+def _read(archive: Path, name: str) -> dict[str, Any] | None:
+    """Returns the content of a file of `spans/`, or None if there is no such file."""
     with reaching(archive):
         try:
-            return {"state": "", **json.loads(file.read_text(encoding="utf-8"))}
+            return dict(read_json(archive / "spans" / name))
         except FileNotFoundError:
             return None
 
 
 def record_outcome(archive: Path, number: int, state: State, reason: str) -> None:
-    """Writes what has become of a span. Once models were trained on it, `WAITS` no longer replaces that.
+    """Writes the outcome of a span. Once models were trained on it, `WAITS` does not replace the outcome.
 
     Args:
       state: the new one.
@@ -134,16 +136,12 @@ def not_deployed(number: int) -> str:
 
 
 def names_digest(archive: Path, last: Span) -> str:
-    """Returns the digest of what the sources said of their images when a span was last ingested.
+    """Returns the digest of the sources' metadata when a span was last ingested.
 
     It changes without a new span if a value changes that is in no table, such as the age on a CT.
     """
-    file = archive / "spans" / f"{last.number:05d}.names.json"
-    with reaching(archive):
-        try:
-            return str(json.loads(file.read_text(encoding="utf-8"))["named"])
-        except FileNotFoundError:
-            return str(last.settings["named"])
+    recorded = _read(archive, f"{last.number:05d}.names.json")
+    return str((last.settings if recorded is None else recorded)["named"])
 
 
 def record_names(archive: Path, last: Span, digest: str) -> None:
@@ -154,7 +152,7 @@ def record_names(archive: Path, last: Span, digest: str) -> None:
 
 
 def require_seed(archive: Path, last: Span, seed: int) -> None:
-    """Checks that a seed is that of an archive.
+    """Checks that an archive was begun with a seed.
 
     Raises:
       UserError: the archive was begun with another seed.

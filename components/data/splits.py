@@ -1,8 +1,8 @@
 """Splits the examples into train, validation and test, so that no patient is in two of them.
 
-The folders of a source are never used. Images are first grouped: those of one patient, and those that are the
-same picture (the same bytes, or nearly the same perceptual hash; published collections have patients with two
-ids). A whole group goes into one split.
+The folders of a source are never used. Images are first grouped: a group has all images of a patient and all
+copies of a picture (the same bytes, or nearly the same perceptual hash, because some patients of published
+collections have two ids). A whole group goes into one split.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from components.data.sources import patient_id
 from core.divisions import TEST, TRAIN, VALIDATION, fold_name
 from core.errors import UserError
 
-# Of 256 bits; far from both the pairs of one picture and all other pairs: see docs/data.md.
+# Of 256 bits. Copies of a picture differ in far fewer bits, other pairs in far more: see docs/data.md.
 NEAR_DUPLICATE_BITS = 32
 
-# What is kept on one side of a split; RANDOM: nothing.
+# What is kept together in a split; RANDOM: nothing.
 PATIENT, ORIGIN, RANDOM = "patient", "origin", "random"
 
 # Ten folds: two are the test split (20 %, as in the CoroNet paper), one is for validation.
@@ -73,7 +73,7 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     links = [near_duplicates(examples["perceptual_hash"])]
     # Older archives hold ids that are not normalised.
     ties = [examples["patient"].map(_same_patient), examples["sha256"]]
-    if by == ORIGIN:  # an image without a known origin is on its own
+    if by == ORIGIN:  # an image of unknown origin is its own group
         alone = pd.Series(np.arange(size).astype(str), examples.index)
         ties.append((examples["source"] + "/" + examples["origin"]).fillna(alone))
     for tie in ties:
@@ -130,7 +130,7 @@ def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Serie
     Args:
       examples: with the columns of `assign`.
       earlier: every image that ever had a split: `id`, `patient`, `sha256`, `perceptual_hash`, `split`.
-      seed: decides the order of new groups of the same size.
+      seed: determines the order of new groups of the same size.
 
     Returns:
       a split; or an empty text for an image that models were trained on before it turned out to be related
@@ -158,7 +158,7 @@ def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Serie
 
 
 def _placed(fresh: pd.DataFrame, placed: pd.DataFrame, seed: int) -> pd.Series:
-    """Returns the split of each image of new groups: the one whose share of its labels lacks most."""
+    """Returns the split of each image of new groups: the split that lacks their labels most."""
     shares = pd.Series(
         {
             TRAIN: 1 - (len(_TEST_FOLDS) + len(_VALIDATION_FOLDS)) / _FOLDS,
@@ -189,12 +189,12 @@ def _placed(fresh: pd.DataFrame, placed: pd.DataFrame, seed: int) -> pd.Series:
 class Leakage:
     """How many test images have a relative (patient or same picture) among the training images.
 
-    In cross-validation every image is a test image once.
+    In cross-validation, every image is a test image once.
 
     Attributes:
       ours: with the split of `assign`; zero if that keeps groups together.
-      random: if the images were split at random in the same proportions, as in the papers.
-      folders: if the sources' own folders were used, of the images that have one.
+      random: with a random split in the same proportions, as in the papers.
+      folders: with the sources' own folders, for the images that have one.
       test: the number of test images in each case, in the order ours, random, folders.
     """
 
@@ -205,7 +205,7 @@ class Leakage:
 
 
 def leakage(examples: pd.DataFrame, seed: int, *, folds: int = 0) -> Leakage:
-    """Returns what leaks with our split, and what would leak with two usual ones.
+    """Returns how much our split leaks, and how much two common splits would leak.
 
     Args:
       examples: with the columns of `assign`, and `split` and `folder_split`.
@@ -234,8 +234,8 @@ def fold_of_each(
 
     Args:
       examples: with the column `label`.
-      group: what must stay together, int [rows], or None.
-      folds: their number.
+      group: int [rows], equal for images that must stay together; or None.
+      folds: the number of folds.
       seed: any non-negative integer.
     """
     folder = StratifiedKFold if group is None else StratifiedGroupKFold

@@ -1,10 +1,9 @@
 """Step `write_records`: packs the images of each split into TFRecord shards for training.
 
-The examples alone decide which image is in which shard, and in which order: the same examples give the same
-bytes on every Beam runner, however often a run is killed and restarted. A shard holds images of one span, and
-its name follows from its content, so that only new shards of a growing dataset are written. If an image has
-been withdrawn or has another label, its shard is rewritten; the other images are copied from the earlier
-shard, without decoding them again.
+The examples alone determine the shards and their order, so the same examples give the same bytes on every
+Beam runner, even if a run is killed and restarted. A shard has images of one span and is named by its
+content, so that only new shards of a growing dataset are written. If an image has been withdrawn or has
+another label, its shard is rewritten; the other images are copied from the earlier shard without decoding.
 """
 
 import contextlib
@@ -51,13 +50,13 @@ def write_records(
         Existing shards are not written again.
 
     Returns:
-      the manifest, also in `manifest.json`, which is written last: `directory` of the shards if it
-      is not that of the manifest; per split the shards with their SHA-256 and number of records and
-      the counts by label, and by source and label; the examples' fingerprint and span, and whether they
-      are phantoms.
+      the manifest, also in `manifest.json`, which is written last: `directory` of the shards, if it is
+      not that of the manifest; for each split the shards with their SHA-256 and number of records, and the
+      counts by label, and by source and label; the examples' fingerprint and span, and whether they are
+      phantoms.
 
     Raises:
-      UserError: an image that was there at ingest is gone.
+      UserError: an image that ingest has read is gone.
     """
     rows = pq.read_table(examples / EXAMPLES, columns=_COLUMNS).to_pandas()
     shards = list(shards_of(rows))
@@ -97,7 +96,7 @@ def write_records(
 
 
 def _remove_leftovers(home: Path) -> None:
-    """Removes temporary files of attempts that were killed; younger ones may be another run's."""
+    """Removes temporary files of killed attempts; recent ones may be another run's."""
     for leftover in home.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - leftover.stat().st_mtime > _LEFT_OVER_AFTER_SECONDS:

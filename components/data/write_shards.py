@@ -96,7 +96,7 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"write_records: {file} was there at ingest and is gone. Run the same command again."
+            f"write_records: {file} is gone since it was ingested. Run the same command again."
         ) from error
 
 

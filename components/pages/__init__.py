@@ -1,8 +1,9 @@
-"""The HTML pages that steps write: self-contained files, legible in light and dark, with no script."""
+"""Renders the HTML pages that steps write: self-contained, for light and dark mode, without scripts."""
 
 import base64
 import io
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import jinja2
@@ -15,7 +16,8 @@ def render(template: str, **values: Any) -> str:
 
     Args:
       template: a file of `components/pages/templates`, HTML or Markdown.
-      values: what the template names. In HTML text is escaped; markup must come as `Markup`.
+      values: the template's variables, besides `version`. In HTML, text is escaped; markup must be a
+        `Markup`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("components.pages"),
@@ -25,11 +27,11 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, interval=_interval, words=_words)
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render({"version": version("cxrflow"), **values})
 
 
 def image_uri(image: Image.Image) -> str:
-    """Returns a picture, as JPEG, as a URI that holds it, so that a page needs no file beside it."""
+    """Returns a data URI of a picture as JPEG, so that a page needs no other files."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""SVG plots for the pages: text stays text, and lines use the page's text colour."""
+"""Draws the SVG plots of the pages; text stays selectable and has the page's own colour, as do axes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     import pandas as pd
 
-# Distinguishable to colour-blind eyes, on white and on near-black (Okabe and Ito).
+# Distinguishable for colour-blind people, on white and on black (Okabe and Ito).
 COLOURS = ("#3a86d6", "#e07b39", "#2a9d7f", "#b565a7", "#c9a227")
 
-# A colour nothing else has: replaced by `currentColor`, so that one plot serves light and dark.
+# A colour that nothing else has. It is replaced by `currentColor`, so that a plot suits light and dark pages.
 _INK = "#010203"
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -38,7 +38,7 @@ _STYLE: Any = {
 
 
 def history(tables: "Sequence[pd.DataFrame]") -> Markup:
-    """Returns loss and accuracy by epoch; several trainings are thin lines, with a thick line for their mean.
+    """Returns loss and accuracy by epoch; of several trainings, a thick line shows the mean, thin ones each.
 
     Args:
       tables: see `training.loop.Trained.history`.
@@ -75,7 +75,7 @@ def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup
     """Returns the ROC curves of each class against the rest.
 
     Args:
-      curves: for each class its false-positive and true-positive rates in 0..1.
+      curves: for each class, its false-positive and true-positive rates in 0..1.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 4), layout="constrained")
@@ -94,10 +94,10 @@ def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup
 
 
 def bars(counts: Mapping[str, Mapping[str, int]]) -> Markup:
-    """Returns horizontal bars, stacked by split.
+    """Returns horizontal bars of counts, stacked by split.
 
     Args:
-      counts: value -> split -> number of images, drawn in this order.
+      counts: number of images by value, then by split, drawn in this order.
     """
     splits = list(dict.fromkeys(split for by_split in counts.values() for split in by_split))
     with matplotlib.rc_context(_STYLE):
@@ -123,10 +123,10 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> Markup:
 def histogram(
     buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str, height: str = "images"
 ) -> Markup:
-    """Returns a histogram, one outline for each split.
+    """Returns a histogram with an outline for each split.
 
     Args:
-      buckets: split -> (low, high, images), the images of TFDV's standard histogram.
+      buckets: by split, the (low, high, images) of TFDV's standard histogram.
       unit: of the horizontal axis.
       height: label of the vertical axis.
     """
@@ -145,10 +145,10 @@ def histogram(
 
 
 def shares(counts: Mapping[str, Mapping[str, float]]) -> Markup:
-    """Returns pairs of horizontal bars: the share of each side that has a value.
+    """Returns pairs of horizontal bars: the share of images with a value, on both sides of a comparison.
 
     Args:
-      counts: value -> side -> images, drawn in this order.
+      counts: number of images by value, then by side, drawn in this order.
     """
     sides = list(dict.fromkeys(side for by_side in counts.values() for side in by_side))
     totals = {side: sum(by_side.get(side, 0) for by_side in counts.values()) for side in sides}
@@ -173,10 +173,10 @@ def shares(counts: Mapping[str, Mapping[str, float]]) -> Markup:
 
 
 def densities(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit: str) -> Markup:
-    """Returns histograms that each have an area of one, so that sides of different sizes can be compared.
+    """Returns histograms with an area of one each, to compare sides of different sizes.
 
     Args:
-      buckets: side -> (low, high, images), the images of TFDV's standard histogram.
+      buckets: by side, the (low, high, images) of TFDV's standard histogram.
       unit: of the horizontal axis.
     """
     scaled = {}
@@ -189,7 +189,7 @@ def densities(buckets: Mapping[str, Sequence[tuple[float, float, float]]], unit:
 
 
 def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
-    """Returns each candidate's recall per class with its interval, and the threshold it must reach.
+    """Returns each candidate's recall by class, with its interval and the gate's threshold.
 
     Args:
       candidates: the gate's rows; see `components.trust.gate.decide`.
@@ -225,8 +225,8 @@ def levels(figures: Mapping[str, float], chance: float) -> Markup:
     """Returns figures in 0..1 as horizontal bars, with a line for chance.
 
     Args:
-      figures: by name; the others are compared with the first.
-      chance: the figure of guessing.
+      figures: by name; the first one is the reference and has its own colour.
+      chance: the figure that guessing gives.
     """
     names = list(figures)
     with matplotlib.rc_context(_STYLE):
@@ -245,10 +245,10 @@ def levels(figures: Mapping[str, float], chance: float) -> Markup:
 
 
 def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup:
-    """Returns the error rate when only the most confident answers count.
+    """Returns the error rate by the share of images answered, the most certain ones first.
 
     Args:
-      curves: by the name of the score that orders the answers; see `training.ood.risk_coverage`.
+      curves: by the name of the score that ranks the images; see `training.ood.risk_coverage`.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
@@ -265,7 +265,7 @@ def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
-    """Returns how often predictions of a given confidence are right; larger dots stand for more images.
+    """Returns the accuracy by confidence; larger dots stand for more images.
 
     Args:
       bins: see `training.calibration.reliability`.

@@ -1,1 +1,1 @@
-"""The winner published and served, and the run on one page."""
+"""Publishes and serves the winner, and shows the run on one page."""

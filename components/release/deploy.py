@@ -1,4 +1,4 @@
-"""Step `deploy`: has the winner checked, publishes it, and has it served: here, or by KServe."""
+"""Step `deploy`: checks the winner, publishes it, and serves it on this machine or with KServe."""
 
 import hashlib
 import json
@@ -47,33 +47,34 @@ def deploy(
     archive: str = "",
     report: Path | None = None,
 ) -> str:
-    """Publishes a model once a server has given its known answers, and has it served.
+    """Publishes a model once a server has given its known answers, and serves it.
 
-    Run again, it continues where it stopped: a published version is found, a served one is kept.
+    A repeated call continues where the last one stopped: a version is neither published nor deployed twice.
 
     Args:
       model: the output of `train`.
       evaluation: the output of `evaluate`.
       audit: the output of `audit`.
-      decision: the output of `gate`, kept beside the model: why it was deployed.
+      decision: the output of `gate`, kept beside the model: the reason why it was deployed.
       models: the model store; see `serving.store`.
       name: of the model there.
-      server: where a local server keeps its state and log (see `serving.local`), or None for none.
-        One that runs already loads the new version.
-      service: of KServe, to be created or changed; or None for none.
+      server: where a local server keeps its state and log (see `serving.local`), or None for no server. A
+        running one loads the new version.
+      service: of KServe, to be created or changed; or None.
       policy: how the version is rolled out there.
       run: the pipeline's; kept beside the model.
-      archive: of the data that it was made with; see `components.data.spans`. Kept beside the model, and told
-        what has come of its span: what ends in an error is tried again by the next scheduled run, unless it
+      archive: of the data that the model was made with; see `components.data.spans`. Kept beside the model.
+        The outcome is recorded there: after an error, the next scheduled run tries again, unless the model
         was rolled back.
-      report: gets what was done and why, as Markdown, also where it ends in an error.
+      report: gets what was done and why, as Markdown, even after an error.
 
     Returns:
       the published version's directory or URL.
 
     Raises:
-      UserError: the model does not answer as it was judged, and is not published; or it is, and the
-        server does not start or refuses it, or it is rolled back (see `serving.cluster.rollout`).
+      UserError: the model gives other answers than in its evaluation, and is not published; or it is
+        published, but the server does not start or rejects it, or it is rolled back (see
+        `serving.cluster.rollout`).
     """
     if service and "://" not in models:
         raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
@@ -84,10 +85,7 @@ def deploy(
             lineage = Path(scratch, LINEAGE)
             write_json(lineage, {"run": run, "archive": archive})
             cards = model_card.written(
-                card,
-                read_json(evaluation / METRICS),
-                read_json(audit / AUDIT),
-                decided,
+                card, read_json(evaluation / METRICS), read_json(audit / AUDIT), decided
             )
             for file, text in cards.items():
                 write_text(Path(scratch, file), text)
@@ -109,21 +107,20 @@ def deploy(
                 _identity(card, decided),
             )
             answers = known_answers.read(candidate)
-            with Progress("checking the answers of a server of its own"):
+            with Progress("checking the known answers"):
                 said.append(local.check(candidate))
             logger.info("%s", said[-1])
             version = store.publish(candidate, models)
         said.append(f"published as version {store.number_of(version)} of {name}: {version}")
         logger.info("%s", said[-1])
         if server:
-            # Two runs would start a server each, and one of them be forgotten.
+            # Otherwise, each of two runs would start a server, and one of them would never be stopped.
             with alone(server), Progress("waiting for the server"):
                 served = local.serve(Path(version), server)
             logger.info("ready at %s", served.url)
         if service:
-            from serving.cluster import (
-                rollout,  # imports Kubernetes' client, which only a cluster needs
-            )
+            # They import Kubernetes' client, which only a cluster needs.
+            from serving.cluster import rollout
             from serving.cluster.state import Release
 
             release = Release(
@@ -150,14 +147,14 @@ def deploy(
 
 
 def _identity(card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
-    """Returns digits that follow from what a model is and why it passed, whichever run it is of.
+    """Returns a digest of a model and of the verdicts by which it passed, the same in a repeated run.
 
-    Not from how long training took, when the decision was made, nor from the champion at that time, which a
-    run that is repeated has put there itself. The card has a digest of the weights.
+    It does not depend on the duration of the training, the time of the decision, or the champion at that
+    time, which a repeated run may have deployed itself. The card has a digest of the weights.
     """
-    (winner,) = (one for one in decided["candidates"] if one["recipe"] == decided["winner"])
-    verdicts = [(one["class"], one["passed"]) for one in winner["checks"]]
-    verdicts += [(one["name"], one["verdict"]) for one in winner["rules"]]
+    (winner,) = (row for row in decided["candidates"] if row["recipe"] == decided["winner"])
+    verdicts = [(check["class"], check["passed"]) for check in winner["checks"]]
+    verdicts += [(rule["name"], rule["verdict"]) for rule in winner["rules"]]
     made = {key: value for key, value in card.items() if key != "seconds"}
     text = json.dumps([made, decided["gate"], verdicts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,6 @@
-"""Step `report`: the whole run on one page, from what was read to what was decided and why."""
+"""Step `report`: the whole run on one page, from the data to the decision and its reasons."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ def report(
     metrics = [read_json(evaluation / METRICS) for evaluation in evaluations]
     page = pages.render(
         REPORT,
-        version=version("cxrflow"),
         fingerprint=summary["fingerprint"],
         phantoms=summary["phantoms"],
         quick=any(evaluated["quick"] for evaluated in metrics),
@@ -55,7 +53,7 @@ def report(
 
 
 def _by_kind(excluded: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the reasons, the most frequent first; those of single files are summed by kind."""
+    """Returns the reasons, the most frequent first; reasons of single files are summed by kind."""
     rows: dict[tuple[str, str], int] = {}
     for entry in excluded:
         reason = entry["reason"] if entry["kind"] == "metadata" else ""

@@ -1,9 +1,8 @@
-"""Step `find_lungs`: trains the lung segmenter, by which the audit tells what a model looks at."""
+"""Step `find_lungs`: trains the lung segmenter, which the audit needs to tell where a model looks."""
 
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from training import kept as keeping
 from training.preprocess import decoded
 from training.recipes import RECIPES
 
-# Masks are compared at this side, whatever the network's own is.
+# Side of the compared masks in pixels; the network's own may differ.
 _JUDGED_SIDE = 128
 _SHOWN = 12
 _SHOWN_SIDE = 224
@@ -40,35 +39,34 @@ def find_lungs(
     seed: int = 0,
     kept: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains the segmenter on the training split's masks; validation says when to stop, test how good it is.
+    """Trains the segmenter on the masks of the training split, and measures it on those of the test split.
 
     Args:
       covid_directory: the covid-chestxray-dataset, with masks in `annotations/`.
       examples: the output of `ingest`.
-      records: the TFRecords, of whose test split some images of every source are shown on the page.
+      records: the TFRecords; the page shows some test images of each source.
       output: the directory to write, with the network (see `training.lungs`), `lungs.json` and
         `lungs.html`. Written aside and renamed.
-      seed: of initial weights and of the changes that images undergo.
-      kept: a directory that outlives the step, where the network is kept for the same masks; or None.
+      seed: of the initial weights and the augmentation.
+      kept: a directory that outlives the step, which keeps the network for the same masks; or None.
 
     Returns:
-      the content of `lungs.json`: `dice`, the mean over the test split's masks, `worst`, the lowest of them,
-      `trained_on`, `watched` and `tested_on`, numbers of masks, and `validation`, the Dice coefficients of
-      those that were watched, as training went on.
+      the content of `lungs.json`: `dice`, the mean Dice coefficient of the test split's masks; `worst`, the
+      lowest one; `trained_on`, `watched` and `tested_on`, the numbers of training, validation and test masks;
+      and `validation`, the Dice coefficients on the validation masks during training.
 
     Raises:
-      UserError: there are too few masks that can be read.
+      UserError: there are too few readable masks.
     """
     summary = read_json(examples / SUMMARY)
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
         home = kept or Path(scratch)
-        # Of two runs at once one trains, and the other finds what it has kept.
+        # Of two concurrent runs one trains, and the other finds its network.
         with alone(home / "lungs"):
             network = _network(covid_directory, examples, home, seed)
         card = dict(read_json(network / SEGMENTER_CARD))
         page = pages.render(
             LUNGS_PAGE,
-            version=version("cxrflow"),
             fingerprint=summary["fingerprint"],
             phantoms=summary["phantoms"],
             card=card,
@@ -83,7 +81,7 @@ def find_lungs(
 
 
 def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Path:
-    """Returns the directory below `home` with the network of these masks; trains it where it is not there."""
+    """Returns the directory below `home` with the network of these masks, and trains it if it is missing."""
     table = read_table(examples / EXAMPLES)
     table = table[table["source"] == covid_chestxray.NAME].sort_values("path")
     masks = _readable(covid_chestxray.masks(covid_directory, table["path"]))
@@ -94,7 +92,7 @@ def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Pa
         raise UserError(
             f"find_lungs: {covid_directory / covid_chestxray.MASKS} has masks of {counts[TRAIN]} training, "
             f"{counts[VALIDATION]} validation and {counts[TEST]} test images; at least "
-            f"{fewest[0]}, {fewest[1]} and {fewest[2]} are needed. They come with the dataset: "
+            f"{fewest[0]}, {fewest[1]} and {fewest[2]} are needed. They are part of the dataset: "
             f"{covid_chestxray.WHERE_TO_GET_IT}."
         )
     digests = [sha256_of(masks[path]) for path in table["path"]]
@@ -102,10 +100,11 @@ def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Pa
         "lungs", table[["sha256", "split"]].values.tolist(), digests, seed
     )
     if network.is_dir():
-        logger.info("the lung segmenter of these %d masks is there already", len(table))
+        logger.info("the lung segmenter of these %d masks exists already", len(table))
         return network
 
-    def of(split: str) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the images and masks of a split."""
         paths = table.loc[table["split"] == split, "path"]
         read = []
         with Progress(f"{split} images with masks read", len(paths)) as progress:
@@ -113,17 +112,17 @@ def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Pa
                 content, _ = decoded((covid_directory / path).read_bytes())
                 read.append((lungs.shown(content), _mask(masks[path], lungs.SIDE)))
                 progress.advance()
-        images, of_lungs = zip(*read, strict=True)
-        return np.stack(images), np.stack(of_lungs)
+        images, masked = zip(*read, strict=True)
+        return np.stack(images), np.stack(masked)
 
-    logger.info("learning where the lungs are from %d masks", counts[TRAIN])
+    logger.info("training the lung segmenter on %d masks", counts[TRAIN])
     model = lungs.build(seed)
-    validation = lungs.train(model, of(TRAIN), of(VALIDATION), seed)
+    validation = lungs.train(model, pairs(TRAIN), pairs(VALIDATION), seed)
     tested = table.loc[table["split"] == TEST, "path"]
-    predicted = lungs.find(model, of(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
+    predicted = lungs.find(model, pairs(TEST)[0], (_JUDGED_SIDE, _JUDGED_SIDE))
     dices = [
-        float(lungs.dice(_mask(masks[path], _JUDGED_SIDE)[np.newaxis], seen[tf.newaxis]))
-        for path, seen in zip(tested, predicted, strict=True)
+        float(lungs.dice(_mask(masks[path], _JUDGED_SIDE)[np.newaxis], mask[tf.newaxis]))
+        for path, mask in zip(tested, predicted, strict=True)
     ]
     card = {
         "dice": float(np.mean(dices)),
@@ -139,15 +138,13 @@ def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Pa
         model.save(aside / SEGMENTER)
         write_json(aside / SEGMENTER_CARD, card)
     logger.info(
-        "lungs are found with a Dice coefficient of %.3f on %d masks that were held out",
-        card["dice"],
-        card["tested_on"],
+        "lung segmenter: Dice coefficient %.3f on %d test masks", card["dice"], card["tested_on"]
     )
     return network
 
 
 def _readable(masks: Mapping[str, Path]) -> dict[str, Path]:
-    """Returns the masks that can be read; of each other a warning says why not."""
+    """Returns the readable masks; a warning says why each other one cannot be read."""
     good = {}
     for path, file in masks.items():
         try:
@@ -164,9 +161,9 @@ def _mask(file: Path, side: int) -> np.ndarray:
 
 
 def _gallery(model: Any, records: Path) -> list[dict[str, str]]:
-    """Returns some test images of every source, with the lungs' outline."""
+    """Returns some test images of each source, with the outline of the lungs."""
     manifest = data.read_manifest(records)
-    recipe = next(iter(RECIPES.values()))  # of all four labels
+    recipe = next(iter(RECIPES.values()))  # has all four labels
     chosen: dict[str, list[tuple[str, bytes]]] = {}
     for content, _, identity in data.encoded_images(
         records, manifest, recipe, [TEST]

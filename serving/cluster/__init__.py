@@ -1,1 +1,1 @@
-"""What talks to a cluster: how a version gets its traffic on KServe."""
+"""Rolls versions out on KServe."""

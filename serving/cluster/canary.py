@@ -1,11 +1,11 @@
-"""Where a canary is judged: what is counted of its pods, and what makes it fail or leaves it unproven.
+"""Judges a canary: what its pods count, and which counts make it fail or leave it unproven.
 
-All of it is pure: `serving.cluster.rollout` looks at the pods, this decides.
+These are pure functions; `serving.cluster.watch` queries the pods.
 """
 
 import collections
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,14 +27,11 @@ class Look:
     """One look at one pod.
 
     Attributes:
-      pod, uid: its name and identity.
-      ready: whether it is ready.
-      restarts: of its server, since the pod was created.
-      trouble: what Kubernetes says of a pod that is not ready or was restarted.
-      counters: its server's; None where it did not answer.
+      name, uid, ready, restarts, trouble: see `serving.cluster.inference_service.Pod`.
+      counters: of its server; None if it did not answer.
     """
 
-    pod: str
+    name: str
     uid: str
     ready: bool
     restarts: int
@@ -45,28 +42,28 @@ class Look:
 def counters(metrics: str) -> Counters:
     """Returns the counters in a server's `/metrics`: the requests that ran the model, and failed ones.
 
-    Probes and pages are not counted: Kubernetes asks every pod some times a minute.
+    Probes and pages are not counted: Kubernetes probes every pod several times a minute.
     """
-    found: dict[tuple[str, str], float] = collections.defaultdict(float)
+    counted: dict[tuple[str, str], float] = collections.defaultdict(float)
     for family in text_string_to_metric_families(metrics):
         for name, labels, value, *_ in family.samples:
             if name in ("request_predict_seconds_count", "request_explain_seconds_count"):
-                found[_REQUESTS, name] += value
+                counted[_REQUESTS, name] += value
             elif name == "request_predict_seconds_sum":
-                found[_SECONDS, ""] += value
+                counted[_SECONDS, ""] += value
             elif name == "cxrflow_requests_total" and labels["status"].startswith("5"):
-                found[_ERRORS, labels["status"]] += value
+                counted[_ERRORS, labels["status"]] += value
             elif name == "cxrflow_predictions_total":
-                found[_CLASSES, labels["class"]] += value
-    return found
+                counted[_CLASSES, labels["class"]] += value
+    return counted
 
 
 def increase(before: Counters | None, now: Counters, *, restarted: bool = False) -> Counters:
-    """Returns by how much counters of one pod have grown between two looks, as Prometheus' `increase` does.
+    """Returns how much the counters of a pod have grown between two looks, as Prometheus' `increase` does.
 
-    A counter that has fallen began again at zero, and all of its value is new. As all counters of a process
-    begin together, one that falls or a known restart counts for all of them. Without an earlier look
-    nothing is known to be new.
+    A counter that has fallen was reset to zero, so all of its value is new. All counters of a process are
+    reset together, so one that has fallen, or a known restart, resets all of them. Without an earlier look
+    nothing counts as new.
     """
     if before is None:
         return {}
@@ -77,13 +74,13 @@ def increase(before: Counters | None, now: Counters, *, restarted: bool = False)
 
 @dataclass(kw_only=True)
 class Evidence:
-    """What was seen of the pods of one version while it was watched.
+    """What the pods of one version showed while it was watched.
 
     Attributes:
-      counted: the increases of all pods, those that are gone included.
-      restarted: what Kubernetes says of each pod whose server was restarted since the pod was created.
-      unready: the same of each pod that was ready and is not any more.
-      silent, mute: ready pods that did not answer at the last look, and at the last two.
+      counted: the increases of all pods, including those that are gone.
+      restarted: Kubernetes' reason for each pod whose server was restarted since the pod was created.
+      unready: Kubernetes' reason for each pod that was ready and no longer is.
+      silent, mute: ready pods that did not answer at the last look, and at the last two looks.
     """
 
     counted: dict[tuple[str, str], float] = field(
@@ -101,11 +98,11 @@ class Evidence:
         for look in looks:
             before = self._last.get(look.uid)
             if look.restarts:
-                self.restarted[look.pod] = f"{look.restarts} times; {look.trouble}".rstrip("; ")
+                self.restarted[look.name] = f"{look.restarts} times; {look.trouble}".rstrip("; ")
             if before and before.ready and not look.ready:
-                self.unready[look.pod] = look.trouble
+                self.unready[look.name] = look.trouble
             if look.ready and look.counters is None:
-                self.silent.add(look.pod)
+                self.silent.add(look.name)
             if look.counters is not None:
                 grown = increase(
                     before.counters if before else None,
@@ -114,15 +111,9 @@ class Evidence:
                 )
                 for key, value in grown.items():
                     self.counted[key] += value
-                self._last[look.uid] = look
-            else:  # what was counted last stays the base of what comes
-                self._last[look.uid] = Look(
-                    pod=look.pod,
-                    uid=look.uid,
-                    ready=look.ready,
-                    restarts=before.restarts if before else look.restarts,
-                    counters=before.counters if before else None,
-                )
+            elif before:  # the next increase is measured from the last known counters
+                look = replace(look, restarts=before.restarts, counters=before.counters)
+            self._last[look.uid] = look
         self.mute = self.silent & was_silent
 
     @property
@@ -137,12 +128,12 @@ class Evidence:
 
     @property
     def predictions(self) -> float:
-        """Requests that `seconds` is of."""
+        """Requests for a prediction, whose total time is `seconds`."""
         return self.counted[_REQUESTS, "request_predict_seconds_count"]
 
     @property
     def seconds(self) -> float:
-        """The time that predictions took together."""
+        """The total time of all predictions."""
         return self._of(_SECONDS)
 
     @property
@@ -152,26 +143,26 @@ class Evidence:
 
     @property
     def failing(self) -> float:
-        """The share of requests that failed, from 0 to 1, with those that failed before the model ran."""
+        """The share of requests that failed, in 0..1, including those that failed before the model ran."""
         most = max(self.requests, self.errors)
         return self.errors / most if most else 0.0
 
     def _of(self, kind: str) -> float:
-        return sum(value for (one, _), value in self.counted.items() if one == kind)
+        return sum(value for (of, _), value in self.counted.items() if of == kind)
 
 
-# How a reason begins that may be the cluster's fault rather than the version's.
+# The beginning of reasons that may be the cluster's fault, not the version's.
 NOT_READY = "not ready"
 
 
 def why_not(candidate: Evidence, stable: Evidence) -> str | None:
-    """Returns why a canary has to be rolled back, or None.
+    """Returns why a canary must be rolled back, or None.
 
-    Crashes: its server was restarted, or does not answer. Readiness: a pod of it that was ready is not any
-    more. Errors: its share of failed requests is over one in a hundred higher than the stable version's.
-    Latency: a prediction takes more than twice as long. Drift: a class's share of the predictions differs by
-    more than 0.2 (the L-infinity distance, as TFDV has it for categories). Nothing is concluded from fewer
-    than `LEAST_REQUESTS` requests or `LEAST_PREDICTIONS` images.
+    Crashes: its server was restarted, or does not answer. Readiness: one of its pods was ready and no longer
+    is. Errors: its share of failed requests is more than 0.01 higher than the stable version's. Latency: a
+    prediction takes more than twice as long, and over 50 ms longer. Drift: a class's share of the predictions
+    differs by more than 0.2 (TFDV's L-infinity distance for categories). Nothing is concluded from fewer than
+    `LEAST_REQUESTS` requests or `LEAST_PREDICTIONS` images.
     """
     if candidate.restarted:
         return f"its server was restarted: {_named(candidate.restarted)}"
@@ -182,14 +173,14 @@ def why_not(candidate: Evidence, stable: Evidence) -> str | None:
     asked = max(candidate.requests, candidate.errors)
     if asked >= LEAST_REQUESTS and candidate.failing > stable.failing + _MORE_ERRORS:
         return (
-            f"{100 * candidate.failing:.1f} % of its {asked:.0f} requests failed, of the stable version's "
+            f"{100 * candidate.failing:.1f} % of its {asked:.0f} requests failed; stable version: "
             f"{100 * stable.failing:.1f} %"
         )
     if min(candidate.predictions, stable.predictions) >= LEAST_REQUESTS:
         mean = candidate.seconds / candidate.predictions
         usual = stable.seconds / stable.predictions
         if mean > _SLOWER * usual and mean > usual + _SECONDS_SLOWER:
-            return f"a prediction takes {1000 * mean:.0f} ms, with the stable version {1000 * usual:.0f} ms"
+            return f"a prediction takes {1000 * mean:.0f} ms; stable version: {1000 * usual:.0f} ms"
     total, usual_total = sum(candidate.classes.values()), sum(stable.classes.values())
     if min(total, usual_total) >= LEAST_PREDICTIONS:
         for name in sorted({*candidate.classes, *stable.classes}):
@@ -197,25 +188,25 @@ def why_not(candidate: Evidence, stable: Evidence) -> str | None:
             usual = stable.classes.get(name, 0) / usual_total
             if abs(share - usual) > _DRIFT:
                 return (
-                    f"it calls {100 * share:.0f} % of its images {name}, the stable version "
+                    f"it predicts {name} for {100 * share:.0f} % of its images; stable version: "
                     f"{100 * usual:.0f} %"
                 )
     return None
 
 
 def unproven(candidate: Evidence, percent: int, shares: Sequence[float | None]) -> str | None:
-    """Returns what is missing to promote a canary that nothing speaks against, or None.
+    """Returns why there is too little evidence to promote a canary that has not failed, or None.
 
     Args:
-      candidate: what was seen of it.
+      candidate: its evidence.
       percent: the share of the traffic that it should have.
-      shares: those that the route gave it, at each look; None where the route did not list it.
+      shares: the share that the route gave it at each look; None if the route did not list it.
     """
     least = min((share or 0.0 for share in shares), default=0.0)
     if least < percent:
         return f"the route gave it only {least:.0f} % of the traffic"
     if candidate.requests < LEAST_REQUESTS:
-        return f"only {candidate.requests:.0f} requests came, and {LEAST_REQUESTS} are the least to judge by"
+        return f"only {candidate.requests:.0f} requests came; at least {LEAST_REQUESTS} are needed"
     return None
 
 

@@ -1,6 +1,6 @@
-"""One InferenceService and what belongs to it, through Kubernetes' API.
+"""An InferenceService and its pods, routes and state, through Kubernetes' API.
 
-Objects are applied server-side, by a field manager of our own that never forces.
+Objects are applied server-side, by our own field manager, which never forces.
 """
 
 import json
@@ -26,9 +26,10 @@ CONTAINER_PORT = 8080
 NEVER = "1"
 
 _CONTAINER = "kserve-container"
-_GROUP = "/apis/serving.kserve.io/v1beta1"
-_ROUTES = "/apis/gateway.networking.k8s.io/v1"
-_AUTOSCALERS = "/apis/autoscaling/v2"
+_SERVICES = ("/apis/serving.kserve.io/v1beta1", "inferenceservices")
+# What KServe makes of an InferenceService: the API group, and the kind's name there.
+ROUTES = ("/apis/gateway.networking.k8s.io/v1", "httproutes")
+AUTOSCALERS = ("/apis/autoscaling/v2", "horizontalpodautoscalers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,10 @@ class Pod:
 
     Attributes:
       name: its name.
-      uid: its identity, since a name can come back.
+      uid: its identity, because names are reused.
       ready: whether it is ready.
       restarts: how often its server was restarted.
-      trouble: why it is not ready, or why its server was restarted, in Kubernetes' words.
+      trouble: why it is not ready, or why its server was restarted, as Kubernetes says it.
     """
 
     name: str
@@ -55,8 +56,8 @@ class Shown:
     """What an InferenceService itself says of its versions.
 
     Attributes:
-      version, uri: of the predictor; empty where it was not made by this program. In Standard mode this
-        is the stable version, in Knative mode the newest.
+      version, uri: of the predictor; empty if this program did not make it. In Standard mode this is the
+        stable version, in Knative mode the newest.
       beside: the version of the canary, in Standard mode.
       percent: the canary's share of the traffic, from 0 to 100; None: there is no canary.
       replicas: the canary's pods.
@@ -115,47 +116,47 @@ class InferenceService:
         name = f"{self.name}-inference-service"
         held = self._api.call("GET", f"{self._core}/configmaps/{name}")
         try:
-            made: Manifest = yaml.safe_load(held["data"]["inference-service.yaml"])
+            template: Manifest = yaml.safe_load(held["data"]["inference-service.yaml"])
         except (TypeError, KeyError, yaml.YAMLError) as error:
             raise UserError(
                 f"deploy: there is no readable ConfigMap {name} in namespace {self.namespace}; apply an "
                 "overlay: kubectl apply -k manifests/overlays/kind"
             ) from error
-        return made
+        return template
 
     def read(self) -> Manifest | None:
         """Returns the object, or None."""
-        found: Manifest | None = self._api.call("GET", self._path)
-        return found
+        service: Manifest | None = self._api.call("GET", self._path(_SERVICES, self.name))
+        return service
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """Applies all fields that this field manager wants of the object; what is left out is removed.
+        """Applies all fields that this field manager wants; fields that are left out are removed.
 
         Args:
-          manifest: with `metadata.uid` and `metadata.resourceVersion` of what was read as preconditions,
-            or with `NEVER`, to create the object.
+          manifest: with `metadata.uid` and `metadata.resourceVersion` of the object that was read as
+            preconditions, or with `NEVER`, to create the object.
 
         Returns:
-          the object as it is then.
+          the object after the change.
 
         Raises:
           Conflict: it was changed, deleted or created since.
           UserError: another field manager owns a field of it, or the cluster rejects it.
         """
-        return self._apply(self._path, manifest, "install KServe")
+        return self._apply(self._path(_SERVICES, self.name), manifest, "install KServe")
 
-    def delete(self, found: Manifest) -> None:
-        """Deletes the object that was read, if it is still there.
+    def delete(self, service: Manifest) -> None:
+        """Deletes the object that was read, if it still exists.
 
         Raises:
           Conflict: it was changed since.
         """
-        self._delete(self._path, found)
+        self.delete_item(_SERVICES, service)
 
     def read_state(self) -> Manifest | None:
         """Returns the ConfigMap with the state of its rollouts, or None; see `serving.cluster.state`."""
-        found: Manifest | None = self._api.call("GET", self._state_path)
-        return found
+        state: Manifest | None = self._api.call("GET", self._state_path)
+        return state
 
     def apply_state(self, manifest: Manifest) -> Manifest:
         """Applies the ConfigMap with the state of its rollouts; for preconditions and errors see `apply`."""
@@ -164,49 +165,35 @@ class InferenceService:
     def pods(self, version: str) -> list[Pod]:
         """Returns the pods of a version of the model that are running or starting.
 
-        A pod that is being deleted, or that has ended, e.g. because it was evicted, is none.
+        Pods that are being deleted, or that have ended, e.g. because they were evicted, are left out.
         """
         selector = f"serving.kserve.io/inferenceservice={self.name},{VERSION_LABEL}={version}"
-        found = self._api.call("GET", f"{self._core}/pods?labelSelector={selector}") or {
-            "items": []
-        }
-        return [_pod(one) for one in found["items"] if _is_alive(one)]
+        pods = self._listed(f"{self._core}/pods?labelSelector={selector}")
+        return [_pod(pod) for pod in pods if _is_alive(pod)]
 
-    def routes(self) -> list[Manifest]:
-        """Returns the HTTPRoutes of the namespace; none where the cluster has no Gateway API."""
-        return self._items(f"{_ROUTES}/namespaces/{self.namespace}/httproutes")
+    def items(self, kind: tuple[str, str]) -> list[Manifest]:
+        """Returns the `ROUTES` or `AUTOSCALERS` of the namespace; none if the cluster has no such kind."""
+        return self._listed(self._path(kind))
 
-    def autoscalers(self) -> list[Manifest]:
-        """Returns the HorizontalPodAutoscalers of the namespace."""
-        return self._items(f"{_AUTOSCALERS}/namespaces/{self.namespace}/horizontalpodautoscalers")
-
-    def delete_route(self, found: Manifest) -> None:
-        """Deletes an HTTPRoute that was read, if it is still there.
+    def delete_item(self, kind: tuple[str, str], item: Manifest) -> None:
+        """Deletes an object that `items` returned, if it still exists.
 
         Raises:
           Conflict: it was changed since.
         """
-        name = found["metadata"]["name"]
-        self._delete(f"{_ROUTES}/namespaces/{self.namespace}/httproutes/{name}", found)
-
-    def delete_autoscaler(self, found: Manifest) -> None:
-        """Deletes a HorizontalPodAutoscaler that was read, if it is still there.
-
-        Raises:
-          Conflict: it was changed since.
-        """
-        name = found["metadata"]["name"]
-        path = f"{_AUTOSCALERS}/namespaces/{self.namespace}/horizontalpodautoscalers/{name}"
-        self._delete(path, found)
+        meta = item["metadata"]
+        known = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": known}
+        self._api.call("DELETE", self._path(kind, meta["name"]), options)
 
     def get(self, pod: str, path: str) -> str:
         """Returns a pod's answer to a GET, e.g. of `/metrics`, through the API server.
 
         Returns:
-          the body; empty where the pod is gone.
+          the body; empty if the pod is gone.
 
         Raises:
-          Unfit: the pod's server does not answer, or with an error.
+          Unfit: the pod's server does not answer, or answers with an error.
         """
         return self._of_pod("GET", self._proxy(pod, path))
 
@@ -220,15 +207,14 @@ class InferenceService:
         try:
             return json.loads(answer)
         except ValueError as error:
-            raise Unfit(f"deploy: {pod} answers {path} with no JSON: {answer!r}") from error
+            raise Unfit(f"deploy: {pod} does not answer {path} with JSON: {answer!r}") from error
 
     @property
     def _core(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}"
 
-    @property
-    def _path(self) -> str:
-        return f"{_GROUP}/namespaces/{self.namespace}/inferenceservices/{self.name}"
+    def _path(self, kind: tuple[str, str], name: str = "") -> str:
+        return f"{kind[0]}/namespaces/{self.namespace}/{kind[1]}/{name}".rstrip("/")
 
     @property
     def _state_path(self) -> str:
@@ -238,30 +224,18 @@ class InferenceService:
         return f"{self._core}/pods/{pod}:{CONTAINER_PORT}/proxy{path}"
 
     def _apply(self, path: str, manifest: Manifest, advice: str) -> Manifest:
-        done = self._api.call(
-            "PATCH", path, manifest, "application/apply-patch+yaml", FIELD_MANAGER
-        )
+        kind = "application/apply-patch+yaml"
+        applied: Manifest | None = self._api.call("PATCH", path, manifest, kind, FIELD_MANAGER)
         if (
-            done is None
-        ):  # an apply creates what is not there, so the kind or the namespace is unknown
+            applied is None
+        ):  # an apply creates a missing object, so the kind or the namespace is unknown
             raise UserError(
                 f"deploy: the cluster knows no {manifest['kind']} in namespace {self.namespace}: {advice}"
             )
-        made: Manifest = done
-        return made
+        return applied
 
-    def _delete(self, path: str, found: Manifest) -> None:
-        meta = found["metadata"]
-        known = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
-        self._api.call(
-            "DELETE",
-            path,
-            {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": known},
-        )
-
-    def _items(self, path: str) -> list[Manifest]:
-        found = self._api.call("GET", path) or {"items": []}
-        return list(found["items"])
+    def _listed(self, path: str) -> list[Manifest]:
+        return list((self._api.call("GET", path) or {"items": []})["items"])
 
     def _of_pod(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
         try:
@@ -272,20 +246,16 @@ class InferenceService:
             raise Unfit(f"deploy: its server answers {error.status}: {error.said}") from error
 
 
-def _is_alive(found: Manifest) -> bool:
-    phase = found.get("status", {}).get("phase")
-    return phase not in ("Failed", "Succeeded") and "deletionTimestamp" not in found["metadata"]
+def _is_alive(pod: Manifest) -> bool:
+    phase = pod.get("status", {}).get("phase")
+    return phase not in ("Failed", "Succeeded") and "deletionTimestamp" not in pod["metadata"]
 
 
-def _pod(found: Manifest) -> Pod:
-    status = found.get("status", {})
-    ready = any(
-        one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", [])
-    )
-    containers = [
-        *status.get("initContainerStatuses", []),
-        *status.get("containerStatuses", []),
-    ]
+def _pod(pod: Manifest) -> Pod:
+    status = pod.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
+    servers = status.get("containerStatuses", [])
+    containers = [*status.get("initContainerStatuses", []), *servers]
     trouble = [
         f"{state.get('reason', '')} {state.get('message', '')}".strip()
         for container in containers
@@ -298,19 +268,15 @@ def _pod(found: Manifest) -> Pod:
         for state in [container.get("lastState", {}).get("terminated")]
         if state
     ]
-    trouble += [
-        one.get("message", "")
-        for one in status.get("conditions", [])
-        if one["type"] == "PodScheduled" and one["status"] == "False"
-    ]
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        trouble.append(scheduled.get("message", ""))
     return Pod(
-        name=found["metadata"]["name"],
-        uid=found["metadata"]["uid"],
-        ready=ready,
+        name=pod["metadata"]["name"],
+        uid=pod["metadata"]["uid"],
+        ready=conditions.get("Ready", {}).get("status") == "True",
         restarts=sum(
-            one.get("restartCount", 0)
-            for one in status.get("containerStatuses", [])
-            if one.get("name") == _CONTAINER
+            server.get("restartCount", 0) for server in servers if server.get("name") == _CONTAINER
         ),
         trouble="; ".join(trouble),
     )

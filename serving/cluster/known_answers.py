@@ -1,7 +1,7 @@
-"""Infrastructure validation: a candidate is asked, by the server that will serve it, what is known.
+"""Checks a server of a version against known answers, before the version gets traffic.
 
-Evaluation keeps some of its images with the model's answers. A server that answers otherwise, late or
-not at all is not the model that was judged: another library, a damaged file, too small a machine.
+Evaluation keeps some of its images with the model's answers. If a server gives other answers, is slow or does
+not answer, it does not run what was evaluated: another library, a damaged file, or too small a machine.
 """
 
 import time
@@ -13,23 +13,21 @@ from core.artifacts import KNOWN_ANSWERS
 from core.errors import UserError
 from core.files import read_json
 
-# Rows of `id`, `image`, base64 of a JPEG or PNG, and `probabilities`, by class.
-
-# Of a probability: other processors round otherwise, and a GPU's bfloat16 more so.
+# Of a probability: processors round differently, and a GPU's bfloat16 more so.
 TOLERANCE = 0.02
 SLOWEST_SECONDS = 5.0
 
 
 class Unfit(UserError):
-    """A version itself is at fault, not the cluster or whoever deploys."""
+    """The version itself is at fault, not the cluster or the user."""
 
 
-# From the body of a V1 request to its answer.
+# Maps the body of a V1 request to its answer.
 Ask: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def read(version: Path) -> list[dict[str, Any]]:
-    """Returns what evaluation kept for a version of the model.
+    """Returns the known answers of a version: rows of `id`, `image` (base64) and `probabilities`, by class.
 
     Raises:
       UserError: the version has none.
@@ -44,12 +42,12 @@ def read(version: Path) -> list[dict[str, Any]]:
 
 
 def check(ask: Ask, answers: list[dict[str, Any]], who: str) -> str:
-    """Asks for what is known, after one request to warm up.
+    """Sends the known images, after one request to warm up, and compares the answers.
 
     Args:
-      ask: answers a V1 request.
+      ask: sends a V1 request.
       answers: see `read`.
-      who: is asked, for messages.
+      who: names the server in messages.
 
     Returns:
       a sentence about the answers.
@@ -65,16 +63,16 @@ def check(ask: Ask, answers: list[dict[str, Any]], who: str) -> str:
         predictions = ask(request).get("predictions", [])
         seconds = time.monotonic() - began
         if len(predictions) != 1:
-            raise Unfit(f"check: {who} gives no answer to {row['id']}")
+            raise Unfit(f"check: {who} gives no answer for {row['id']}")
         given = predictions[0]["probabilities"]
         if set(given) != set(row["probabilities"]):
             raise Unfit(
-                f"check: {who} tells {', '.join(given)} instead of {', '.join(row['probabilities'])}"
+                f"check: {who} has the classes {', '.join(given)}, not {', '.join(row['probabilities'])}"
             )
         distance = max(abs(given[name] - share) for name, share in row["probabilities"].items())
         if not distance <= TOLERANCE:
             raise Unfit(
-                f"check: {who} answers {row['id']} with {_in_words(given)}, evaluation had "
+                f"check: {who} answers {row['id']} with {_in_words(given)}; evaluation had "
                 f"{_in_words(row['probabilities'])}"
             )
         if seconds > SLOWEST_SECONDS:
@@ -83,8 +81,8 @@ def check(ask: Ask, answers: list[dict[str, Any]], who: str) -> str:
             )
         slowest, furthest = max(slowest, seconds), max(furthest, distance)
     return (
-        f"{len(answers)} known images answered by {who}, at most {furthest:.4f} off and "
-        f"{1000 * slowest:.0f} ms late"
+        f"{len(answers)} known images answered by {who}, at most {furthest:.4f} off; latency at most "
+        f"{1000 * slowest:.0f} ms"
     )
 
 

@@ -1,9 +1,9 @@
-"""The InferenceService that a state of a rollout asks for.
+"""Builds the InferenceService for a state of a rollout.
 
-How KServe reads it, in Standard mode: a canary stands beside the predictor under a name of its own,
-`v<version>`, and keeps it when it is promoted, so that its pods stay. KServe builds a canary's pods from the
-predictor with the canary's fields laid over it; map keys that only the predictor has, and empty values of the
-canary's, do not replace it. So every label and annotation here is set for both, and none is empty.
+In Standard mode, a canary stands beside the predictor and has its own name, `v<version>`, which it keeps when
+it is promoted, so that its pods stay. KServe merges the canary's fields into those of the predictor: map keys
+that only the predictor has, and values that are empty in the canary, stay the predictor's. So every label and
+annotation here is set for both, and none is empty.
 """
 
 import json
@@ -12,23 +12,23 @@ from typing import Any
 from serving.cluster.inference_service import NEVER, VERSION_LABEL, Manifest
 from serving.cluster.state import Release, State
 
-# Of a pod: where its version comes from. It never changes while the version is served.
+# Annotation of a pod with the origin of its version. It never changes while the version is served.
 RELEASE = "cxrflow/release"
 
 _MODE = "serving.kserve.io/deploymentMode"
 
 
-def manifest_of(template: Manifest, state: State, found: Manifest | None = None) -> Manifest:
-    """Returns the whole InferenceService of a state: what is left out is removed from the cluster.
+def manifest_of(template: Manifest, state: State, there: Manifest | None = None) -> Manifest:
+    """Returns the whole InferenceService of a state; fields that it lacks are removed from the cluster.
 
     Args:
       template: the platform team's part, with the deployment mode: in `Standard` mode a canary stands
         beside the predictor, in `Knative` mode traffic is split between revisions of one predictor.
-      state: that it shall have.
-      found: the InferenceService that was read, which must not have changed since; None: it is created.
+      state: the wanted one.
+      there: the InferenceService as read, which must not have changed since; None: it is created.
     """
     meta, spec = template["metadata"], template["spec"]
-    known = (found or {}).get("metadata", {})
+    known = (there or {}).get("metadata", {})
     made: Manifest = {
         "apiVersion": template["apiVersion"],
         "kind": template["kind"],
@@ -61,12 +61,12 @@ def predictor_name(release: Release) -> str:
 
 
 def is_knative(template: Manifest) -> bool:
-    """Says whether KServe uses Knative, rather than the Standard mode."""
+    """Returns whether KServe uses Knative mode rather than Standard mode."""
     return template["metadata"].get("annotations", {}).get(_MODE) in ("Knative", "Serverless")
 
 
 def least_replicas(template: Manifest) -> int:
-    """Returns how many pods the platform team wants at least."""
+    """Returns the least number of pods that the platform team wants."""
     return max(1, int(template["spec"]["predictor"].get("minReplicas", 1)))
 
 

@@ -1,4 +1,4 @@
-"""How a version is rolled out on KServe, by `serving.cluster.rollout`."""
+"""The settings of a rollout on KServe; see `serving.cluster.rollout`."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How a version is rolled out.
+    """The settings of a rollout.
 
     Attributes:
-      steps: shares of the traffic that a canary gets one after the other, in percent.
-      step_seconds: how long it is watched at each.
-      unseen: whether it may be promoted although too few requests came to judge it.
-      ready_seconds: within which it must be ready, and KServe must have given it a share.
-      poll_seconds: between two looks.
+      steps: successive shares of the traffic that a canary gets, in percent.
+      step_seconds: how long it is watched at each share.
+      unseen: whether it may be promoted even if too few requests came to judge it.
+      ready_seconds: time limit for it to become ready, and for KServe to give it a share.
+      poll_seconds: pause between two looks.
     """
 
     steps: tuple[int, ...] = (10, 50, 100)
@@ -25,19 +25,19 @@ class Policy:
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """Reads the shares of a canary, e.g. `10,50,100`; an empty text: no canary.
+    """Parses the shares of a canary, e.g. `10,50,100`; an empty text means no canary.
 
     Raises:
-      UserError: they are not growing percentages.
+      UserError: the text is not rising percentages.
     """
     try:
         steps = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UserError(
-            f"canary: {text!r} is not percentages with commas, e.g. 10,50,100"
+            f"canary: {text!r} is not a list of percentages such as 10,50,100"
         ) from error
     if any(not 0 < step <= 100 for step in steps) or sorted(set(steps)) != list(steps):
         raise UserError(
-            f"canary: {text!r} must be percentages from 1 to 100 that grow, e.g. 10,50,100"
+            f"canary: {text!r} must be rising percentages from 1 to 100, e.g. 10,50,100"
         )
     return steps

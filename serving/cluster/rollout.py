@@ -27,7 +27,7 @@ logger = logging.getLogger("cxrflow")
 
 
 class RolledBack(UserError):
-    """A version was judged while it was served, or taken back by hand: a retry is of no use."""
+    """A version failed while it was served, or was rolled back by hand: a retry is of no use."""
 
 
 def roll_out(
@@ -37,18 +37,18 @@ def roll_out(
     answers: list[dict[str, Any]] | None,
     said: list[str],
 ) -> None:
-    """Has a release served, from wherever an earlier attempt left it; does nothing if it is.
+    """Rolls a release out, from wherever an earlier attempt stopped; does nothing if it is served already.
 
     Args:
-      service: to serve it.
+      service: that serves it.
       release: to be served.
-      policy: how.
-      answers: its known answers (see `serving.cluster.known_answers`); None: it is not asked.
+      policy: how it is rolled out.
+      answers: its known answers (see `serving.cluster.known_answers`); None: they are not checked.
       said: gets what was done, in sentences.
 
     Raises:
       RolledBack: it was rolled back.
-      UserError: it was not ready in time, too little was seen of it to promote it, a later decision
+      UserError: it was not ready in time, there was too little evidence to promote it, a later decision
         superseded it, or its InferenceService was deleted meanwhile.
     """
     _Rollout(service, release, policy, answers, said).run()
@@ -58,7 +58,7 @@ def promote(service: InferenceService) -> Release:
     """Gives a canary all of the traffic, by hand, once it has the pods for it; returns it.
 
     Raises:
-      UserError: there is none, or it does not get ready.
+      UserError: there is no canary, or it does not become ready.
     """
     state = _served(service)
     if not state.candidate:
@@ -74,7 +74,7 @@ def take_back(service: InferenceService) -> Release:
     """Removes a canary, by hand; returns the version that stays served.
 
     Raises:
-      UserError: there is none, or the InferenceService is changed at the same time.
+      UserError: there is no canary, or the InferenceService is changed at the same time.
     """
     state = _served(service)
     if not state.candidate:
@@ -94,16 +94,16 @@ def take_back(service: InferenceService) -> Release:
 
 
 def go_back(service: InferenceService, version: str, policy: Policy, said: list[str]) -> None:
-    """Has an earlier version of the store served, by hand, as soon as it is ready.
+    """Rolls back to an earlier version of the store, by hand, as soon as that is ready.
 
     Args:
       service: that serves another version of the same store.
       version: its number.
-      policy: how long it may take to get ready.
+      policy: how long it may take to become ready.
       said: gets what was done, in sentences.
 
     Raises:
-      UserError: as `roll_out`, of which this is the case without shares of the traffic and known answers.
+      UserError: see `roll_out`, which this calls without a canary and without known answers.
     """
     home = _served(service).stable.uri.rpartition("/")[0]
     release = Release(
@@ -160,7 +160,7 @@ class _Rollout:
                 there = self._agreed()
                 if there is None:
                     self._begin(seen)
-                elif self._goes_on(*there):
+                elif self._advances(*there):
                     return
                 seen = there is not None
             except Conflict:
@@ -175,7 +175,7 @@ class _Rollout:
         if seen and not (stored and stored.withdrawn):
             raise UserError(
                 f"deploy: {self._service} was deleted meanwhile, by someone else: nothing is served. "
-                "Run it again to deploy anew."
+                "Run it again to deploy it again."
             )
         if stored and not stored.service_uid:  # another rollout has just begun
             return
@@ -187,17 +187,17 @@ class _Rollout:
             )
         save(self._service, first)
 
-    def _goes_on(self, found: Manifest, state: State) -> bool:
+    def _advances(self, there: Manifest, state: State) -> bool:
         """Takes the next step; returns whether it was the last."""
         release = self._release
         if state.outcome.get("outcome") == ROLLED_BACK and _is(state.outcome, release):
             raise _rolled_back(state.outcome["reason"])(
                 f"deploy: version {release.version} was rolled back: {state.outcome['reason']}"
             )
-        for one in (state.stable, state.candidate):
-            if one and one.version == release.version and one.uri != release.uri:
+        for known in (state.stable, state.candidate):
+            if known and known.version == release.version and known.uri != release.uri:
                 raise UserError(
-                    f"deploy: version {release.version} of another store is served, {one.uri}, and this is "
+                    f"deploy: version {release.version} of another store is served, {known.uri}, and this is "
                     f"{release.uri}; keep to one store, or delete {self._service}"
                 )
         holder = state.candidate or state.stable
@@ -223,13 +223,13 @@ class _Rollout:
                 self._confirm(state)
             self._end(state, state.stable, SERVED, release.reason)
         else:
-            self._settle(found, state)
+            self._settle(there, state)
             self._say("it is served")
             return True
         return False
 
     def _confirm(self, state: State) -> None:
-        """Sees a first version ready and right; if it is wrong, it is deleted."""
+        """Waits until a first version is ready and checks its answers; if they are wrong, it is deleted."""
         pods = self._watch.ready(state, 1)
         try:
             self._check(pods)
@@ -255,7 +255,7 @@ class _Rollout:
             if there:
                 self._settle(*there)
             raise _rolled_back(str(error))(
-                f"deploy: version {version} is rolled back, version {stable} goes on: {error}"
+                f"deploy: version {version} is rolled back, version {stable} stays: {error}"
             ) from error
         except Unproven as error:
             self._say(f"not promoted, and without traffic again: {error}")
@@ -264,7 +264,7 @@ class _Rollout:
             raise UserError(
                 f"deploy: version {version} is not promoted: {error}. It stays beside version {stable} "
                 "without traffic: run it again to try again, `cxrflow promote` serves it, `cxrflow rollback` "
-                "removes it, and --canary-unseen promotes versions on which too little was seen"
+                "removes it, and --canary-unseen promotes versions that got too few requests to be judged"
             ) from error
         self._advance(state, splits)
 
@@ -313,9 +313,9 @@ class _Rollout:
         if self._answers is not None:
             self._watch.check(pods, self._answers)
 
-    def _settle(self, found: Manifest, state: State) -> None:
+    def _settle(self, there: Manifest, state: State) -> None:
         if self._watch.settled(state):
-            tidy(self._service, self._template, found, state)
+            tidy(self._service, self._template, there, state)
         else:
             self._say(f"KServe's HTTPRoute {self._service.name} still lists other versions")
 

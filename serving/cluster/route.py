@@ -1,4 +1,4 @@
-"""The share of the traffic that a canary really gets: what KServe tells the gateway, not what we told KServe.
+"""The share of the traffic that a canary really gets: by the gateway's route, not by our request to KServe.
 
 In Standard mode KServe writes an HTTPRoute of the InferenceService's name. From KServe 0.21 on
 (kserve#5912, kserve#5984) each of its rules lists the canary's service with a weight as soon as the canary is
@@ -26,62 +26,64 @@ def share(routes: list[Manifest], service: str, predictor: str) -> float | None:
         if route["metadata"]["name"] != service:
             continue
         for rule in route["spec"].get("rules", []):
-            weights = {one["name"]: one.get("weight", 1) for one in rule.get("backendRefs", [])}
+            weights = {ref["name"]: ref.get("weight", 1) for ref in rule.get("backendRefs", [])}
             total, weight = sum(weights.values()), weights.get(f"{service}-{predictor}-predictor")
             shares.append(None if weight is None or not total else 100 * weight / total)
     if not shares or None in shares:
         return None
-    return min(one for one in shares if one is not None)
+    return min(percent for percent in shares if percent is not None)
 
 
-def knative_share(found: Manifest) -> float | None:
+def knative_share(service: Manifest) -> float | None:
     """Returns the share of the newest revision in Knative mode, in percent; None where it is not known."""
-    component = found.get("status", {}).get("components", {}).get("predictor", {})
+    component = service.get("status", {}).get("components", {}).get("predictor", {})
     targets = component.get("traffic", [])
     newest = component.get("latestCreatedRevision")
     if not targets:
         return None
     return float(
         sum(
-            one.get("percent", 0)
-            for one in targets
-            if one.get("latestRevision") or one.get("revisionName") == newest
+            target.get("percent", 0)
+            for target in targets
+            if target.get("latestRevision") or target.get("revisionName") == newest
         )
     )
 
 
-def is_seen_ready(found: Manifest, predictor: str, percent: int) -> bool:
-    """Says whether KServe has seen a canary ready at this share, in percent, and so has written the route."""
-    status = found.get("status", {})
+def is_seen_ready(service: Manifest, predictor: str, percent: int) -> bool:
+    """Returns whether KServe has seen a canary ready at a share, in percent, and so has written the route."""
+    status = service.get("status", {})
     stable = any(
-        one["type"] == "PredictorReady" and one["status"] == "True"
-        for one in status.get("conditions", [])
+        condition["type"] == "PredictorReady" and condition["status"] == "True"
+        for condition in status.get("conditions", [])
     )
     return stable and any(
-        one["name"] == predictor and one.get("ready") and one.get("trafficPercent", 0) == percent
-        for one in status.get("canaryStatuses", [])
+        canary["name"] == predictor
+        and canary.get("ready")
+        and canary.get("trafficPercent", 0) == percent
+        for canary in status.get("canaryStatuses", [])
     )
 
 
 def is_settled(routes: list[Manifest], service: str, predictor: str) -> bool:
-    """Says whether all traffic goes to one predictor in Standard mode, or there is no route.
+    """Returns whether all traffic goes to one predictor in Standard mode, or there is no route.
 
     Args:
       routes, service, predictor: see `share`.
     """
     return all(
-        one["name"] == f"{service}-{predictor}-predictor"
+        ref["name"] == f"{service}-{predictor}-predictor"
         for route in routes
         if route["metadata"]["name"] == service
         for rule in route["spec"].get("rules", [])
-        for one in rule.get("backendRefs", [])
+        for ref in rule.get("backendRefs", [])
     )
 
 
 def leftovers(
     objects: list[Manifest], service: str, uid: str, predictors: set[str]
 ) -> list[Manifest]:
-    """Returns the routes or autoscalers that KServe leaves of versions that are gone.
+    """Returns the routes or autoscalers that KServe has left behind of versions that are gone.
 
     Args:
       objects: of the namespace.
@@ -90,10 +92,10 @@ def leftovers(
     """
     kept = {f"{service}-{name}-predictor" for name in predictors}
     return [
-        one
-        for one in objects
-        if any(owner["uid"] == uid for owner in one["metadata"].get("ownerReferences", []))
-        and one["metadata"]["name"].startswith(f"{service}-v")
-        and one["metadata"]["name"].endswith("-predictor")
-        and one["metadata"]["name"] not in kept
+        item
+        for item, meta in ((item, item["metadata"]) for item in objects)
+        if any(owner["uid"] == uid for owner in meta.get("ownerReferences", []))
+        and meta["name"].startswith(f"{service}-v")
+        and meta["name"].endswith("-predictor")
+        and meta["name"] not in kept
     ]

@@ -1,8 +1,8 @@
 """The state of a rollout: a ConfigMap beside the InferenceService, `<name>-rollout`.
 
-It is not kept in annotations of the InferenceService, because KServe copies those into the pods' template:
-each change would restart all pods. The ConfigMap says what is wanted; `serving.cluster.rollout` makes the
-InferenceService follow it.
+It is not kept in annotations of the InferenceService, because KServe copies those into the pods' template, so
+that each change would restart all pods. The ConfigMap has the wanted state; `serving.cluster.reconcile` makes
+the InferenceService follow it.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class Release:
     Attributes:
       version: its number in the model store.
       uri: its address there, for KServe.
-      decided: when the gate, or a person, decided for it: ISO 8601 in UTC.
-      reason: that decision, in a sentence.
+      decided: when the gate, or a person, chose it: ISO 8601 in UTC.
+      reason: why, in a sentence.
       run: of the pipeline that made it, if any.
       fingerprint: of the data it was trained on.
     """
@@ -50,19 +50,19 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What is wanted of an InferenceService, and how the last rollout ended.
+    """The wanted state of an InferenceService, and how the last rollout ended.
 
     Attributes:
       stable: the version that is served.
-      candidate: the version that is tried beside it, if any.
+      candidate: the canary beside it, if any.
       percent: the candidate's share of the traffic, from 0 to 100.
       replicas: pods of the candidate.
-      whole: pods that serve all of the traffic: as many as the stable version had.
+      whole: pods needed for all of the traffic: as many as the stable version had.
       outcome: of the last rollout, if one has ended: `version`, `decided`, `outcome` (`SERVED` or
         `ROLLED_BACK`), `reason` and `at`.
       withdrawn: whether the InferenceService is to be deleted, because its first version was wrong.
       service_uid: of the InferenceService; empty while it is still to be created.
-      uid, resource_version: of the ConfigMap; empty where it is not there yet.
+      uid, resource_version: of the ConfigMap; empty if there is none yet.
     """
 
     stable: Release
@@ -81,7 +81,7 @@ def load(service: InferenceService) -> State | None:
     """Returns what is stored, or None.
 
     Raises:
-      UserError: the ConfigMap is not one of this program.
+      UserError: this program did not write the ConfigMap, or it is damaged.
     """
     held = service.read_state()
     if held is None:
@@ -108,10 +108,10 @@ def load(service: InferenceService) -> State | None:
 
 
 def save(service: InferenceService, state: State) -> State:
-    """Stores a state in place of the one that was loaded, and returns it as it is then.
+    """Stores a state in place of the one that was loaded, and returns the stored state.
 
     Raises:
-      Conflict: another one was stored since.
+      Conflict: another state was stored since.
       UserError: the cluster rejects it.
     """
     data = {
@@ -144,27 +144,27 @@ def save(service: InferenceService, state: State) -> State:
     return dataclasses.replace(state, uid=meta["uid"], resource_version=meta["resourceVersion"])
 
 
-def adopted(service: InferenceService, found: Manifest, stored: State | None) -> State:
-    """Returns the state of an InferenceService: what is stored of it, else what it shows itself.
+def adopted(service: InferenceService, there: Manifest, stored: State | None) -> State:
+    """Returns the state of an InferenceService: the stored one, or else the one that it shows itself.
 
-    It shows its state itself where an earlier release made it (in annotations), or where it was deleted
-    and restored from a backup, so that it is another object than the stored state belongs to.
+    It shows the state itself if an earlier release made it (in annotations), or if it was deleted and
+    restored from a backup: then the stored state belongs to another object.
 
     Args:
       service: the InferenceService.
-      found: as it is on the cluster.
+      there: the object as read.
       stored: see `load`.
 
     Raises:
       UserError: it was not made by this program.
     """
-    uid = found["metadata"]["uid"]
+    uid = there["metadata"]["uid"]
     if stored and stored.service_uid == uid:
         return stored
-    here = shown(found)
+    here = shown(there)
     if stored and _shows(here, stored):
         return dataclasses.replace(stored, service_uid=uid, withdrawn=False)
-    notes = found["metadata"].get("annotations") or {}
+    notes = there["metadata"].get("annotations") or {}
     if _STABLE in notes:
         state = State(
             stable=Release(**json.loads(notes[_STABLE])),
@@ -193,9 +193,9 @@ def adopted(service: InferenceService, found: Manifest, stored: State | None) ->
 
 
 def served(service: InferenceService) -> State | None:
-    """Returns the state of what is on the cluster, or None where there is no InferenceService."""
-    found = service.read()
-    return adopted(service, found, load(service)) if found else None
+    """Returns the state of the InferenceService on the cluster, or None if there is none."""
+    there = service.read()
+    return adopted(service, there, load(service)) if there else None
 
 
 def now() -> str:

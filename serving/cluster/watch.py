@@ -1,6 +1,6 @@
-"""Looks at the cluster for one release: waits for pods and KServe, asks the pods, and watches a canary.
+"""Watches a release on the cluster: waits for its pods and for KServe, and queries the pods of a canary.
 
-What is seen is judged in `serving.cluster.canary`.
+`serving.cluster.canary` judges what they show.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any
 
 from core.kubernetes_api import Conflict
 from serving.cluster import canary, known_answers, route
-from serving.cluster.inference_service import InferenceService, Manifest, Pod, shown
+from serving.cluster.inference_service import ROUTES, InferenceService, Manifest, Pod, shown
 from serving.cluster.known_answers import Unfit
 from serving.cluster.manifest import is_knative, manifest_of, predictor_name
 from serving.cluster.policy import Policy
@@ -21,14 +21,14 @@ logger = logging.getLogger("cxrflow")
 
 
 class Unproven(Exception):
-    """Nothing speaks against a canary, but too little was seen of it."""
+    """A canary has not failed, but there is too little evidence to promote it."""
 
 
 class Watch:
-    """The looks at one version.
+    """Watches one version.
 
-    Each look checks that the state is still the one that it is about; if another rollout has changed it, or
-    someone else the InferenceService, the look raises Conflict.
+    Before each look it checks that the stored state is still the one it works on. If another rollout has
+    changed the state, or someone the InferenceService, it raises Conflict.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Watch:
         policy: Policy,
         say: Callable[[str], None],
     ) -> None:
-        """Names what is looked at.
+        """Names what is watched.
 
         Args:
           service, template: the InferenceService, and the platform team's part of it.
           version: of the model.
-          policy: how long it may take to get ready, and how long a canary is watched.
-          say: gets what was seen, in sentences.
+          policy: how long it may take to become ready, and how long a canary is watched.
+          say: gets the results, in sentences.
         """
         self._service, self._template, self._version = service, template, version
         self._policy, self._say = policy, say
@@ -55,7 +55,7 @@ class Watch:
         """Returns the ready pods of the release once there are as many as needed.
 
         Raises:
-          Unfit: there are not, in time.
+          Unfit: there are too few in time.
         """
         until = time.monotonic() + self._policy.ready_seconds
         while True:
@@ -72,10 +72,10 @@ class Watch:
             self.again(state)
 
     def check(self, pods: list[Pod], answers: list[dict[str, Any]]) -> None:
-        """Asks each pod for its known answers.
+        """Checks the known answers of each pod.
 
         Raises:
-          Unfit: one is wrong, missing or slow.
+          Unfit: an answer is wrong, missing or slow.
         """
         path = f"/v1/models/{self._service.name}:predict"
         for pod in pods:
@@ -83,10 +83,10 @@ class Watch:
             self._say(known_answers.check(ask, answers, pod.name))
 
     def splits(self, state: State) -> bool:
-        """Says whether KServe puts the candidate into the route, once it has seen it ready.
+        """Returns whether KServe lists the candidate in the route, once KServe has seen it ready.
 
         Raises:
-          Unfit: it has not, in time.
+          Unfit: KServe has not seen it ready in time.
         """
         assert state.candidate
         if not self._is_standard:
@@ -94,13 +94,13 @@ class Watch:
         name = predictor_name(state.candidate)
         until = time.monotonic() + self._policy.ready_seconds
         while True:
-            found = self._service.read()
-            if found and route.is_seen_ready(found, name, state.percent):
-                return route.share(self._service.routes(), self._service.name, name) is not None
+            there = self._service.read()
+            if there and route.is_seen_ready(there, name, state.percent):
+                return self._share(state) is not None
             if time.monotonic() > until:
                 raise Unfit(
                     f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
-                    f"pods are; {_complaints(found)}"
+                    f"pods are; {_complaints(there)}"
                 )
             self.again(state)
 
@@ -109,7 +109,7 @@ class Watch:
 
         Raises:
           Unfit: it does worse than the stable version.
-          Unproven: too little was seen of it.
+          Unproven: there is too little evidence.
         """
         until = time.monotonic() + self._policy.ready_seconds
         while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
@@ -136,16 +136,16 @@ class Watch:
         if missing and not self._policy.unseen:
             raise Unproven(f"at {state.percent} % {missing}")
         if missing:
-            self._say(f"goes on unseen: at {state.percent} % {missing}")
+            self._say(f"continues unseen: at {state.percent} % {missing}")
 
     def _share(self, state: State) -> float | None:
         """Returns the share of the traffic that the candidate really gets, in percent, or None."""
         assert state.candidate
         if not self._is_standard:
-            found = self._service.read()
-            return route.knative_share(found) if found else None
+            there = self._service.read()
+            return route.knative_share(there) if there else None
         name = predictor_name(state.candidate)
-        return route.share(self._service.routes(), self._service.name, name)
+        return route.share(self._service.items(ROUTES), self._service.name, name)
 
     def _looks(self, version: str) -> list[canary.Look]:
         return [self._look(pod) for pod in self._service.pods(version)]
@@ -157,35 +157,28 @@ class Watch:
                 metrics = self._service.get(pod.name, "/metrics")
             except Unfit as error:
                 logger.info("%s does not answer /metrics: %s", pod.name, error)
-        return canary.Look(
-            pod=pod.name,
-            uid=pod.uid,
-            ready=pod.ready,
-            restarts=pod.restarts,
-            trouble=pod.trouble,
-            counters=canary.counters(metrics) if metrics else None,
-        )
+        return canary.Look(**vars(pod), counters=canary.counters(metrics) if metrics else None)
 
     def again(self, state: State) -> None:
         """Waits for the next look.
 
         Raises:
-          Conflict: the state was changed meanwhile, or the InferenceService does not follow it any more.
+          Conflict: the state was changed meanwhile, or the InferenceService no longer follows it.
         """
         time.sleep(self._policy.poll_seconds)
-        found = self._service.read()
+        there = self._service.read()
         stored = load(self._service)
-        if not found or not stored or stored.resource_version != state.resource_version:
+        if not there or not stored or stored.resource_version != state.resource_version:
             raise Conflict
-        if shown(found) != shown(manifest_of(self._template, state, found)):
+        if shown(there) != shown(manifest_of(self._template, state, there)):
             raise Conflict
 
     def settled(self, state: State) -> bool:
-        """Waits until the route sends everything to the stable version; says whether it does, in time."""
+        """Waits until the route sends all traffic to the stable version; returns whether it did in time."""
         name = predictor_name(state.stable)
         until = time.monotonic() + self._policy.ready_seconds
         while self._is_standard and not route.is_settled(
-            self._service.routes(), self._service.name, name
+            self._service.items(ROUTES), self._service.name, name
         ):
             if time.monotonic() > until:
                 return False
@@ -193,13 +186,14 @@ class Watch:
         return True
 
 
-def _complaints(found: Manifest | None) -> str:
+def _complaints(service: Manifest | None) -> str:
     """Returns what KServe says is wrong with an InferenceService."""
-    status = (found or {}).get("status", {})
+    status = (service or {}).get("status", {})
     failure = status.get("modelStatus", {}).get("lastFailureInfo", {}).get("message")
     said = [
-        f"{one['type']}: {one.get('message') or one.get('reason')}"
-        for one in status.get("conditions", [])
-        if one["status"] == "False" and (one.get("message") or one.get("reason"))
+        f"{condition['type']}: {reason}"
+        for condition in status.get("conditions", [])
+        if condition["status"] == "False"
+        and (reason := condition.get("message") or condition.get("reason"))
     ]
     return "KServe says " + "; ".join([*([failure] if failure else []), *said] or ["nothing"])

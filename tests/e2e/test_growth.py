@@ -24,7 +24,7 @@ def test_a_dataset_that_grows_is_met_as_a_schedule_meets_it(tmp_path: Path) -> N
         assert f"span {number}: " in day
     # A first version, a challenger that wins, and one that is refused.
     assert "published as version 1 of cxrflow" in march
-    assert "version 1, cnn-dubey+quick, is served: asked about" in april
+    assert "version 1, cnn-dubey+quick, is served: predicted" in april
     assert "published as version 2 of cxrflow" in april
     assert "cnn-dubey+lungs+quick is refused" in june
     assert "of version 2, which is served, on the same" in june
@@ -32,7 +32,7 @@ def test_a_dataset_that_grows_is_met_as_a_schedule_meets_it(tmp_path: Path) -> N
     # The masks are those of the first day.
     assert "the lung segmenter of these" not in march
     for day in (april, june):
-        assert "masks is there already" in day
+        assert "masks exists already" in day
     assert "there is nothing to do" in unchanged
     assert "ingest" not in unchanged.replace("images", "")
     lineage = dict(

@@ -139,7 +139,7 @@ def test_serving_what_is_no_model_is_an_error(tmp_path: Path) -> None:
 def test_sample_data_never_overwrites(tmp_path: Path) -> None:
     cxrflow("sample-data", str(tmp_path / "data"), "--patients", "10")
     error = cxrflow("sample-data", str(tmp_path / "data"), fails=True)
-    assert "is there already" in error
+    assert "exists already" in error
 
 
 def test_stopping_where_nothing_runs_is_no_error(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_each_refused_candidate_has_one_line():
         broken={"in-lungs": 0.75, "age-told": 0.99},
     )
     assert dict(refusals(decided)) == {
-        "small": "recall of covid 85.0 % is under 90.0 %; in-lungs 0.75, at least 1 is wanted; "
-        "age-told 0.99, at most 0.9 is wanted",
-        "large": "in-lungs 0.75, at least 1 is wanted; age-told 0.99, at most 0.9 is wanted",
+        "small": "recall of covid 85.0 % is under 90.0 %; in-lungs 0.75, must be at least 1; "
+        "age-told 0.99, must be at most 0.9",
+        "large": "in-lungs 0.75, must be at least 1; age-told 0.99, must be at most 0.9",
     }
 
 

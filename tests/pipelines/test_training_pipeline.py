@@ -39,7 +39,7 @@ def test_names_tell_the_story(spec: dict) -> None:
     assert "== 'train'" in condition
     assert names(enough) == {
         "Write TFRecords",
-        "Ask the version that is served",
+        "Predict with the version that is served",
         "candidates",
         "Learn where the lungs are",
         "Gate on recall, trust and the champion",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.artifacts import CARD, SAVED_MODEL
 from core.errors import UserError
-from training import architectures, data, export
+from training import architectures, data, export, start_weights
 from training.preprocess import to_input
 
 
@@ -129,7 +129,7 @@ def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:
 
 
 def test_weights_are_told_by_their_values(tiny_cnn, tmp_path: Path) -> None:
-    network = architectures.build(tiny_cnn, architectures.NONE, 0)
+    network = architectures.build(tiny_cnn, start_weights.NONE, 0)
 
     def digest(name: str) -> str:
         export.export(network, tiny_cnn, tmp_path / name)

@@ -1,7 +1,7 @@
-"""The datasets. Each module has one job: `read(directory)` yields a `Row` for each image that it names.
+"""The sources of images. Each module's `read` yields a `Row` for each image of its source.
 
-To add a published dataset, add a module here and read it in `components/data/named_images.py`. Users name any
-other source on the command line: see `listed`.
+To add a published dataset, add a module here and call it in `components/data/named_images.py`. Users give
+any other source on the command line: see `listed`.
 """
 
 import re
@@ -10,30 +10,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-# What spreadsheets and people write where a value is not known, in lower case.
+# What spreadsheets and people write for an unknown value, in lower case.
 _UNKNOWN = frozenset("|nan|n/a|#n/a|na|null|none|unknown|?|-".split("|"))
-# Large numbers as spreadsheets shorten them; longer exponents are no ids.
+# Large numbers as spreadsheets shorten them; with a longer exponent it is not an id.
 _SCIENTIFIC = re.compile(r"\d([.,]\d+)?e\+?\d{1,2}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image as its source describes it, before the file has been opened.
+    """An image as its source describes it, before its file is opened.
 
     Attributes:
       source: the source's name, e.g. `kermany`.
       path: the file's path relative to the source's directory, with forward slashes.
-      finding: what is seen, in the source's words.
+      finding: in the source's words.
       label: one of `core.labels.LABELS`, or None if the finding maps to none of them.
-      excluded: why the image must not be used; empty if it may be.
+      excluded: why the image must not be used; empty if it may be used.
       patient: identifies the patient across sources: `<source>/<the source's id>`.
-      origin: the site or publication that the source has the image from; empty if unknown.
+      origin: the site or publication where the source got the image; empty if unknown.
       view: projection, e.g. `PA`, `AP Supine`, `L`; empty if unknown.
       sex: `M`, `F` or None.
       age: in years, or None.
       offset: days since onset of symptoms or hospitalisation (it may be negative), or None.
-      folder_split: the split that the source's own folders suggest, or empty. It is never used to split,
-        only to report what it would have leaked.
+      folder_split: the split of the source's own folders, or empty. It is never used to split, only to
+        report how many patients it would leak.
     """
 
     source: str
@@ -51,17 +51,17 @@ class Row:
 
 
 def known(text: str) -> str:
-    """Returns a value without surrounding blanks; empty if it means that it is unknown."""
+    """Returns a value without surrounding blanks; empty if it stands for an unknown value."""
     text = unicodedata.normalize("NFKC", text).strip()
     return "" if text.lower() in _UNKNOWN else text
 
 
 def patient_id(text: str) -> str:
-    """Returns a patient's id, the same however a spreadsheet writes it.
+    """Returns a patient's id in a normal form, because spreadsheets change how ids are written.
 
-    Letter case, surrounding blanks, leading zeros and decimal places without value do not matter: `0313`,
-    `313.0` and `3.13E+02` are `313`. Two patients that are mistaken for one only stay on one side of a split;
-    one patient that is mistaken for two could be on both.
+    Letter case, surrounding blanks, leading zeros and empty decimal places do not matter: `0313`, `313.0` and
+    `3.13E+02` are `313`. If two patients get the same id, they merely share a split; but if a patient
+    kept two ids, both training and test could have images of this patient.
 
     Args:
       text: as the source writes it.
@@ -83,8 +83,8 @@ def patient_id(text: str) -> str:
 def merged(rows: Iterable[Row]) -> list[Row]:
     """Returns one row for each file of a source, and one id for each patient.
 
-    A file that several rows name is kept once if they agree on its label, and excluded otherwise. Its
-    patients are one patient, under the first row's id, in all of the source's rows.
+    A file that several rows name is kept once if they agree on its label, and excluded otherwise. If these
+    rows have different patients, they are the same patient: all of the source's rows get the first one's id.
 
     Args:
       rows: of one source, in its order.

@@ -4,9 +4,9 @@ Cohen, Morrison, Dao, Roth, Duong, Ghassemi: "COVID-19 Image Data Collection: Pr
 Predictions Are the Future", arXiv:2006.11988; the repository ieee8023/covid-chestxray-dataset. Each
 image's licence is in the metadata. Mostly adults.
 
-The user provides a clone of the repository: `metadata.csv` beside `images/`. The metadata has had
-many shapes since March 2020, and people edit it in spreadsheets; columns are found by name, whatever
-their case and blanks, and only `patientid`, `finding`, `view`, `modality` and `filename` must be there.
+The user provides a clone of the repository: `metadata.csv` beside `images/`. The metadata has changed
+often since March 2020, and people edit it in spreadsheets. So columns are found by name, regardless of
+letter case and blanks, and only `patientid`, `finding`, `view`, `modality` and `filename` are required.
 """
 
 import posixpath
@@ -26,11 +26,11 @@ DIRECTORY = "covid-chestxray-dataset"
 WHERE_TO_GET_IT = "https://github.com/ieee8023/covid-chestxray-dataset"
 FRONTAL_VIEWS = ("PA", "AP", "AP Supine", "AP semi erect")
 
-# Where the lungs are, for some images: `<the image's name without its ending>_mask.png`, white in the lungs,
-# made by a model (Selvan et al., Lung Segmentation from Chest X-rays using Variational Data Imputation,
+# Lung masks of some images: `<the image's name without its ending>_mask.png`, white in the lungs, made by a
+# model (Selvan et al., Lung Segmentation from Chest X-rays using Variational Data Imputation,
 # arXiv:2005.10052) and checked by the dataset's authors.
 MASKS = "annotations/lungVAE-masks"
-# To learn the lungs from, to tell when to stop, and to test that on.
+# Masks needed for training, validation and test.
 FEWEST_MASKS = (4, 1, 1)
 
 _REQUIRED = ("patientid", "finding", "view", "modality", "filename")
@@ -39,13 +39,13 @@ _REQUIRED = ("patientid", "finding", "view", "modality", "filename")
 def read(directory: Path, views: Sequence[str] = FRONTAL_VIEWS) -> Iterator[Row]:
     """Yields a row for every image that the metadata names, in the metadata's order.
 
-    Rows that are no X-ray, of another view, or without one of the four labels carry the reason in
-    `excluded`. A file that two rows name is yielded once; see `sources.merged`. Files that the metadata
-    names and that are absent are yielded like any other: whoever opens them says so.
+    If an image is not an X-ray, has another view or none of the four labels, `excluded` has the reason. A
+    file that two rows name is yielded once; see `sources.merged`. Images whose file is missing are yielded,
+    too; opening them reveals that.
 
     Args:
-      directory: holds `metadata.csv` and `images/`.
-      views: the projections to keep, as the metadata writes them; letter case does not matter.
+      directory: of `metadata.csv` and `images/`.
+      views: the projections to keep, as in the metadata; letter case does not matter.
 
     Raises:
       UserError: the directory, the metadata or a required column is missing, or the metadata cannot be
@@ -55,7 +55,7 @@ def read(directory: Path, views: Sequence[str] = FRONTAL_VIEWS) -> Iterator[Row]
     if not metadata.is_file():
         raise UserError(
             f"{NAME}: looked for metadata.csv in {directory}, found none. Get the dataset from "
-            f"{WHERE_TO_GET_IT} and name the directory that holds metadata.csv."
+            f"{WHERE_TO_GET_IT} and give the directory that holds metadata.csv."
         )
     wanted = {view.lower() for view in views}
     table = read_csv(NAME, metadata)
@@ -86,7 +86,7 @@ def _row(fields: dict[str, str], views: set[str]) -> Row:
         finding=finding,
         label=label,
         excluded=excluded,
-        # Without an id nothing says who it is: each such image is its own patient.
+        # Without an id, each image counts as its own patient.
         patient=f"{NAME}/{patient or filename}",
         origin=(urlparse(fields.get("url", "")).hostname or "").removeprefix("www."),
         view=view,
@@ -101,11 +101,11 @@ def _number(text: str) -> float | None:
 
 
 def unnamed_files(files: Iterable[str], paths: Iterable[str]) -> list[str]:
-    """Returns the files in `images/` that no row names, sorted: the metadata has forgotten some.
+    """Returns the files in `images/` that no row names, sorted; the dataset has some.
 
     Args:
-      files: below the dataset's directory, by their paths relative to it.
-      paths: that rows name.
+      files: paths of files, relative to the dataset's directory.
+      paths: the paths that rows name.
     """
     named = set(paths)
     return sorted(
@@ -115,7 +115,7 @@ def unnamed_files(files: Iterable[str], paths: Iterable[str]) -> list[str]:
 
 
 def masks(directory: Path, paths: Iterable[str]) -> dict[str, Path]:
-    """Returns the lung masks that there are, by the path of their image.
+    """Returns the existing lung masks, by the path of their image.
 
     Args:
       directory: the dataset's.
@@ -131,5 +131,5 @@ def masks(directory: Path, paths: Iterable[str]) -> dict[str, Path]:
 
 
 def columns(directory: Path) -> list[str]:
-    """Returns the metadata's columns as `read` finds them: in lower case, without blanks, named ones."""
+    """Returns the names of the metadata's columns, in lower case and with underscores for blanks."""
     return [name for name in read_csv(NAME, directory / "metadata.csv").columns if name]

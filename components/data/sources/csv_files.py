@@ -1,4 +1,4 @@
-"""Reads CSV files as spreadsheets write them, whatever their encoding, separator and line ends."""
+"""Reads CSV files that spreadsheets write, in any of their encodings, separators and line endings."""
 
 import codecs
 import csv
@@ -15,12 +15,12 @@ _FALLBACK = "cxrflow-cp1252"
 
 @dataclass(frozen=True, kw_only=True)
 class CsvFile:
-    """What a CSV file holds.
+    """The content of a CSV file.
 
     Attributes:
-      columns: in the file's order, in lower case, with underscores for blanks; one may be empty.
-      rows: of each row that is not blank the number of its first line, counted from 1, and its values by
-        column, without surrounding blanks. Values beyond the header are dropped.
+      columns: names in the file's order, in lower case, with underscores for blanks; a name may be empty.
+      rows: for each row that is not blank, the number of its first line, counted from 1, and its values by
+        column, without surrounding blanks. Values without a column are dropped.
     """
 
     columns: list[str]
@@ -30,17 +30,17 @@ class CsvFile:
 def read_csv(source: str, file: Path) -> CsvFile:
     """Reads a CSV file.
 
-    UTF-8 with or without a byte order mark and UTF-16 are read; single bytes that are not UTF-8 are taken
-    for Windows-1252, which spreadsheets write in Western Europe. Values are separated by commas, semicolons
-    or tabs, whichever the header has most of. A first line `sep=;` is skipped.
+    The encoding is UTF-8, with or without a byte order mark, or UTF-16; bytes that are not UTF-8 are read as
+    Windows-1252, which spreadsheets in Western Europe write. The separator is a comma, a semicolon or a tab,
+    whichever gives the header the most columns. A first line such as `sep=;` is skipped.
 
     Args:
       source: the source's name, for errors.
       file: on this machine or in an object store.
 
     Raises:
-      UserError: the file is not there or cannot be read, or a quote is never closed, which would swallow
-        every row after it.
+      UserError: the file does not exist or cannot be read, or a quote is never closed, which would swallow
+        all rows after it.
     """
     try:
         content = file.read_bytes()
@@ -50,10 +50,10 @@ def read_csv(source: str, file: Path) -> CsvFile:
         if is_remote(file):
             raise
         raise UserError(f"{source}: {file} cannot be read: {error.strerror}") from error
-    # A line ends where a CSV's does, not where `str.splitlines` sees an end.
+    # Not `str.splitlines`, which knows more line endings than CSV has.
     lines = list(io.StringIO(_decoded(content), newline=""))
     first = 1 if lines and lines[0].lower().startswith("sep=") else 0
-    # By default a longer value is an error.
+    # Otherwise a long value is an error.
     csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))
     header = lines[first : first + 1]
     separator = max(
@@ -80,7 +80,7 @@ def read_csv(source: str, file: Path) -> CsvFile:
 def _decoded(content: bytes) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace")
-    # Without a byte order mark a header's first letter tells, which is one of ASCII.
+    # Without a byte order mark, the first letter of the header tells: it is ASCII.
     if content[1:2] == b"\0":
         return content.decode("utf-16-le", errors="replace")
     if content[:1] == b"\0":
@@ -107,5 +107,5 @@ def _require_closed_quote(
         if "unexpected end" in str(error):
             raise UserError(
                 f"{source}: {file}, line {last}: a quote is opened and never closed; close it, or double "
-                'it where it is meant: ""'
+                'a quote that is part of a value: ""'
             ) from error

@@ -1,4 +1,4 @@
-"""What the rows of a CSV of images may hold; see `components.data.sources.listed`."""
+"""Validates the rows of a CSV of images; see `components.data.sources.listed`."""
 
 import os
 import posixpath
@@ -25,12 +25,12 @@ _SEXES = {"male": "M", "female": "F", "o": None, "x": None, "other": None, "": N
 
 
 class CsvRow(BaseModel):
-    """A row of a CSV of images, read in the context of its `directory` and whether it is `to_train_on`.
+    """A row of a CSV of images. Its context has the CSV's `directory`, and whether it is `to_train_on`.
 
     Attributes:
-      path: of the image, relative to where the CSV lies; a full path below that is read, too.
-      label: one of the four, or a finding.
-      patient: see `sources.patient_id`; empty where unknown, which to train on it must not be.
+      path: of the image, relative to the CSV's directory; an absolute path below it is accepted, too.
+      label: one of the four labels, or a finding.
+      patient: see `sources.patient_id`; empty if unknown, which is an error in a source to train on.
       view: projection, or empty.
       age: in years, in 0..150, or None.
       sex: `M`, `F` or None.
@@ -57,15 +57,15 @@ class CsvRow(BaseModel):
         directory = info.context["directory"]
         path = relative_path(text, directory)
         if path is None:
-            raise ValueError(f"expected the path of an image in {directory}, or below")
+            raise ValueError(f"expected the path of an image below {directory}")
         return path
 
     @field_validator("patient")
     @classmethod
-    def _who(cls, patient: str, info: ValidationInfo) -> str:
+    def _known(cls, patient: str, info: ValidationInfo) -> str:
         assert info.context
         if info.context["to_train_on"] and not patient:
-            raise ValueError("expected what identifies the patient")
+            raise ValueError("expected the patient's id")
         return patient
 
 
@@ -74,11 +74,11 @@ def row_of(fields: Mapping[str, str], directory: Path, *, to_train_on: bool) -> 
 
     Args:
       fields: its values by column.
-      directory: where the CSV lies.
+      directory: of the CSV.
       to_train_on: whether the patient must be known.
 
     Raises:
-      ValueError: a value cannot be used; the message says in which column, what it is and what was expected.
+      ValueError: a value cannot be used; the message names the column, the value and what was expected.
     """
     try:
         return CsvRow.model_validate(
@@ -89,7 +89,7 @@ def row_of(fields: Mapping[str, str], directory: Path, *, to_train_on: bool) -> 
 
 
 def _described(error: Any) -> str:
-    """Returns what pydantic says of a row: the column, what it holds and what was expected."""
+    """Returns pydantic's error in words: the column, its value and what was expected."""
     column = error["loc"][0]
     if error["type"] == "missing":
         return f"column {column}: the row ends before it"
@@ -102,17 +102,17 @@ def _described(error: Any) -> str:
 
 
 def relative_path(text: str, directory: Path) -> str | None:
-    """Returns a path as `locations.sizes` has it, or None where it does not lead into a directory.
+    """Returns a path relative to a directory, as in `locations.sizes`; None if it is not below the directory.
 
     Args:
-      text: relative to the directory or in full, on Windows, too.
+      text: relative to the directory or absolute, also as Windows writes it.
       directory: on this machine or in an object store.
     """
     text = text.replace("\\", "/")
     if is_remote(text) or is_remote(directory):
         paths = [text.removeprefix(f"{directory}/")]
     elif text.startswith("/"):
-        # Either may be named through a link.
+        # Either may contain links.
         files = (Path(text), Path(text).parent.resolve() / Path(text).name)
         paths = [
             os.path.relpath(file, root)

@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from components.data.sources import covid_chestxray, kermany
 from core.errors import UserError
-from core.files import write_aside
+from core.files import sha256_of, write_aside
 from core.progress import Progress, logger
 
 # Of the covid-chestxray-dataset: the final state, with 950 rows.
@@ -34,7 +34,7 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 class _Again(Exception):
-    """A failure that may not happen again at the next attempt."""
+    """A failure that may not occur at the next attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,10 @@ class Published:
     """A file as its publisher describes it.
 
     Attributes:
-      path: where it belongs, relative to the dataset's directory.
-      url: where it is.
+      path: its path below the dataset's directory.
+      url: its address.
       size: in bytes.
-      digest: `sha256:` or, of a file in a git repository, `git:`, and hexadecimal digits.
+      digest: `sha256:`, or `git:` for a file in a git repository, and hexadecimal digits.
     """
 
     path: str
@@ -104,7 +104,7 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
     """
     target, archive = directory / kermany.DIRECTORY, directory / _ARCHIVE
     if target.is_dir():
-        logger.info("%s is there already", target)
+        logger.info("%s exists already", target)
         return target
     with _client() as client:
         listed = _asked(
@@ -140,7 +140,7 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
 
 
 def _client() -> httpx.Client:
-    # As they are: the rest of a compressed answer could not be asked for.
+    # Uncompressed, because an interrupted compressed answer cannot be resumed.
     return httpx.Client(follow_redirects=True, timeout=60, headers={"Accept-Encoding": "identity"})
 
 
@@ -181,8 +181,8 @@ def _fetch(
 def _by_hand(url: str, error: Exception, source: Any) -> str:
     said = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"{source.NAME}: {url} cannot be downloaded: {said}. Run it again: what was downloaded is kept. If "
-        f"the publisher asks for a click, or there is no network, download it in a browser from "
+        f"{source.NAME}: {url} cannot be downloaded: {said}. Run the command again: it resumes. If the "
+        f"publisher asks for a click, or there is no network, download it in a browser from "
         f"{source.WHERE_TO_GET_IT} and put it there by hand."
     )
 
@@ -255,11 +255,8 @@ def _require(response: httpx.Response) -> None:
 
 def _digest(file: Path, like: str) -> str:
     """Returns a file's digest, of the same kind as another digest."""
-    kind = like.partition(":")[0]
-    digest = hashlib.sha256()
-    if kind == "git":
-        digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+    if like.startswith("sha256:"):
+        return f"sha256:{sha256_of(file)}"
+    header = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
     with file.open("rb") as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
+        return f"git:{hashlib.file_digest(content, header.copy).hexdigest()}"

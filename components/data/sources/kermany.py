@@ -5,7 +5,7 @@ Classification", Mendeley Data, doi:10.17632/rscbjbr9sj.2 (CC BY 4.0); also dist
 "Chest X-Ray Images (Pneumonia)". Anterior-posterior views of patients one to five years old.
 
 The user provides the directory that holds `train`, `test` and `val`, each with `NORMAL` and
-`PNEUMONIA`. The file name says the patient and, for a pneumonia, its cause: `person<N>_bacteria_<i>`,
+`PNEUMONIA`. The file name has the patient and, for a pneumonia, its cause: `person<N>_bacteria_<i>`,
 `person<N>_virus_<i>`, `IM-<N>-<i>`, `NORMAL2-IM-<N>-<i>`.
 """
 
@@ -29,8 +29,8 @@ _CAUSES = {"bacteria": BACTERIAL, "virus": VIRAL}
 def read(directory: Path) -> Iterator[Row]:
     """Yields a row for every file in the class folders, in sorted order.
 
-    A file whose name does not follow the dataset's pattern is yielded with `excluded` set: its
-    patient, and for a pneumonia its cause, cannot be known.
+    If a file's name does not follow the dataset's pattern, its patient and cause are unknown, and `excluded`
+    says so.
 
     Raises:
       UserError: the directory is missing or has none of the class folders.
@@ -42,7 +42,7 @@ def read(directory: Path) -> Iterator[Row]:
 
 
 def class_folders(directory: Path) -> list[Path]:
-    """Returns those of the dataset's class folders that there are.
+    """Returns the dataset's class folders that exist.
 
     Raises:
       UserError: there are none.
@@ -56,7 +56,7 @@ def class_folders(directory: Path) -> list[Path]:
     if not present:
         raise UserError(
             f"kermany: looked for train/NORMAL, train/PNEUMONIA and the like in {directory}, found "
-            f"none of them. Get the dataset from {WHERE_TO_GET_IT} and name the directory that holds "
+            f"none of them. Get the dataset from {WHERE_TO_GET_IT} and give the directory that holds "
             "'train'."
         )
     return present

@@ -1,9 +1,10 @@
-r"""Any further source: a CSV that lists images, or folders by finding. A user names it as `NAME=SPEC`.
+r"""Reads a further source that a user gives as `NAME=SPEC`: a CSV that lists images, or a folder per finding.
 
     nih=data/nih,patient=(\d+)_       folders No_finding/, Pneumonia/, …; the pattern finds the patient
-    clinic=data/clinic/images.csv     columns path, label, patient, and if known view, age, sex
+    clinic=data/clinic/images.csv     columns path, label, patient, and optionally view, age, sex
 
-What is not covid from where adults are X-rayed is what the two published sources lack: see `docs/trust.md`.
+The two published datasets have hardly any images of adults without COVID, so such a source helps most: see
+`docs/trust.md`.
 """
 
 import re
@@ -26,14 +27,13 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A source that a user names.
+    """A source that a user gives.
 
     Attributes:
-      name: in ids and patients, lower-case letters, digits and dashes.
-      place: a CSV, whose paths are relative to where it lies, or a directory with a folder for each
-        finding.
-      pattern: of a directory's file names, whose first group identifies the patient; empty where patients
-        are not known.
+      name: begins the ids of its images and patients; lower-case letters, digits and dashes.
+      place: a CSV, whose paths are relative to its directory, or a directory with a folder for each finding.
+      pattern: a regular expression for a directory's file names, whose group is the patient; empty if the
+        patients are unknown.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Listed:
 
     @property
     def directory(self) -> Path:
-        """Where paths of its images begin."""
+        """The directory that the paths of its images are relative to."""
         return self.place.parent if self.is_csv else self.place
 
     @property
@@ -52,16 +52,16 @@ class Listed:
 
 
 def parse(texts: Sequence[str]) -> dict[str, Listed]:
-    """Reads sources as written on a command line.
+    """Parses the sources of a command line.
 
     Args:
       texts: each `NAME=SPEC`; see above.
 
     Returns:
-      them by name.
+      the sources by name.
 
     Raises:
-      UserError: one cannot be read so, or two have the same name.
+      UserError: a text is not `NAME=SPEC`, or two sources have the same name.
     """
     sources: dict[str, Listed] = {}
     for text in texts:
@@ -73,39 +73,40 @@ def parse(texts: Sequence[str]) -> dict[str, Listed]:
                 "dashes, and a CSV or a directory, e.g. nih=data/nih,patient=(\\d+)_"
             )
         if name in (*sources, covid_chestxray.NAME, kermany.NAME):
-            raise UserError(f"source: there is already one named {name!r}; name it otherwise")
+            raise UserError(f"source: the name {name!r} is already taken; choose another")
         try:
             groups = re.compile(pattern).groups
         except re.error as error:
             raise UserError(
-                f"source: {name}: {pattern!r} is no regular expression: {error}"
+                f"source: {name}: {pattern!r} is not a regular expression: {error}"
             ) from error
         if pattern and groups != 1:
             raise UserError(
-                f"source: {name}: {pattern!r} must have one group in brackets, the patient"
+                f"source: {name}: {pattern!r} must have one group in brackets, for the patient"
             )
         sources[name] = Listed(name=name, place=location(place), pattern=pattern)
     return sources
 
 
 def absolute_spec(text: str) -> str:
-    """Returns `NAME=SPEC` with its place as every step sees it."""
+    """Returns `NAME=SPEC` with an absolute path, which is valid in every step."""
     name, _, spec = text.partition("=")
     place, comma, pattern = spec.partition(_PATTERN)
     return f"{name}={absolute(place)}{comma}{pattern}" if place else text
 
 
 def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False) -> Iterator[Row]:
-    """Yields a row for every image that is listed, once for each file; see `sources.merged`.
+    """Yields a row for each image of a source, once for each file; see `sources.merged`.
 
     Args:
       source: see `Listed`.
-      views: the projections to keep of images whose view is said; empty for all.
-      to_train_on: whether patients must be known, by whom images are split.
+      views: the projections to keep, of images whose view is known; empty for all.
+      to_train_on: whether patients must be known, because images are split by patient.
 
     Raises:
-      UserError: there is no such place, a column is missing, rows cannot be used (the first ones are
-        named), file names do not say the patient, or nothing says the patients where they must be known.
+      UserError: the place does not exist, a column is missing, rows cannot be used (the message lists the
+        first ones), the pattern does not find the patient in a file name, or patients are unknown although
+        they must be known.
     """
     if source.is_csv:
         yield from merged(_of_csv(source, {view.lower() for view in views}, to_train_on))
@@ -114,7 +115,7 @@ def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False
 
 
 def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
-    # It brings pydantic, which no other source needs, nor whoever only names this one.
+    # Imported here, because only CSVs need pydantic.
     from components.data.sources.csv_rows import row_of
 
     table = read_csv(source.name, source.place)
@@ -122,7 +123,7 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
     if missing:
         raise UserError(
             f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
-            f"{', '.join(table.columns) or 'none'}. It takes path, label, patient, and view, age, sex."
+            f"{', '.join(table.columns) or 'none'}. Columns are path, label, patient, view, age and sex."
         )
     if to_train_on and _PATIENT not in table.columns:
         raise _without_patients(source)
@@ -133,11 +134,8 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
         except ValueError as error:
             errors.append(f"line {number}, {error}")
     if errors:
-        raise _all_of_them(
-            source,
-            f"{len(errors)} of {len(table.rows)} rows of {source.place} cannot be used",
-            errors,
-        )
+        what = f"{len(errors)} of {len(table.rows)} rows of {source.place} cannot be used"
+        raise _listing(source, what, errors)
     for row in read:
         unwanted = bool(row.view and views) and row.view.lower() not in views
         yield _row(
@@ -152,7 +150,7 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
         )
 
 
-def _all_of_them(source: Listed, what: str, errors: Sequence[str]) -> UserError:
+def _listing(source: Listed, what: str, errors: Sequence[str]) -> UserError:
     more = len(errors) - _ERRORS_SHOWN
     shown = "; ".join(errors[:_ERRORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     return UserError(f"{source.name}: {what}: {shown}")
@@ -168,18 +166,15 @@ def _of_folders(source: Listed, to_train_on: bool) -> Iterator[Row]:
     )
     if not paths:
         raise UserError(
-            f"{source.name}: {source.place} has no images in folders by finding, such as No_finding/, "
-            "and is no CSV"
+            f"{source.name}: {source.place} is not a CSV, and has no images in folders named after findings, "
+            "such as No_finding/"
         )
     patients = {path: _patient_in(source.pattern, path) for path in paths}
     unknown = [path for path, patient in patients.items() if source.pattern and not patient]
     if unknown:
-        raise _all_of_them(
-            source,
-            f"the pattern {source.pattern} does not find the patient in {len(unknown)} of {len(paths)} "
-            "file names",
-            unknown,
-        )
+        where = f"{len(unknown)} of {len(paths)} file names"
+        what = f"the pattern {source.pattern} does not find the patient in {where}"
+        raise _listing(source, what, unknown)
     for path, patient in patients.items():
         yield _row(source, path, path.partition("/")[0].replace("_", " "), patient)
 
@@ -222,7 +217,7 @@ def _label(finding: str) -> tuple[str | None, str]:
 
 def _without_patients(source: Listed) -> UserError:
     return UserError(
-        f"{source.name}: patients must be known, or some would be on both sides of the split. Give a column "
-        f"`patient`, or of a directory `{source.name}={source.place}{_PATTERN}<pattern>`, e.g. "
+        f"{source.name}: patients must be known, or some could be in both training and test. Add a column "
+        f"`patient`, or for a directory a pattern, `{source.name}={source.place}{_PATTERN}<pattern>`, e.g. "
         f"{_PATTERN[1:]}(\\d+)_ for 0001_02.png"
     )

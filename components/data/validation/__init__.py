@@ -1,4 +1,4 @@
-"""What every ingested example must be, and the program that says whether it is."""
+"""The schema of the examples, and the program that validates them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a validation finds, for the steps after it, and how it is said."""
+"""Reads the comparisons of a validation, for later steps, and puts them in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ _MEASURES = {"l_infty": "largest difference of a share", "jensen_shannon_diverge
 
 
 def drifted(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the measures of a comparison that are over their thresholds, the farthest first."""
+    """Returns the measures of a comparison that exceed their thresholds, the largest excess first."""
     over = [
         measure for measure in comparison["measures"] if measure["value"] > measure["threshold"]
     ]
@@ -15,7 +15,7 @@ def drifted(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def in_words(comparison: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
-    """Returns a sentence about a measure that is over its threshold."""
+    """Returns a sentence about a measure that exceeds its threshold."""
     of = f" of {comparison['source']}" if comparison["source"] else ""
     return (
         f"{measure['feature']}{of} differs: {_MEASURES[measure['measure']]} {measure['value']:.2f}, "

@@ -1,9 +1,9 @@
-"""The kept schema as a file of text that people review: what it knows, and adding to it.
+"""Reads the allowed values in a schema's text, and adds values to it.
 
-Beside lists of values of features it has one of the columns of the first source's metadata, `columns`.
+Besides features, the schema lists the allowed columns of the first source's metadata, as `columns`.
 
-TensorFlow Metadata's protos are not installed everywhere (see `tfdv.py`), and writing one anew would lose
-the file's comments and order: so the text is changed where it must be, and nothing else of it.
+It is edited as text, because TensorFlow Metadata's protos are not installed everywhere (see `tfdv.py`), and
+because writing a proto would lose the file's comments and order, which matter to the people who review it.
 """
 
 import json
@@ -12,35 +12,37 @@ from collections.abc import Iterable, Sequence
 
 from core.errors import UserError
 
-_VALUE = re.compile(r'value: "((?:[^"\\]|\\.)*)"')
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_VALUE = re.compile(f"value: ({_TEXT})")
+_VALUES = rf'(?:[^"}}]|{_TEXT})*'
 
 
 def known_values(schema: str, feature: str) -> list[str]:
-    """Returns the values that a feature may have by a schema's text.
+    """Returns the values that a schema's text allows for a feature.
 
     Raises:
       UserError: the feature has no list of values.
     """
     start, end = _domain(schema, feature)
-    return [json.loads(f'"{value}"') for value in _VALUE.findall(schema[start:end])]
+    return [json.loads(value) for value in _VALUE.findall(schema[start:end])]
 
 
 def listed_features(schema: str) -> list[str]:
-    """Returns what has a list of values in a schema's text."""
+    """Returns the features that have a list of values in a schema's text."""
     return re.findall(r'string_domain\s*\{\s*name: "([^"]*)"', schema)
 
 
 def unknown(schema: str, feature: str, values: Iterable[str]) -> list[str]:
-    """Returns the values, sorted, that a feature may not have by a schema's text."""
+    """Returns the values, sorted, that a schema's text does not allow for a feature."""
     return sorted(set(values) - set(known_values(schema, feature)))
 
 
 def accepting(schema: str, feature: str, values: Sequence[str]) -> str:
-    """Returns a schema's text in which a feature may have more values.
+    """Returns a schema's text that allows more values for a feature.
 
     Args:
-      feature: whose list of values grows; `columns` is that of the metadata's columns.
-      values: those that are known already are left.
+      feature: its name; `columns` for the metadata's columns.
+      values: to add; values that the schema has already are skipped.
 
     Raises:
       UserError: the feature has no list of values.
@@ -53,21 +55,12 @@ def accepting(schema: str, feature: str, values: Sequence[str]) -> str:
 
 
 def _domain(schema: str, feature: str) -> tuple[int, int]:
-    """Returns where the list of a feature's values begins and ends in a schema's text."""
-    match = re.search(rf'string_domain\s*\{{\s*name: "{re.escape(feature)}"', schema)
+    """Returns the start and end of a feature's list of values in a schema's text."""
+    name = re.escape(json.dumps(feature, ensure_ascii=False))
+    match = re.search(rf"string_domain\s*\{{\s*name: {name}({_VALUES})\}}", schema)
     if not match:
         raise UserError(
-            f"schema: {feature!r} has no list of values, only {', '.join(listed_features(schema))} "
-            "have; change the file by hand for anything else"
+            f"schema: {feature!r} has no list of values; only {', '.join(listed_features(schema))} have one. "
+            "For anything else, edit the file by hand."
         )
-    depth, position, quoted = 1, match.end(), False
-    while depth:
-        character = schema[position]
-        if character == "\\":
-            position += 1
-        elif character == '"':
-            quoted = not quoted
-        elif not quoted:
-            depth += {"{": 1, "}": -1}.get(character, 0)
-        position += 1
-    return match.end(), position - 1
+    return match.span(1)

@@ -1,22 +1,21 @@
-"""TensorFlow Data Validation over ingested examples: a program, run with the interpreter that has TFDV.
+"""Validates examples with TensorFlow Data Validation: a program for an interpreter that has TFDV.
 
-TFDV 1.21 needs glibc 2.39. On older hosts release 1.16 runs in an environment of its own, in which
-nothing else of this project can be imported; so this file imports nothing of it and talks in files.
+TFDV 1.21 needs glibc 2.39. On older hosts, release 1.16 runs in its own environment, where the rest of this
+project cannot be imported. So this file imports nothing of the project, and its input and output are files.
 
     python tfdv.py EXAMPLES_PARQUET SCHEMA_PBTXT WARNINGS_PBTXT OUTPUT_DIRECTORY
       [--previous PREVIOUS_PARQUET] [--served SERVED_PARQUET]
 
-writes, for each split, `<split>/FeatureStats.pb` (DatasetFeatureStatisticsList), the same as
-`<split>/FeatureStats.json`, and `<split>/Anomalies.pb`; beside them `schema.pbtxt` and
-`anomalies.json`, a list of what was found with `split`, `feature`, `severity`, `what`, `details`
-and, where single rows are at fault, `rows` (ids) and `count`.
+For each split it writes `<split>/FeatureStats.pb` (DatasetFeatureStatisticsList), the same as
+`<split>/FeatureStats.json`, and `<split>/Anomalies.pb`. Beside them it writes `schema.pbtxt` and
+`anomalies.json`, a list of anomalies: `split`, `feature`, `severity`, `what`, `details` and, if single rows
+are at fault, `rows` (ids) and `count`.
 
-By the schema's comparators it compares, of each source, the images that came with the last span with the
-examples of the span before (drift), and those that are trained on with those that a server was sent
-(skew): `comparisons.json` is a list with `kind` (drift or skew), `source`, `before` and `now`, the
-numbers of images; `measures`, a row for each comparator: `feature`, `measure`, `value`, `threshold`; and
-`statistics`, those of both sides, as in `FeatureStats.json`. A side of fewer than 20 images is not
-compared: `measures` is empty.
+The schema's comparators define two kinds of comparison. Drift: for each source, the new images of the last
+span against the examples of the span before. Skew: the training images against the images that a server
+received. `comparisons.json` is a list of `kind` (drift or skew); `source`; `before` and `now`, the numbers of
+images; `measures`, a row for each comparator: `feature`, `measure`, `value`, `threshold`; and `statistics` of
+both sides, as in `FeatureStats.json`. With fewer than 20 images on a side, `measures` is empty.
 """
 
 import argparse
@@ -35,7 +34,7 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import json_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-# They identify a row rather than describe it: a distribution of them says nothing.
+# They identify a row instead of describing it, so their distribution says nothing.
 IDENTIFIERS = ("id", "size", "sha256", "path", "perceptual_hash", "folder_split", "span")
 _ROWS_SHOWN = 20
 _LEAST_COMPARED = 20
@@ -49,24 +48,24 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     examples, output = given.examples, given.output
     schema = tfdv.load_schema_text(str(given.schema))
-    wanted = tfdv.load_schema_text(str(given.warnings))
+    stricter = tfdv.load_schema_text(str(given.warnings))
     tfdv.write_schema_text(schema, str(output / "schema.pbtxt"))
     splits = pc.unique(pq.read_table(examples, columns=["split"])["split"]).to_pylist()
     anomalies = []
     for split in sorted(splits):
         (output / split).mkdir()
         file = output / split / "FeatureStats.pb"
-        _generate_statistics(pq.read_table(examples, filters=[("split", "=", split)]), schema, file)
+        table = pq.read_table(examples, filters=[("split", "=", split)])
+        _generate_statistics(table, schema, file)
         statistics = tfdv.load_stats_binary(str(file))
         file.with_suffix(".json").write_text(
             json_format.MessageToJson(statistics, preserving_proto_field_name=True)
         )
         invalid = tfdv.validate_statistics(statistics, schema)
         (output / split / "Anomalies.pb").write_bytes(invalid.SerializeToString())
-        table = pq.read_table(examples, filters=[("split", "=", split)])
         anomalies += list(_anomalies(invalid, split, schema, table))
         broken = set(invalid.anomaly_info)
-        anomalies += list(_warnings(statistics, split, schema, wanted, table, broken))
+        anomalies += list(_warnings(statistics, split, schema, stricter, table, broken))
     (output / "anomalies.json").write_text(json.dumps(anomalies, indent=2) + "\n")
     compared: list[dict[str, Any]] = []
     if given.previous:
@@ -110,7 +109,7 @@ def _compared(
         _generate_statistics(table, schema, directory / f"{name}.pb")
         sides[name] = tfdv.load_stats_binary(str(directory / f"{name}.pb"))
     if kind == "drift":
-        # What is held against the schema is the newer side.
+        # TFDV validates the newer side against the schema.
         anomalies = tfdv.validate_statistics(
             sides["now"], schema, previous_statistics=sides["before"]
         )
@@ -145,7 +144,7 @@ def _generate_statistics(table: pa.Table, schema: schema_pb2.Schema, output: Pat
     with tempfile.TemporaryDirectory() as scratch:
         file = f"{scratch}/table.parquet"
         pq.write_table(table, file)
-        # Named, because Beam's default tries to download another runner first.
+        # Named, because Beam's default would first download another runner.
         with beam.Pipeline(runner="FnApiRunner") as pipeline:
             _ = (
                 pipeline
@@ -157,7 +156,7 @@ def _generate_statistics(table: pa.Table, schema: schema_pb2.Schema, output: Pat
 
 
 def _batches(file: str) -> Iterator[pa.RecordBatch]:
-    """Yields rows as TFDV takes them: every column a list, null where a value is missing."""
+    """Yields rows in TFDV's form: each column has lists, or null if the value is missing."""
     for batch in pq.ParquetFile(file).iter_batches(batch_size=1000):
         names = [name for name in batch.schema.names if name not in IDENTIFIERS]
         columns = [
@@ -191,21 +190,21 @@ def _warnings(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
     split: str,
     schema: schema_pb2.Schema,
-    wanted: schema_pb2.Schema,
+    stricter: schema_pb2.Schema,
     table: pa.Table,
     broken: Container[str],
 ) -> Iterator[dict[str, Any]]:
-    """Yields what is not as `wanted`, of features that keep to the schema itself."""
-    comments = {feature.name: feature.annotation.comment[0] for feature in wanted.feature}
-    stricter = schema_pb2.Schema()
-    stricter.CopyFrom(schema)
-    kept = [feature for feature in schema.feature if feature.name not in comments]
-    del stricter.feature[:]
-    stricter.feature.extend([*kept, *wanted.feature])
-    anomalies = tfdv.validate_statistics(statistics, stricter)
+    """Yields features that match the schema but violate the stricter one, which has only some features."""
+    comments = {feature.name: feature.annotation.comment[0] for feature in stricter.feature}
+    both = schema_pb2.Schema()
+    both.CopyFrom(schema)
+    others = [feature for feature in schema.feature if feature.name not in comments]
+    del both.feature[:]
+    both.feature.extend([*others, *stricter.feature])
+    anomalies = tfdv.validate_statistics(statistics, both)
     for name, info in sorted(anomalies.anomaly_info.items()):
         if name in comments and name not in broken:
-            rows = _rows_at_fault(table, name, stricter)
+            rows = _rows_at_fault(table, name, both)
             yield {
                 "split": split,
                 "feature": name,
@@ -218,7 +217,7 @@ def _warnings(
 
 
 def _rows_at_fault(table: pa.Table, name: str, schema: schema_pb2.Schema) -> list[str]:
-    """Returns the ids of the rows whose value of a feature is outside its domain or missing."""
+    """Returns the ids of rows in which a feature is missing or outside its domain."""
     feature = next((feature for feature in schema.feature if feature.name == name), None)
     if feature is None or name not in table.column_names:
         return []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.candidates.champion import champion, gone_on_from
+from components.candidates.champion import champion, version_to_continue_from
 from components.candidates.train import train
 from core.errors import UserError
 
@@ -18,9 +18,9 @@ def told(directory: Path) -> dict:
 def test_without_a_version_there_is_nothing_to_beat_or_to_continue_from(
     records: Path, tmp_path: Path
 ) -> None:
-    champion(str(tmp_path / "store"), "cxrflow", records, tmp_path / "champion", go_on=True)
-    assert told(tmp_path / "champion") == {"version": None, "go_on": False}
-    assert gone_on_from(tmp_path / "champion") is None
+    champion(str(tmp_path / "store"), "cxrflow", records, tmp_path / "champion", continues=True)
+    assert told(tmp_path / "champion") == {"version": None, "continues": False}
+    assert version_to_continue_from(tmp_path / "champion") is None
 
 
 def test_the_version_that_is_served_is_asked_about_the_test_images(
@@ -35,14 +35,14 @@ def test_the_version_that_is_served_is_asked_about_the_test_images(
         check_exact=False,
         atol=1e-4,
     )
-    assert gone_on_from(tmp_path / "champion") is None, "nobody asked to"
+    assert version_to_continue_from(tmp_path / "champion") is None, "nobody asked to"
 
 
 def test_training_continues_from_the_version_that_is_served(
     tiny_cnn, published: Path, records: Path, tmp_path: Path
 ) -> None:
-    champion(str(published), "cxrflow", records, tmp_path / "champion", go_on=True)
-    start = gone_on_from(tmp_path / "champion")
+    champion(str(published), "cxrflow", records, tmp_path / "champion", continues=True)
+    start = version_to_continue_from(tmp_path / "champion")
     assert start == published / "cxrflow" / "1"
     card = train(tiny_cnn, records, tmp_path / "model", tmp_path / "checkpoints", start=start)
     assert card["parent"] == "1"
@@ -52,8 +52,8 @@ def test_training_continues_from_the_version_that_is_served(
 def test_a_version_that_has_gone_is_an_error(
     published: Path, records: Path, tmp_path: Path
 ) -> None:
-    champion(str(published), "cxrflow", records, tmp_path / "champion", go_on=True)
+    champion(str(published), "cxrflow", records, tmp_path / "champion", continues=True)
     file = tmp_path / "champion" / "champion.json"
     file.write_text(json.dumps({**told(tmp_path / "champion"), "place": str(tmp_path / "gone")}))
     with pytest.raises(UserError):
-        gone_on_from(tmp_path / "champion")
+        version_to_continue_from(tmp_path / "champion")

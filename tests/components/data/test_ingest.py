@@ -135,10 +135,10 @@ def test_where_every_image_is_used_nothing_is_left_out(
 def test_a_refusal_counts_what_is_usable_and_what_is_not(tmp_path: Path) -> None:
     covid, kermany = write_datasets(tmp_path)
     write_metadata(covid, [])
-    with pytest.raises(UserError, match=r"labelled covid \(36 images are usable, 0 are not\)"):
+    with pytest.raises(UserError, match=r"labelled covid: 36 images are usable, 0 are not\."):
         ingest(covid, kermany, tmp_path / "out")
     write_metadata(covid, [covid_row(number, finding="todo") for number in range(5)])
-    with pytest.raises(UserError, match=r"\(36 images are usable, 5 are not\)"):
+    with pytest.raises(UserError, match=r": 36 images are usable, 5 are not\."):
         ingest(covid, kermany, tmp_path / "out")
 
 
@@ -227,7 +227,7 @@ def test_the_papers_numbers_are_drawn_and_the_rest_is_counted(
 def test_a_paper_without_numbers_is_an_error(
     covid_directory: Path, kermany_directory: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="cnn-dubey is not known"):
+    with pytest.raises(UserError, match="cnn-dubey does not say how many images"):
         ingest(covid_directory, kermany_directory, tmp_path / "x", subset=recipe_named("cnn-dubey"))
 
 

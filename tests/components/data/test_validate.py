@@ -183,5 +183,5 @@ def test_a_new_value_ends_the_run_and_a_new_column_is_pointed_out_until_they_are
 
 
 def test_what_has_no_list_of_values_cannot_be_accepted() -> None:
-    with pytest.raises(UserError, match="'width' has no list of values, only source, label"):
+    with pytest.raises(UserError, match="'width' has no list of values; only source, label"):
         accepting(SCHEMA.read_text(), "width", ["9"])

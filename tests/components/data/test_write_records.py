@@ -108,7 +108,7 @@ def test_several_workers_write_the_same_files(
 def test_an_image_that_has_gone_is_named(
     examples: Path, directories: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(Exception, match="was there at ingest and is gone") as caught:
+    with pytest.raises(Exception, match="is gone since it was ingested") as caught:
         write_records(examples, {**directories, "kermany": tmp_path}, tmp_path / "records")
     assert UserError.__name__ in repr(caught.value) or isinstance(caught.value, UserError)
     assert not (tmp_path / "records" / "manifest.json").exists()

@@ -36,8 +36,8 @@ def test_the_right_answers_are_found_right() -> None:
 @pytest.mark.parametrize(
     ("predictions", "words"),
     [
-        ([], "gives no answer to one"),
-        ([{"probabilities": {"covid": 1.0}}], "it tells covid instead of covid, normal"),
+        ([], "gives no answer for one"),
+        ([{"probabilities": {"covid": 1.0}}], "it has the classes covid, not covid, normal"),
         (
             [{"probabilities": {"covid": 0.1, "normal": 0.9}}],
             r"covid 10.0 %.*evaluation had covid 90",

@@ -156,10 +156,10 @@ def test_a_later_version_is_a_canary_until_it_is_promoted(
     [
         (
             Behaviour(failing=0.05),
-            r"5.0 % of its \d+ requests failed, of the stable version's 0.0 %",
+            r"5.0 % of its \d+ requests failed; stable version: 0.0 %",
         ),
-        (Behaviour(seconds=0.5), "a prediction takes 500 ms, with the stable version 100 ms"),
-        (Behaviour(positive=0.9), "it calls 90 % of its images covid, the stable version 30 %"),
+        (Behaviour(seconds=0.5), "a prediction takes 500 ms; stable version: 100 ms"),
+        (Behaviour(positive=0.9), "it predicts covid for 90 % of its images; stable version: 30 %"),
     ],
 )
 def test_a_canary_that_does_worse_is_rolled_back(
@@ -167,7 +167,7 @@ def test_a_canary_that_does_worse_is_rolled_back(
 ) -> None:
     rolled_out(service, release(1))
     cluster.behaviours["2"] = behaviour
-    with pytest.raises(RolledBack, match=rf"version 2 is rolled back, version 1 goes on: {words}"):
+    with pytest.raises(RolledBack, match=rf"version 2 is rolled back, version 1 stays: {words}"):
         rolled_out(service, release(2), Policy(step_seconds=5, poll_seconds=0.001))
     assert cluster.shares() == {"1": 100}
     assert noted(cluster, "last-rollout")["outcome"] == "rolled back"
@@ -571,7 +571,7 @@ def test_the_platform_team_may_promote_unseen(cluster: Cluster, service: Inferen
     rolled_out(service, release(1))
     cluster.traffic = 0
     said = rolled_out(service, release(2), dataclasses.replace(QUICK, unseen=True))
-    unseen = [line for line in said if line.startswith("goes on unseen: at ")]
+    unseen = [line for line in said if line.startswith("continues unseen: at ")]
     assert len(unseen) == 3
     assert cluster.shares() == {"2": 100}
     # Not with errors, though.

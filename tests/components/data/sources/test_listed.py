@@ -60,8 +60,8 @@ def test_a_csv_says_more(tmp_path: Path) -> None:
         ("nih", "is not NAME=SPEC"),
         ("nih=", "is not NAME=SPEC"),
         ("N I H=x", "is not NAME=SPEC"),
-        ("kermany=x", "already one named 'kermany'"),
-        ("nih=x,patient=(", "no regular expression"),
+        ("kermany=x", "the name 'kermany' is already taken"),
+        ("nih=x,patient=(", "not a regular expression"),
         ("nih=x,patient=abc", "one group"),
     ],
 )
@@ -103,9 +103,11 @@ def test_all_rows_that_cannot_be_used_are_counted_and_the_first_are_named(tmp_pa
         list(listed.read(source, to_train_on=True))
     said = str(error.value)
     assert f"clinic: 8 of 9 rows of {file} cannot be used: line 2, column path: empty" in said
-    assert "line 3, column patient: empty, expected what identifies the patient; line 4" in said
+    assert "line 3, column patient: empty, expected the patient's id; line 4" in said
     assert "line 5, column age: 'old', expected a number of years from 0 to 150" in said
-    assert f"line 6, column path: '../d.png', expected the path of an image in {tmp_path}" in said
+    assert (
+        f"line 6, column path: '../d.png', expected the path of an image below {tmp_path}" in said
+    )
     assert "line 7" not in said
     assert said.endswith("; and 3 more")
     assert "\n" not in said
