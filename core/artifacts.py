@@ -32,8 +32,8 @@ PREVIOUS = "previous.parquet"
 ANOMALIES, COMPARISONS = "anomalies.json", "comparisons.json"
 VALIDATION_PAGE = "validation.html"
 
-# `write_records`: the list of shards.
-RECORDS = "manifest.json"
+# `write_records`: the list of shards, and the patient of each image.
+RECORDS, PATIENTS = "manifest.json", "patients.parquet"
 
 # `find_lungs`: the segmenter, its card and its page.
 SEGMENTER, SEGMENTER_CARD, LUNGS_PAGE = "lungs.keras", "lungs.json", "lungs.html"

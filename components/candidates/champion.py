@@ -101,7 +101,9 @@ def _asked(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
     images = data.encoded_images(
         records, data.read_manifest(records), recipe, division(HOLD_OUT).test
     )
-    predictions = export.predictions(export.load(version), images, recipe.classes)
+    predictions = export.predictions(
+        export.load(version), images, recipe.classes, data.patients(records)
+    )
     if (version / MADE_WITH).is_file():
         made_with = read_table(version / MADE_WITH)["id"]
         predictions = predictions[~predictions["id"].isin(made_with)]

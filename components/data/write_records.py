@@ -18,12 +18,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from components.data.shards import Shard, described_in, shards_of
-from core.artifacts import EXAMPLES, RECORDS, SUMMARY
+from core.artifacts import EXAMPLES, PATIENTS, RECORDS, SUMMARY
 from core.files import read_json, write_json
 from core.locations import is_remote, reaching, sizes
 from core.progress import logger
 
 _COLUMNS = ["id", "source", "path", "label", "split", "sha256", "span"]
+_OF_PATIENTS = ["id", "patient"]
 # A shard is written in seconds.
 _LEFT_OVER_AFTER_SECONDS = 24 * 3600
 
@@ -37,6 +38,9 @@ def write_records(
     archive: Path | None = None,
 ) -> dict[str, Any]:
     """Writes TFRecord shards for every split, `<split>-<span>-<number>-<digest>.tfrecord`, and a manifest.
+
+    `patients.parquet` beside the manifest has the patient of each image (`id`, `patient`). It is not in the
+    shards, because a source may correct whose image it is.
 
     A record is a `tf.train.Example` with `image` (bytes of a JPEG or PNG that TensorFlow decodes,
     its longer side at most `preprocess.MAX_SIDE`), `label` and `id` (UTF-8). Original bytes that meet this
@@ -91,6 +95,8 @@ def write_records(
                 split: _describe(rows, shards, split, home) for split in sorted(set(rows["split"]))
             },
         }
+    patients = pq.read_table(examples / EXAMPLES, columns=_OF_PATIENTS)
+    pq.write_table(patients, output / PATIENTS)
     write_json(output / RECORDS, manifest)
     logger.info("%d TFRecord shards, %d of them new", len(shards), len(missing))
     return manifest

@@ -49,7 +49,18 @@ from core.labels import COVID
 from core.locations import reaching
 from core.progress import Progress, logger
 from core.tables import read_table
-from training import calibration, data, export, gradcam, heat_maps, loop, lungs, metrics, ood
+from training import (
+    calibration,
+    data,
+    export,
+    gradcam,
+    heat_maps,
+    intervals,
+    loop,
+    lungs,
+    metrics,
+    ood,
+)
 from training.preprocess import decoded, to_input
 from training.recipes import Recipe, recipe_named
 from training.views import Change
@@ -156,7 +167,7 @@ def audit(
         many answers are wrong if only some are given (see `ood.risk_coverage`), by `ood_score` and by
         `confidence`.
       `external`: rows of `name`, `images`, how many more were `unreadable`, `called_covid` (of those
-        without covid), `rejected`, and by class `counts`, `recall`, `drop` (see `metrics.drop`) from the
+        without covid), `rejected`, and by class `counts`, `recall`, `drop` (see `intervals.drop`) from the
         test split, and `auc`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
@@ -250,8 +261,11 @@ def _measured(
     seen: _Seen, probe: "_FrameProbe", table: pd.DataFrame, classes: Sequence[str]
 ) -> dict[str, Any]:
     """Returns what follows from the candidate's answers, and the probe's; see `audit`."""
-    views = {view: _figures(seen.truth, shares, classes) for view, shares in seen.views.items()}
-    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes)
+    patients = table["patient"].to_numpy(str)
+    views = {
+        view: _figures(seen.truth, shares, classes, patients) for view, shares in seen.views.items()
+    }
+    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes, patients)
     whole = views[View.WHOLE]["balanced"]
     groups = _subgroups(table)
     return {
@@ -268,7 +282,7 @@ def _measured(
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
         "calibration": calibration.reliability(seen.probabilities, seen.truth),
-        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth),
+        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth, patients),
         "lungs": {"not_found": int((seen.area < lungs.LEAST).sum())},
     }
 
@@ -485,9 +499,9 @@ def _image(pixels: tf.Tensor) -> Image.Image:
 
 
 def _figures(
-    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], patients: np.ndarray
 ) -> dict[str, Any]:
-    figures = metrics.evaluate(truth, probabilities, classes)
+    figures = metrics.evaluate(truth, probabilities, classes, patients)
     recall = {name: figures["per_class"][name]["recall"] for name in classes}
     return {
         "accuracy": figures["accuracy"],
@@ -621,9 +635,10 @@ def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | Non
     if others.sum() < _FEWEST_ALARMS or not (own & is_covid).any():
         return None
     called = (table["predicted"] == COVID).to_numpy()
+    patients, covid = table["patient"].to_numpy(str), own & is_covid
     return {
-        "recall": metrics.rate(int((called & own & is_covid).sum()), int((own & is_covid).sum())),
-        "false_alarms": metrics.rate(int((called & others).sum()), int(others.sum())),
+        "recall": intervals.share(called[covid], patients[covid]),
+        "false_alarms": intervals.share(called[others], patients[others]),
         "auc": float(roc_auc_score(is_covid[own], score[own])),
     }
 
@@ -640,13 +655,8 @@ def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "group": str(name),
             "images": len(members),
-            "accuracy": metrics.rate(
-                int((members["truth"] == members["predicted"]).sum()), len(members)
-            ),
-            "recall": metrics.rate(
-                int(((members["truth"] == COVID) & (members["predicted"] == COVID)).sum()),
-                int((members["truth"] == COVID).sum()),
-            ),
+            "accuracy": _right(members),
+            "recall": _right(members[members["truth"] == COVID]),
             "covid": int((members["truth"] == COVID).sum()),
         }
         for kind in kinds.values()
@@ -654,15 +664,21 @@ def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def _right(members: pd.DataFrame) -> intervals.Rate:
+    return intervals.share(members["truth"] == members["predicted"], members["patient"])
+
+
 def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     enough = [row for row in groups if row["covid"] >= _FEWEST_IN_SUBGROUP]
     return min(enough, key=lambda row: row["recall"]["value"], default=None)
 
 
-def _abstention(score: np.ndarray, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def _abstention(
+    score: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, patients: np.ndarray
+) -> dict[str, Any]:
     wrong = probabilities.argmax(axis=1) != truth
     return {
-        "rejected": metrics.rate(int((score > 1).sum()), len(score)),
+        "rejected": intervals.share(score > 1, patients),
         "ood_score": ood.risk_coverage(score, wrong),
         "confidence": ood.risk_coverage(-probabilities.max(axis=1), wrong),
     }
@@ -697,8 +713,8 @@ def _external(
         members = truth == name
         if members.any():
             counts[name] = int(members.sum())
-            recall[name] = metrics.rate(int((predicted[members] == name).sum()), counts[name])
-            drop[name] = metrics.drop(internal[name], recall[name])
+            recall[name] = intervals.rate(int((predicted[members] == name).sum()), counts[name])
+            drop[name] = intervals.drop(internal[name], recall[name])
             if not members.all():
                 auc[name] = float(roc_auc_score(members, probabilities[:, position]))
     others = truth != COVID
@@ -706,8 +722,8 @@ def _external(
         "name": source.name,
         "images": len(rows),
         "unreadable": len(named) - len(rows),
-        "called_covid": metrics.rate(int((predicted[others] == COVID).sum()), int(others.sum())),
-        "rejected": metrics.rate(int((score > 1).sum()), len(rows)),
+        "called_covid": intervals.rate(int((predicted[others] == COVID).sum()), int(others.sum())),
+        "rejected": intervals.rate(int((score > 1).sum()), len(rows)),
         "counts": counts,
         "recall": recall,
         "drop": drop,

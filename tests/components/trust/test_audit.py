@@ -216,6 +216,7 @@ def test_sources_are_probed_where_there_are_patients_of_both_for_every_fold() ->
 def test_where_covid_s_source_has_no_covid_nothing_is_said_of_it() -> None:
     truth = ["normal"] * 12 + ["covid"] * 3
     own = pd.DataFrame({"source": "covid-chestxray", "truth": truth, "predicted": "normal"})
+    own["patient"] = [str(i) for i in own.index]
     score = np.arange(15) / 15
     assert _same_source(own.iloc[:12], score[:12]) is None
     found = _same_source(own, score)
@@ -224,7 +225,12 @@ def test_where_covid_s_source_has_no_covid_nothing_is_said_of_it() -> None:
 
 
 def test_a_class_without_images_does_not_count_as_missed() -> None:
-    view = _figures(np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]]), ("covid", "normal"))
+    view = _figures(
+        np.array([0, 0]),
+        np.array([[0.9, 0.1], [0.4, 0.6]]),
+        ("covid", "normal"),
+        np.array(["a", "b"]),
+    )
     assert view["recall"]["normal"]["value"] is None
     assert view["balanced"] == 0.5
 
