@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from core.artifacts import PATIENTS, RECORDS
+from core.artifacts import IDENTITIES, RECORDS
 from core.errors import UserError
 from core.files import read_json
 from core.locations import local_copy, location
@@ -38,17 +39,26 @@ def read_manifest(records: Path) -> dict[str, Any]:
     return dict(read_json(records / RECORDS))
 
 
+def identities(records: Path) -> pd.DataFrame:
+    """Returns the `id`, `patient`, `sha256` and `perceptual_hash` of each image of the records.
+
+    Raises:
+      UserError: the records do not say it.
+    """
+    if not (records / IDENTITIES).is_file():
+        raise UserError(
+            f"{records} has no {IDENTITIES}: an earlier release wrote these records. Write them again."
+        )
+    return read_table(records / IDENTITIES)
+
+
 def patients(records: Path) -> dict[str, str]:
     """Returns the patient of each image of the records, by the image's id.
 
     Raises:
       UserError: the records do not say it.
     """
-    if not (records / PATIENTS).is_file():
-        raise UserError(
-            f"{records} has no {PATIENTS}: an earlier release wrote these records. Write them again."
-        )
-    table = read_table(records / PATIENTS)
+    table = identities(records)
     return dict(zip(table["id"], table["patient"], strict=True))
 
 

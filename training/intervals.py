@@ -139,7 +139,8 @@ def _area(truth: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], np.nda
         below = np.cumsum(theirs, axis=1) - theirs / 2  # of equal scores half are below
         pairs = ours.sum(axis=1) * theirs.sum(axis=1)
         won = np.einsum("ij,ij->i", ours, below)
-        return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        found: np.ndarray = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return found
 
     return areas
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.artifacts import CARD, CHAMPION, MADE_WITH, PREDICTIONS
+from core.artifacts import CARD, CHAMPION, PREDICTIONS
 from core.divisions import HOLD_OUT, division
 from core.errors import UserError
 from core.files import read_json, write_aside, write_json
@@ -26,7 +26,7 @@ def champion(
     service: "InferenceService | None" = None,
     go_on: bool = False,
 ) -> None:
-    """Asks the version that is served about the images of the test split that it was not made with.
+    """Asks the version that is served about test images that are unrelated to those it was made with.
 
     Args:
       models: the model store; see `serving.store`.
@@ -95,7 +95,7 @@ def _served(models: str, name: str, service: "InferenceService | None") -> str |
 
 def _asked(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
     # Where no version is served yet, the step needs no TensorFlow.
-    from core.tables import read_table
+    from components.candidates.made_with import related
     from training import data, export
 
     images = data.encoded_images(
@@ -104,7 +104,7 @@ def _asked(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
     predictions = export.predictions(
         export.load(version), images, recipe.classes, data.patients(records)
     )
-    if (version / MADE_WITH).is_file():
-        made_with = read_table(version / MADE_WITH)["id"]
-        predictions = predictions[~predictions["id"].isin(made_with)]
-    return predictions
+    everyone = data.identities(records)
+    asked = everyone[everyone["id"].isin(predictions["id"])]
+    to_leave_out = asked["id"][related(asked, version, everyone)]
+    return predictions[~predictions["id"].isin(to_leave_out)]

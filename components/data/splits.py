@@ -29,6 +29,9 @@ _TEST_FOLDS = (0, 1)
 _VALIDATION_FOLDS = (2,)
 _BLOCK = 2048
 
+# What two images are recognised by as relatives.
+IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
+
 
 def near_duplicates(perceptual_hashes: pd.Series) -> np.ndarray:
     """Returns the pairs of images that show nearly the same picture.
@@ -84,6 +87,21 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
+def relatives(examples: pd.DataFrame, seen: pd.DataFrame) -> np.ndarray:
+    """Returns which images share a patient or a picture with images that a model has seen.
+
+    Args:
+      examples, seen: with the columns of `IDENTITY`.
+
+    Returns:
+      bool array [rows of `examples`]; true, too, of those related through others of the examples.
+    """
+    if examples.empty or seen.empty:
+        return np.zeros(len(examples), bool)
+    group = groups(pd.concat([seen[IDENTITY], examples[IDENTITY]], ignore_index=True))
+    return np.isin(group[len(seen) :], group[: len(seen)])
+
+
 def _same_patient(patient: str) -> str:
     source, _, identity = patient.partition("/")
     return f"{source}/{patient_id(identity)}"
@@ -136,9 +154,8 @@ def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Serie
       a split; or an empty text for an image that models were trained on before it turned out to be related
       to a test image: it must be used neither for training nor for the test.
     """
-    columns = ["id", "patient", "sha256", "perceptual_hash"]
     withdrawn = earlier[~earlier["id"].isin(examples["id"])]
-    everyone = pd.concat([examples[[*columns, "label"]], withdrawn[columns]], ignore_index=True)
+    everyone = pd.concat([examples[[*IDENTITY, "label"]], withdrawn[IDENTITY]], ignore_index=True)
     everyone = everyone.sort_values("id", ignore_index=True)
     everyone["group"] = groups(everyone)
     everyone["was"] = everyone["id"].map(earlier.set_index("id")["split"])

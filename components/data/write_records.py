@@ -17,14 +17,14 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from components.data import splits
 from components.data.shards import Shard, described_in, shards_of
-from core.artifacts import EXAMPLES, PATIENTS, RECORDS, SUMMARY
+from core.artifacts import EXAMPLES, IDENTITIES, RECORDS, SUMMARY
 from core.files import read_json, write_json
 from core.locations import is_remote, reaching, sizes
 from core.progress import logger
 
 _COLUMNS = ["id", "source", "path", "label", "split", "sha256", "span"]
-_OF_PATIENTS = ["id", "patient"]
 # A shard is written in seconds.
 _LEFT_OVER_AFTER_SECONDS = 24 * 3600
 
@@ -39,8 +39,8 @@ def write_records(
 ) -> dict[str, Any]:
     """Writes TFRecord shards for every split, `<split>-<span>-<number>-<digest>.tfrecord`, and a manifest.
 
-    `patients.parquet` beside the manifest has the patient of each image (`id`, `patient`). It is not in the
-    shards, because a source may correct whose image it is.
+    `identities.parquet` beside the manifest says who and what each image shows: the columns of
+    `splits.IDENTITY`. It is not in the shards, because a source may correct whose image it is.
 
     A record is a `tf.train.Example` with `image` (bytes of a JPEG or PNG that TensorFlow decodes,
     its longer side at most `preprocess.MAX_SIDE`), `label` and `id` (UTF-8). Original bytes that meet this
@@ -95,8 +95,8 @@ def write_records(
                 split: _describe(rows, shards, split, home) for split in sorted(set(rows["split"]))
             },
         }
-    patients = pq.read_table(examples / EXAMPLES, columns=_OF_PATIENTS)
-    pq.write_table(patients, output / PATIENTS)
+    identities = pq.read_table(examples / EXAMPLES, columns=splits.IDENTITY)
+    pq.write_table(identities, output / IDENTITIES)
     write_json(output / RECORDS, manifest)
     logger.info("%d TFRecord shards, %d of them new", len(shards), len(missing))
     return manifest

@@ -1,7 +1,7 @@
 r"""Any further source: a CSV that lists images, or folders by finding. A user names it as `NAME=SPEC`.
 
     nih=data/nih,patient=(\d+)_       folders No_finding/, Pneumonia/, …; the pattern finds the patient
-    clinic=data/clinic/images.csv     columns path, label, patient, and if known view, age, sex
+    clinic=data/clinic/images.csv     columns path, label, patient, and if known view, age, sex, place
 
 What is not covid from where adults are X-rayed is what the two published sources lack: see `docs/trust.md`.
 """
@@ -122,7 +122,7 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
     if missing:
         raise UserError(
             f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
-            f"{', '.join(table.columns) or 'none'}. It takes path, label, patient, and view, age, sex."
+            f"{', '.join(table.columns) or 'none'}. It takes path, label, patient, and view, age, sex, place."
         )
     if to_train_on and _PATIENT not in table.columns:
         raise _without_patients(source)
@@ -149,6 +149,7 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
             excluded=f"view {row.view!r} was not asked for" if unwanted else "",
             sex=row.sex,
             age=row.age,
+            place=row.place,
         )
 
 
@@ -199,6 +200,7 @@ def _row(
     excluded: str = "",
     sex: str | None = None,
     age: float | None = None,
+    place: str = "",
 ) -> Row:
     label, reason = _label(finding)
     return Row(
@@ -208,6 +210,7 @@ def _row(
         label=label,
         excluded=excluded or reason,
         patient=f"{source.name}/{patient or path}",
+        origin=place,
         view=view,
         sex=sex,
         age=age,

@@ -37,8 +37,8 @@ def test_the_images_of_one_patient_count_as_one(
     model: Path, records: Path, evaluation: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(records, tmp_path / "records"))
-    table = pd.read_parquet(copy / "patients.parquet").assign(patient="one")
-    table.to_parquet(copy / "patients.parquet")
+    table = pd.read_parquet(copy / "identities.parquet").assign(patient="one")
+    table.to_parquet(copy / "identities.parquet")
     figures = evaluate(model, copy, tmp_path / "evaluation")
     before = read_json(evaluation / "metrics.json")["accuracy"]
     assert figures["accuracy"]["value"] == before["value"]
