@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from components.data.sources import Row, covid_chestxray, kermany, listed
-from core.locations import reaching, sizes
+from core.locations import location, reaching, sizes
 
 
 def named_images(
@@ -52,6 +52,22 @@ def named_images(
         named[column] = named[column].replace("", None)
     named["size"] = [files[row.source].get(row.path, -1) for row in rows]
     return named, files
+
+
+def directories(
+    covid_directory: str, kermany_directory: str, sources: Sequence[str]
+) -> dict[str, Path]:
+    """Returns where each source's images are, by the source's name.
+
+    Args:
+      covid_directory, kermany_directory: the two published datasets: directories or places.
+      sources: further sources; see `listed.parse`.
+    """
+    return {
+        covid_chestxray.NAME: location(covid_directory),
+        kermany.NAME: location(kermany_directory),
+        **{name: source.directory for name, source in listed.parse(sources).items()},
+    }
 
 
 def digest_of_names(named: pd.DataFrame) -> str:
