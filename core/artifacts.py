@@ -33,7 +33,7 @@ ANOMALIES, COMPARISONS = "anomalies.json", "comparisons.json"
 GROUND, SURROUNDINGS = "ground.json", "surroundings.json"
 VALIDATION_PAGE = "validation.html"
 
-# `write_records`: the list of shards, and who and what each image shows (`components.data.splits.IDENTITY`).
+# `write_records`: the list of shards, and who and what each image shows (`components.data.relatives.IDENTITY`).
 RECORDS, IDENTITIES = "manifest.json", "identities.parquet"
 
 # `find_lungs`: the segmenter, its card and its page.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.candidates.choose import tested_on
-from components.data import splits
+from components.data.relatives import IDENTITY, relatives
 from core.artifacts import BASE_WEIGHTS, EXAMPLES, MADE_WITH, PRETRAINING
 from core.divisions import TRAIN
 from core.errors import UserError
@@ -83,7 +83,7 @@ def pretrain(
         "seed": seed,
         "seconds": round(float(trained.history["seconds"].sum()), 1),
     }
-    seen = read_table(chosen / EXAMPLES, columns=splits.IDENTITY)
+    seen = read_table(chosen / EXAMPLES, columns=IDENTITY)
     with write_aside(output) as aside:
         aside.mkdir()
         trained.model.get_layer(architectures.BASE).save_weights(aside / BASE_WEIGHTS)
@@ -115,7 +115,7 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
     seen = read_table(weights / MADE_WITH)
     table = read_table(examples / EXAMPLES)
     tested = table[tested_on(table, recipe, (division,))]
-    common = splits.relatives(tested, seen)
+    common = relatives(tested, seen)
     if common.any():
         raise UserError(
             f"weights: {weights} was pretrained on relatives (the same patient or picture) of "

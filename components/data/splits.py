@@ -13,12 +13,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from components.data.sources import patient_id
+from components.data.relatives import IDENTITY, NEAR_DUPLICATE_BITS, same_patient, signs_of
 from core.divisions import TEST, TRAIN, VALIDATION, fold_name
 from core.errors import UserError
-
-# Of 256 bits; far from both the pairs of one picture and all other pairs: see docs/data.md.
-NEAR_DUPLICATE_BITS = 32
 
 # What is kept on one side of a split; RANDOM: nothing.
 PATIENT, ORIGIN, RANDOM = "patient", "origin", "random"
@@ -28,9 +25,6 @@ _FOLDS = 10
 _TEST_FOLDS = (0, 1)
 _VALIDATION_FOLDS = (2,)
 _BLOCK = 2048
-
-# What two images are recognised by as relatives.
-IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
 
 
 def near_duplicates(perceptual_hashes: pd.Series) -> np.ndarray:
@@ -46,10 +40,8 @@ def near_duplicates(perceptual_hashes: pd.Series) -> np.ndarray:
     """
     if perceptual_hashes.empty:
         return np.empty((0, 2), np.int64)
-    octets = np.array([list(bytes.fromhex(text)) for text in perceptual_hashes], np.uint8)
-    # With bits as -1 and 1, a product of two hashes is (bits - 2 x distance): a matrix
-    # multiplication compares all pairs.
-    signs = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
+    # A matrix multiplication compares all pairs.
+    signs = signs_of(perceptual_hashes)
     least = signs.shape[1] - 2 * NEAR_DUPLICATE_BITS
     close = []
     for start in range(0, len(signs), _BLOCK):
@@ -75,7 +67,7 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     size = len(examples)
     links = [near_duplicates(examples["perceptual_hash"])]
     # Older archives hold ids that are not normalised.
-    ties = [examples["patient"].map(_same_patient), examples["sha256"]]
+    ties = [examples["patient"].map(same_patient), examples["sha256"]]
     if by == ORIGIN:  # an image without a known origin is on its own
         alone = pd.Series(np.arange(size).astype(str), examples.index)
         ties.append((examples["source"] + "/" + examples["origin"]).fillna(alone))
@@ -85,26 +77,6 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     left, right = np.concatenate(links).T
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1])
-
-
-def relatives(examples: pd.DataFrame, seen: pd.DataFrame) -> np.ndarray:
-    """Returns which images share a patient or a picture with images that a model has seen.
-
-    Args:
-      examples, seen: with the columns of `IDENTITY`.
-
-    Returns:
-      bool array [rows of `examples`]; true, too, of those related through others of the examples.
-    """
-    if examples.empty or seen.empty:
-        return np.zeros(len(examples), bool)
-    group = groups(pd.concat([seen[IDENTITY], examples[IDENTITY]], ignore_index=True))
-    return np.isin(group[len(seen) :], group[: len(seen)])
-
-
-def _same_patient(patient: str) -> str:
-    source, _, identity = patient.partition("/")
-    return f"{source}/{patient_id(identity)}"
 
 
 def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIENT) -> pd.Series:

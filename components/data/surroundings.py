@@ -42,7 +42,7 @@ def surroundings(examples: pd.DataFrame, directories: Mapping[str, Path]) -> dic
     """Returns what the surroundings of the lungs give away.
 
     Args:
-      examples: with the columns `id`, `source`, `path`, `label`, `age` and those of `splits.IDENTITY`.
+      examples: with the columns `id`, `source`, `path`, `label`, `age` and those of `relatives.IDENTITY`.
       directories: where each source's images are, by the source's name. The lung masks are those of the
         covid-chestxray-dataset, so only its images are blanked.
 

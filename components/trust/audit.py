@@ -135,7 +135,7 @@ def audit(
 
     Args:
       model: the output of `train`; or a version of the model store: then the images that it was made with
-        are left out, and their relatives (see `splits.relatives`).
+        are left out, and their relatives (see `relatives.relatives`).
       records: the TFRecords.
       examples: the output of `ingest`.
       segmenter: the output of `find_lungs`.

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from components.data import splits
 from components.data.facts import inspect
+from components.data.relatives import IDENTITY, relatives
 from components.data.sources import Row, listed
 from components.data.sources.listed import Listed
 from core.images import BadImage
@@ -34,16 +34,16 @@ def measure(
 ) -> dict[str, Any]:
     """Asks a model about radiographs from elsewhere.
 
-    Images that a model has seen are left out: those that share the patient, the bytes or the picture with one
-    it was made with (see `splits.relatives`), whatever their name, size and format. So are files that cannot
-    be used, and images whose finding is not known. Images from which the model abstains are answered neither
-    right nor wrong: they are counted apart, and are in no other figure.
+    Images that a model has seen are left out: those that share the patient, the bytes or the picture with
+    one it was made with (see `relatives.relatives`), whatever their name, size and format. So are files that
+    cannot be used, and images whose finding is not known. Images from which the model abstains are answered
+    neither right nor wrong: they are counted apart, and are in no other figure.
 
     Args:
       exported: the model.
       source: the radiographs.
       recipe: of the model.
-      seen: the images that it was made with, with the columns of `splits.IDENTITY`.
+      seen: the images that it was made with, with the columns of `relatives.IDENTITY`.
       internal: its recall on the test split, by class; see `intervals.rate`.
 
     Returns:
@@ -60,7 +60,7 @@ def measure(
         rows = list(listed.read(source))
         labelled = [row for row in rows if row.finding_is_known]
         asked, bad = _asked(exported, source, recipe, labelled)
-    old = splits.relatives(asked, seen)
+    old = relatives(asked, seen)
     new = asked[~old]
     left_out = {
         "seen": int(old.sum()),
@@ -136,7 +136,7 @@ def _asked(
                 probabilities.append(answer["probabilities"].numpy())
                 scores.append(answer["ood_score"].numpy())
             progress.advance(len(batch))
-    columns = [*splits.IDENTITY, "origin", "truth"]
+    columns = [*IDENTITY, "origin", "truth"]
     shares = np.concatenate(probabilities)
     table = pd.DataFrame(identities, columns=columns).assign(
         predicted=np.array(recipe.classes)[shares.argmax(axis=1)],
