@@ -188,7 +188,7 @@ published figures shows how easy it is to tell the sources apart.
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-Accuracy and COVID recall are in per cent, with Wilson's 95 % intervals, on images whose patients and
+Accuracy and COVID recall are in per cent, with 95 % intervals over patients, on images whose patients and
 near-duplicates are not in training. Published figures are of the first version named, on the authors' own
 images, split at random. Minutes are the training time without that of the base. In training, every class has
 the same weight.

@@ -35,7 +35,7 @@ from core.files import read_json, write_json, write_text
 from core.images import for_tensorflow, to_png
 from core.labels import LABELS
 from core.tables import read_table
-from training import data, export, metrics
+from training import data, export, intervals
 from training.recipes import RECIPES, recipe_named
 
 PAGE = Path(__file__).parents[1] / "docs" / "trust-results.md"
@@ -214,7 +214,7 @@ def unknown(model: Path, records: Path, covid: Path) -> dict[str, Any]:
         rows[name] = {
             "images": len(theirs),
             "auc": float(roc_auc_score(truth, np.r_[ours, theirs])),
-            "rejected": metrics.rate(int((theirs > 1).sum()), len(theirs)),
+            "rejected": intervals.rate(int((theirs > 1).sum()), len(theirs)),
         }
     return rows
 

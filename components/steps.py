@@ -119,6 +119,9 @@ def ingest_step(
 @_step("data", Needs(size="light", hours=3, storage=True))
 def validate_step(
     examples: dsl.Input[dsl.Dataset],
+    covid_directory: str,
+    kermany_directory: str,
+    sources: list[str],
     validation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     schema: str = "",
@@ -128,6 +131,7 @@ def validate_step(
     import shutil
     from pathlib import Path
 
+    from components.data.named_images import directories
     from components.data.validate import validate
     from core.artifacts import VALIDATION_PAGE
     from core.locations import local_copy, location
@@ -138,6 +142,7 @@ def validate_step(
             Path(validation.path),
             schema=local_copy(location(schema)) if schema else None,
             served=location(served) if served else None,
+            directories=directories(covid_directory, kermany_directory, sources),
         )
     finally:
         if Path(validation.path, VALIDATION_PAGE).is_file():
@@ -183,18 +188,13 @@ def write_records_step(
     """Packs each split's images into TFRecord shards. See `write_records`."""
     from pathlib import Path
 
-    from components.data.sources import covid_chestxray, kermany
-    from components.data.sources.listed import parse
+    from components.data.named_images import directories
     from components.data.write_records import write_records
     from core.locations import location
 
     manifest = write_records(
         Path(examples.path),
-        {
-            covid_chestxray.NAME: location(covid_directory),
-            kermany.NAME: location(kermany_directory),
-            **{name: source.directory for name, source in parse(sources).items()},
-        },
+        directories(covid_directory, kermany_directory, sources),
         Path(records.path),
         beam_options=beam_options,
         archive=location(archive) if archive else None,

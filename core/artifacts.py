@@ -28,12 +28,13 @@ class ToDeploy(StrEnum):
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
 PREVIOUS = "previous.parquet"
 
-# `validate`; see `components.data.validation.findings`.
+# `validate`; see `components.data.validation.findings`, `components.data.shared_ground` and `.surroundings`.
 ANOMALIES, COMPARISONS = "anomalies.json", "comparisons.json"
+GROUND, SURROUNDINGS = "ground.json", "surroundings.json"
 VALIDATION_PAGE = "validation.html"
 
-# `write_records`: the list of shards.
-RECORDS = "manifest.json"
+# `write_records`: the list of shards, and who and what each image shows; see `components.data.relatives`.
+RECORDS, IDENTITIES = "manifest.json", "identities.parquet"
 
 # `find_lungs`: the segmenter, its card and its page.
 SEGMENTER, SEGMENTER_CARD, LUNGS_PAGE = "lungs.keras", "lungs.json", "lungs.html"

@@ -22,6 +22,10 @@ _OTHER_CAUSES = frozenset(
 )
 
 
+# Why a finding has no label that may be anything, covid too.
+NOT_LABELLED = "finding not yet labelled by the source"
+
+
 def label_of(finding: str) -> tuple[str | None, str]:
     """Returns the label of a finding, or the reason why it has none.
 
@@ -47,5 +51,5 @@ def label_of(finding: str) -> tuple[str | None, str]:
     if words == {"no", "finding"}:
         return NORMAL, ""
     if not words or words & {"todo", "unknown"}:
-        return None, "finding not yet labelled by the source"
+        return None, NOT_LABELLED
     return None, f"finding {finding!r} does not name a cause"

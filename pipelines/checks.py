@@ -148,6 +148,11 @@ def _require_source(source: listed.Listed, to_train_on: bool) -> None:
                     f"{source.name}: none of the {len(rows)} images that {source.place} names is in "
                     f"{source.directory}"
                 )
+            if not any(row.finding_is_known for row in rows if row.path in there):
+                raise UserError(
+                    f"{source.name}: of none of the {len(there)} images in {source.place} is the finding "
+                    "known; name it in the column label, or in the folder's name"
+                )
         elif not source.place.is_dir():
             raise UserError(f"{source.name}: there is no {source.place}")
 

@@ -12,7 +12,7 @@ from pipelines.options import OUTPUT
 
 app = typer.Typer()
 schema_app = typer.Typer(no_args_is_help=True, help="Review what is not in the kept schema.")
-data_app = typer.Typer(no_args_is_help=True, help="Download the two public datasets.")
+data_app = typer.Typer(no_args_is_help=True, help="Download public datasets.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(data_app, name="data")
 
@@ -73,23 +73,37 @@ def accept(
 @data_app.command()
 def fetch(
     directory: Annotated[
-        Path, typer.Argument(help="Where both are written.", file_okay=False)
+        Path, typer.Argument(help="Where they are written.", file_okay=False)
     ] = Path("data"),
     covid_commit: Annotated[
         str, typer.Option(help="Commit of the covid-chestxray-dataset. Default: its last.")
     ] = "",
+    further: Annotated[
+        bool,
+        typer.Option(
+            "--further", help="Download four further collections, too, for --source or --external."
+        ),
+    ] = False,
 ) -> None:
     """Download both datasets from their publishers, and check them. Run it again after an interruption.
 
     Kermany's images are under CC BY 4.0. Of the covid-chestxray-dataset each image has a licence of its
-    own, which its metadata names; some allow no commercial use.
+    own, which its metadata names; some allow no commercial use. The licences of further collections are
+    printed.
     """
     from components.data.sources import fetch as fetching
+    from components.data.sources.further import COLLECTIONS, fetch_further
 
+    rows = []
     with live_line():
         covid = fetching.fetch_covid(directory, covid_commit or fetching.COVID_COMMIT)
-        kermany = fetching.fetch_kermany(directory)
-    print_rows([("covid", str(covid)), ("kermany", str(kermany))])
+        rows.append(("covid", str(covid)))
+        rows.append(("kermany", str(fetching.fetch_kermany(directory))))
+        for collection in COLLECTIONS if further else ():
+            name = collection.repository.name
+            rows.append((name, f"{name}={fetch_further(collection, directory)}"))
+            rows.append(("", collection.licence))
+    print_rows(rows)
 
 
 def _schema_text(schema: Path) -> str:

@@ -126,7 +126,12 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             ingested.set_caching_options(False)
 
             validated = validate_step(
-                examples=ingested.outputs["examples"], schema=schema, served=served
+                examples=ingested.outputs["examples"],
+                covid_directory=covid_directory,
+                kermany_directory=kermany_directory,
+                sources=sources,
+                schema=schema,
+                served=served,
             ).set_display_name("Validate against the schema, look for drift")
             validated.set_caching_options(False)
 

@@ -129,10 +129,10 @@ def audit(shared, model: Path, records: Path, examples: Path, lungs: Path) -> Pa
 
 
 @pytest.fixture(scope="session")
-def validation(shared, examples: Path) -> Path:
+def validation(shared, examples: Path, directories: dict[str, Path]) -> Path:
     from components.data.validate import validate
 
-    return shared("validation", lambda directory: validate(examples, directory))
+    return shared("validation", lambda output: validate(examples, output, directories=directories))
 
 
 # Of a module: its event loop would be in the way of tests that have one of their own.

@@ -7,13 +7,15 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from core.artifacts import RECORDS
+from core.artifacts import IDENTITIES, RECORDS
 from core.errors import UserError
 from core.files import read_json
 from core.locations import local_copy, location
 from core.progress import Progress
+from core.tables import read_table
 from training import augment
 from training.recipes import Recipe
 from training.views import Change, to_pixels
@@ -35,6 +37,29 @@ def read_manifest(records: Path) -> dict[str, Any]:
     if not (records / RECORDS).is_file():
         raise UserError(f"{records} has no {RECORDS}: it is not a complete set of TFRecords.")
     return dict(read_json(records / RECORDS))
+
+
+def identities(records: Path) -> pd.DataFrame:
+    """Returns the `id`, `patient`, `sha256` and `perceptual_hash` of each image of the records.
+
+    Raises:
+      UserError: the records do not say it.
+    """
+    if not (records / IDENTITIES).is_file():
+        raise UserError(
+            f"{records} has no {IDENTITIES}: an earlier release wrote these records. Write them again."
+        )
+    return read_table(records / IDENTITIES)
+
+
+def patients(records: Path) -> dict[str, str]:
+    """Returns the patient of each image of the records, by the image's id.
+
+    Raises:
+      UserError: the records do not say it.
+    """
+    table = identities(records)
+    return dict(zip(table["id"], table["patient"], strict=True))
 
 
 def class_counts(

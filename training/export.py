@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -156,7 +156,10 @@ def load(directory: Path) -> Exported:
 
 
 def predictions(
-    exported: Exported, images: tf.data.Dataset, classes: Sequence[str]
+    exported: Exported,
+    images: tf.data.Dataset,
+    classes: Sequence[str],
+    patients: Mapping[str, str],
 ) -> pd.DataFrame:
     """Predicts images with an exported model, through the signature that is served.
 
@@ -164,9 +167,11 @@ def predictions(
       exported: the model.
       images: see `data.encoded_images`; their number must be known.
       classes: in the order of the model's outputs.
+      patients: of each image, by its id; see `data.patients`.
 
     Returns:
-      one row per image, sorted by `id`: `id`, `truth`, `predicted` and a probability for each class.
+      one row per image, sorted by `id`: `id`, `patient`, `truth`, `predicted` and a probability for each
+      class.
     """
     parts = []
     with Progress("images predicted", len(images)) as progress:
@@ -174,8 +179,9 @@ def predictions(
             probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
             part = pd.DataFrame(probabilities, columns=list(classes))
             part.insert(0, "id", [value.decode() for value in identity.numpy()])
-            part.insert(1, "truth", [classes[i] for i in position.numpy()])
-            part.insert(2, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
+            part.insert(1, "patient", [patients[name] for name in part["id"]])
+            part.insert(2, "truth", [classes[i] for i in position.numpy()])
+            part.insert(3, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
             parts.append(part)
             progress.advance(len(part))
     return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)

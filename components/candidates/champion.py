@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.artifacts import CARD, CHAMPION, MADE_WITH, PREDICTIONS
+from core.artifacts import CARD, CHAMPION, PREDICTIONS
 from core.divisions import HOLD_OUT, division
 from core.errors import UserError
 from core.files import read_json, write_aside, write_json
@@ -26,7 +26,7 @@ def champion(
     service: "InferenceService | None" = None,
     continues: bool = False,
 ) -> None:
-    """Predicts the images of the test split with the version that is served, without those it was made with.
+    """Predicts test images that are unrelated to what the version that is served was made with.
 
     Args:
       models: the model store; see `serving.store`.
@@ -91,14 +91,16 @@ def _served(models: str, name: str, service: "InferenceService | None") -> str |
 
 def _predicted(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
     # If no version is served yet, the step needs no TensorFlow.
-    from core.tables import read_table
+    from components.candidates.made_with import related
     from training import data, export
 
     images = data.encoded_images(
         records, data.read_manifest(records), recipe, division(HOLD_OUT).test
     )
-    predictions = export.predictions(export.load(version), images, recipe.classes)
-    if (version / MADE_WITH).is_file():
-        made_with = read_table(version / MADE_WITH)["id"]
-        predictions = predictions[~predictions["id"].isin(made_with)]
-    return predictions
+    predictions = export.predictions(
+        export.load(version), images, recipe.classes, data.patients(records)
+    )
+    everyone = data.identities(records)
+    asked = everyone[everyone["id"].isin(predictions["id"])]
+    to_leave_out = asked["id"][related(asked, version, everyone)]
+    return predictions[~predictions["id"].isin(to_leave_out)]

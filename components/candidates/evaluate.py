@@ -29,7 +29,7 @@ from core.images import to_png
 from core.labels import COVID
 from core.progress import Progress, logger
 from core.tables import read_table
-from training import data, export, heat_maps, metrics
+from training import data, export, heat_maps, intervals, metrics
 from training.recipes import Recipe, recipe_named
 
 _BATCH = 16
@@ -49,15 +49,15 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       model: the output of `train`.
       records: the TFRecords.
       output: the directory to write, with `metrics.json`; `predictions.parquet`, a row for each image:
-        `id`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test images
-        with their heat maps; `known_answers.json`, two test images of each class with the model's
+        `id`, `patient`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test
+        images with their heat maps; `known_answers.json`, two test images of each class with the model's
         answers (see `serving.cluster.known_answers`); and `evaluation.html`. Written aside and renamed.
 
     Returns:
       the content of `metrics.json`: see `training.metrics.evaluate`, with `recipe`, `division`,
       `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset), and
       `validation`: on the validation split the number of `images`, `covid_recall` (a rate, see
-      `training.metrics.rate`) and `macro_f1`; None if the division has no separate validation part.
+      `training.intervals.share`) and `macro_f1`; None if the division has no separate validation part.
 
     Raises:
       UserError: the records are incomplete, or a split lacks a class.
@@ -68,12 +68,13 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     parts = division(card["division"])
     images = data.encoded_images(records, manifest, recipe, parts.test)
     exported = export.load(model / SAVED_MODEL)
-    predictions = export.predictions(exported, images, recipe.classes)
+    patients = data.patients(records)
+    predictions = export.predictions(exported, images, recipe.classes, patients)
     validation = None
     if parts.validation != parts.test:
         held_out = data.encoded_images(records, manifest, recipe, parts.validation)
         validation = _in_short(
-            _figures(export.predictions(exported, held_out, recipe.classes), recipe)
+            _figures(export.predictions(exported, held_out, recipe.classes, patients), recipe)
         )
     figures = {
         **_figures(predictions, recipe),
@@ -140,7 +141,9 @@ def show(evaluation: Path, scalars: Any, curves: Any) -> None:
 def _figures(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
     probabilities = predictions[list(recipe.classes)].to_numpy()
     truth = np.array([recipe.classes.index(name) for name in predictions["truth"]])
-    return metrics.evaluate(truth, probabilities, recipe.classes)
+    return metrics.evaluate(
+        truth, probabilities, recipe.classes, predictions["patient"].to_numpy(str)
+    )
 
 
 def _in_short(figures: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def _in_short(figures: dict[str, Any]) -> dict[str, Any]:
     covid = figures["per_class"].get(COVID)
     return {
         "images": figures["images"],
-        "covid_recall": covid["recall"] if covid else metrics.rate(0, 0),
+        "covid_recall": covid["recall"] if covid else dict(intervals.NOTHING),
         "macro_f1": figures["macro_f1"],
     }
 

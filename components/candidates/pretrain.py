@@ -9,11 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from components.candidates.choose import tested_on
-from components.data import splits
+from components.data.relatives import IDENTITY, relatives
 from core.artifacts import BASE_WEIGHTS, EXAMPLES, MADE_WITH, PRETRAINING
 from core.divisions import TRAIN
 from core.errors import UserError
@@ -24,8 +21,6 @@ from core.tables import read_table
 from training import architectures, data, loop, start_weights
 from training.precision import AUTO
 from training.recipes import Recipe
-
-_IDENTITY = ["id", "patient", "sha256", "perceptual_hash"]
 
 
 def pretrain(
@@ -88,7 +83,7 @@ def pretrain(
         "seed": seed,
         "seconds": round(float(trained.history["seconds"].sum()), 1),
     }
-    seen = read_table(chosen / EXAMPLES, columns=_IDENTITY)
+    seen = read_table(chosen / EXAMPLES, columns=IDENTITY)
     with write_aside(output) as aside:
         aside.mkdir()
         trained.model.get_layer(architectures.BASE).save_weights(aside / BASE_WEIGHTS)
@@ -119,10 +114,8 @@ def require_unseen(weights: Path, examples: Path | None, recipe: Recipe, divisio
         raise UserError(f"weights: {weights} was pretrained; give the examples to check it against")
     seen = read_table(weights / MADE_WITH)
     table = read_table(examples / EXAMPLES)
-    tested = table.loc[tested_on(table, recipe, (division,)), _IDENTITY]
-    both = pd.concat([seen, tested], ignore_index=True)
-    group = splits.groups(both)
-    common = np.isin(group[len(seen) :], group[: len(seen)])
+    tested = table[tested_on(table, recipe, (division,))]
+    common = relatives(tested, seen)
     if common.any():
         raise UserError(
             f"weights: {weights} was pretrained on relatives (the same patient or picture) of "

@@ -127,7 +127,12 @@ def _of_recipe(
     folds = [read_json(evaluation / METRICS) for evaluation in evaluations]
     predictions = pd.concat([read_table(evaluation / PREDICTIONS) for evaluation in evaluations])
     truth = predictions["truth"].map(recipe.classes.index).to_numpy()
-    figures = metrics.evaluate(truth, predictions[list(recipe.classes)].to_numpy(), recipe.classes)
+    figures = metrics.evaluate(
+        truth,
+        predictions[list(recipe.classes)].to_numpy(),
+        recipe.classes,
+        predictions["patient"].to_numpy(str),
+    )
     histories = [pd.read_csv(model / HISTORY) for model in models]
     figures["validation_accuracy"] = float(
         sum(history["val_accuracy"].iloc[-1] for history in histories) / len(histories)

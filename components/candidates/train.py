@@ -11,6 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from components.candidates import pretrain
+from components.data.relatives import IDENTITY
 from components.data.sources import covid_chestxray, kermany
 from core import divisions
 from core.artifacts import CARD, EXAMPLES, HISTORY, MADE_WITH, SAVED_MODEL, SEGMENTER_CARD
@@ -50,7 +51,7 @@ def train(
       recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
       output: the directory to write, with `saved_model/` (see `training.export`), `model.json`,
         `history.csv` and `tensorboard/`, and given `examples` the images that it was made with,
-        `images.parquet` (`id`, `sha256`, `part`). Written aside and renamed.
+        `images.parquet` (`relatives.IDENTITY` and `part`). Written aside and renamed.
       examples: the output of `ingest`, to check that a base of `pretrain` has not seen test images.
       start: a version of the model store. If it is of this recipe, and the base is not frozen, training
         continues from its weights, instead of `weights`.
@@ -188,7 +189,7 @@ def _what_it_knows(
 
 
 def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
-    table = read_table(examples / EXAMPLES, columns=["id", "sha256", "label", "split"])
+    table = read_table(examples / EXAMPLES, columns=[*IDENTITY, "label", "split"])
     seen = table["split"].isin([*parts.train, *parts.validation])
     table = table[seen & table["label"].isin(list(recipe.task))]
-    return table[["id", "sha256", "split"]].rename(columns={"split": "part"})
+    return table[[*IDENTITY, "split"]].rename(columns={"split": "part"})

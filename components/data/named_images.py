@@ -10,7 +10,7 @@ import pandas as pd
 from components.data.sources import Row, covid_chestxray, kermany, listed
 from core.errors import UserError
 from core.labels import LABELS
-from core.locations import reaching, sizes
+from core.locations import location, reaching, sizes
 
 
 def named_images(
@@ -73,6 +73,22 @@ def require_every_label(labels: Iterable[str], counts: str) -> None:
             f"{covid_chestxray.WHERE_TO_GET_IT}, normal, bacterial and viral from "
             f"{kermany.WHERE_TO_GET_IT}. Are both complete?"
         )
+
+
+def directories(
+    covid_directory: str, kermany_directory: str, sources: Sequence[str]
+) -> dict[str, Path]:
+    """Returns where each source's images are, by the source's name.
+
+    Args:
+      covid_directory, kermany_directory: the two published datasets: directories or places.
+      sources: further sources; see `listed.parse`.
+    """
+    return {
+        covid_chestxray.NAME: location(covid_directory),
+        kermany.NAME: location(kermany_directory),
+        **{name: source.directory for name, source in listed.parse(sources).items()},
+    }
 
 
 def digest_of_names(named: pd.DataFrame) -> str:

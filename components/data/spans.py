@@ -5,6 +5,7 @@ An archive is a directory, or a place in an object store, that outlives runs:
     <archive>/spans/00001.json          one file for each span, written last, once, and never changed
     <archive>/spans/00001.outcome.json  its outcome; see `record_outcome`
     <archive>/spans/00001.names.json    a digest of the sources' metadata at the last ingest
+    <archive>/spans/00001.surroundings.json   what surroundings give away; see `components.data.surroundings`
     <archive>/tables/<digest>.parquet   its tables, named by their content
     <archive>/records/                  TFRecord shards of all spans; see `components.data.write_records`
     <archive>/decisions/                decisions on test splits; see `components.trust.decisions`
@@ -149,6 +150,17 @@ def record_names(archive: Path, last: Span, digest: str) -> None:
     if digest != names_digest(archive, last):
         with reaching(archive):
             write_json(archive / "spans" / f"{last.number:05d}.names.json", {"named": digest})
+
+
+def surroundings(archive: Path, number: int) -> dict[str, Any] | None:
+    """Returns what was kept of what the surroundings in a span give away, or None."""
+    return _read(archive, f"{number:05d}.surroundings.json")
+
+
+def keep_surroundings(archive: Path, number: int, found: Mapping[str, Any]) -> None:
+    """Keeps what `surroundings` returns."""
+    with reaching(archive):
+        write_json(archive / "spans" / f"{number:05d}.surroundings.json", found)
 
 
 def require_seed(archive: Path, last: Span, seed: int) -> None:

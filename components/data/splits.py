@@ -13,12 +13,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from components.data.sources import patient_id
+from components.data.relatives import IDENTITY, NEAR_DUPLICATE_BITS, same_patient, signs_of
 from core.divisions import TEST, TRAIN, VALIDATION, fold_name
 from core.errors import UserError
-
-# Of 256 bits. Copies of a picture differ in far fewer bits, other pairs in far more: see docs/data.md.
-NEAR_DUPLICATE_BITS = 32
 
 # What is kept together in a split; RANDOM: nothing.
 PATIENT, ORIGIN, RANDOM = "patient", "origin", "random"
@@ -43,10 +40,8 @@ def near_duplicates(perceptual_hashes: pd.Series) -> np.ndarray:
     """
     if perceptual_hashes.empty:
         return np.empty((0, 2), np.int64)
-    octets = np.array([list(bytes.fromhex(text)) for text in perceptual_hashes], np.uint8)
-    # With bits as -1 and 1, a product of two hashes is (bits - 2 x distance): a matrix
-    # multiplication compares all pairs.
-    signs = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
+    # A matrix multiplication compares all pairs.
+    signs = signs_of(perceptual_hashes)
     least = signs.shape[1] - 2 * NEAR_DUPLICATE_BITS
     close = []
     for start in range(0, len(signs), _BLOCK):
@@ -72,7 +67,7 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     size = len(examples)
     links = [near_duplicates(examples["perceptual_hash"])]
     # Older archives hold ids that are not normalised.
-    ties = [examples["patient"].map(_same_patient), examples["sha256"]]
+    ties = [examples["patient"].map(same_patient), examples["sha256"]]
     if by == ORIGIN:  # an image of unknown origin is its own group
         alone = pd.Series(np.arange(size).astype(str), examples.index)
         ties.append((examples["source"] + "/" + examples["origin"]).fillna(alone))
@@ -82,11 +77,6 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     left, right = np.concatenate(links).T
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1])
-
-
-def _same_patient(patient: str) -> str:
-    source, _, identity = patient.partition("/")
-    return f"{source}/{patient_id(identity)}"
 
 
 def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIENT) -> pd.Series:
@@ -136,9 +126,8 @@ def extend(examples: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> pd.Serie
       a split; or an empty text for an image that models were trained on before it turned out to be related
       to a test image: it must be used neither for training nor for the test.
     """
-    columns = ["id", "patient", "sha256", "perceptual_hash"]
     withdrawn = earlier[~earlier["id"].isin(examples["id"])]
-    everyone = pd.concat([examples[[*columns, "label"]], withdrawn[columns]], ignore_index=True)
+    everyone = pd.concat([examples[[*IDENTITY, "label"]], withdrawn[IDENTITY]], ignore_index=True)
     everyone = everyone.sort_values("id", ignore_index=True)
     everyone["group"] = groups(everyone)
     everyone["was"] = everyone["id"].map(earlier.set_index("id")["split"])

@@ -2,7 +2,9 @@
 
 The schema is `components/data/validation/schema.pbtxt`, or a site's own; `warnings.pbtxt` beside it holds
 what only causes a warning. If the dataset has grown, the new images are compared with the earlier ones; and
-if a server has logged features of its requests, those with the training images.
+if a server has logged features of its requests, those with the training images. Beside that it says what
+these data can show of a model at all: where covid and other classes can be compared like with like, and what
+the surroundings of the lungs give away.
 """
 
 import io
@@ -18,15 +20,28 @@ from typing import Any
 import pandas as pd
 
 from components import pages
+from components.data import spans
+from components.data.shared_ground import shared_ground, warning
 from components.data.validation import SCHEMA, WARNINGS
 from components.data.validation.findings import drifted, in_words
 from components.data.validation.kept_schema import accepting, unknown
 from components.pages import plots
-from core.artifacts import ANOMALIES, COMPARISONS, EXAMPLES, PREVIOUS, SUMMARY, VALIDATION_PAGE
+from core.artifacts import (
+    ANOMALIES,
+    COMPARISONS,
+    EXAMPLES,
+    GROUND,
+    PREVIOUS,
+    SUMMARY,
+    SURROUNDINGS,
+    VALIDATION_PAGE,
+)
 from core.divisions import SPLITS
 from core.errors import UserError
 from core.files import read_json, write_aside, write_json, write_text
+from core.locations import location
 from core.progress import Progress, logger
+from core.tables import read_table
 
 # The environment variable with the path of a Python that has TFDV, if this one has not; see docs/data.md.
 TFDV_PYTHON = "CXRFLOW_TFDV_PYTHON"
@@ -58,17 +73,25 @@ _KEPT = "schema.pbtxt"
 
 
 def validate(
-    examples: Path, output: Path, *, schema: Path | None = None, served: Path | None = None
+    examples: Path,
+    output: Path,
+    *,
+    schema: Path | None = None,
+    served: Path | None = None,
+    directories: Mapping[str, Path] | None = None,
 ) -> list[dict[str, Any]]:
     """Computes statistics for each split and compares them with the schema.
 
     Args:
       examples: the output of `ingest`.
       output: the directory to write, with `<split>/FeatureStats.pb` and `<split>/Anomalies.pb`
-        (TensorFlow Metadata's protos), `schema.pbtxt`, `anomalies.json`, `comparisons.json` and
-        `validation.html`. Written aside and renamed.
+        (TensorFlow Metadata's protos), `schema.pbtxt`, `anomalies.json`, `comparisons.json`, `ground.json`
+        (see `shared_ground`), `surroundings.json` (see `surroundings`) and `validation.html`. Written aside
+        and renamed.
       schema: the site's own; None: that of the package.
       served: the directory of a server's feature log (see `serving.feature_log`), or None.
+      directories: where each source's images are, by the source's name, to look at surroundings; None: that
+        is left out, and `surroundings.json` is null. Of a span it is done once, and kept in the archive.
 
     Returns:
       the content of `anomalies.json`; see `components/data/validation/tfdv.py`.
@@ -102,8 +125,16 @@ def validate(
             split: read_json(aside / split / "FeatureStats.json")["datasets"][0]["features"]
             for split in SPLITS
         }
+        table = read_table(examples / EXAMPLES)
+        ground = shared_ground(table)
+        give_away = _surroundings(table, summary["span"], directories) if directories else None
+        write_json(aside / GROUND, ground)
+        write_json(aside / SURROUNDINGS, give_away)
         page = pages.render(
             VALIDATION_PAGE,
+            ground=ground,
+            warning=warning(ground),
+            surroundings=give_away,
             version=version("cxrflow"),
             fingerprint=summary["fingerprint"],
             phantoms=summary["phantoms"],
@@ -119,10 +150,29 @@ def validate(
         write_json(aside / COMPARISONS, compared)
         write_text(aside / VALIDATION_PAGE, page)
     _judge(anomalies, output)
+    if warning(ground):
+        logger.warning("%s", warning(ground))
+    for row in give_away["rows"] if give_away else []:
+        logger.info("%s, %s: ROC AUC %.2f", row["view"], row["what"], row["auc"]["value"])
     for comparison in compared:
         for measure in drifted(comparison):
             logger.warning("%s: %s", comparison["kind"], in_words(comparison, measure))
     return anomalies
+
+
+def _surroundings(
+    table: pd.DataFrame, span: Mapping[str, Any] | None, directories: Mapping[str, Path]
+) -> dict[str, Any]:
+    archive = location(span["archive"]) if span else None
+    found = spans.surroundings(archive, span["number"]) if archive and span else None
+    if not found:
+        # Imported here, because it brings scikit-learn's models.
+        from components.data.surroundings import surroundings
+
+        found = surroundings(table, directories)
+        if archive and span:
+            spans.keep_surroundings(archive, span["number"], found)
+    return found
 
 
 def _served(directory: Path, output: Path) -> Path | None:

@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from components.data.relatives import IDENTITY
 from components.data.shards import Shard, described_in, shards_of
-from core.artifacts import EXAMPLES, RECORDS, SUMMARY
+from core.artifacts import EXAMPLES, IDENTITIES, RECORDS, SUMMARY
 from core.files import read_json, write_json
 from core.locations import is_remote, reaching, sizes
 from core.progress import logger
@@ -36,6 +37,9 @@ def write_records(
     archive: Path | None = None,
 ) -> dict[str, Any]:
     """Writes TFRecord shards for every split, `<split>-<span>-<number>-<digest>.tfrecord`, and a manifest.
+
+    `identities.parquet` beside the manifest says who and what each image shows: the columns of
+    `relatives.IDENTITY`. It is not in the shards, because a source may correct whose image it is.
 
     A record is a `tf.train.Example` with `image` (bytes of a JPEG or PNG that TensorFlow decodes,
     its longer side at most `preprocess.MAX_SIDE`), `label` and `id` (UTF-8). Original bytes that meet this
@@ -90,6 +94,8 @@ def write_records(
                 split: _describe(rows, shards, split, home) for split in sorted(set(rows["split"]))
             },
         }
+    identities = pq.read_table(examples / EXAMPLES, columns=IDENTITY)
+    pq.write_table(identities, output / IDENTITIES)
     write_json(output / RECORDS, manifest)
     logger.info("%d TFRecord shards, %d of them new", len(shards), len(missing))
     return manifest

@@ -26,7 +26,9 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, interval=_interval, words=_words)
+    environment.filters.update(
+        percent=_percent, interval=_interval, words=_words, area=_area, area_words=_area_words
+    )
     return environment.get_template(template).render({"version": version("cxrflow"), **values})
 
 
@@ -42,7 +44,7 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(rate: Mapping[str, float | None]) -> Markup:
-    """Formats a rate of `training.metrics` with its interval."""
+    """Formats a rate of `training.intervals` with its interval."""
     if rate["value"] is None:
         return Markup("–")
     low, high = rate["low"], rate["high"]
@@ -59,3 +61,16 @@ def _words(rate: Mapping[str, float | None]) -> str:
         return "–"
     low, high = rate["low"], rate["high"]
     return f"{100 * rate['value']:.1f}\u00a0% ({100 * (low or 0):.0f}–{100 * (high or 0):.0f})"
+
+
+def _area(rate: Mapping[str, float | None]) -> Markup:
+    """Formats an area under a ROC curve with its interval."""
+    value, interval = _area_words(rate).partition(" ")[::2]
+    return Markup(f"<b>{value}</b> <small>{interval.strip('()')}</small>" if interval else value)
+
+
+def _area_words(rate: Mapping[str, float | None]) -> str:
+    """Formats an area under a ROC curve with its interval as text."""
+    if rate["value"] is None:
+        return "–"
+    return f"{rate['value']:.3f} ({rate['low'] or 0:.2f}–{rate['high'] or 0:.2f})"

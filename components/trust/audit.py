@@ -25,10 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from components import pages
+from components.candidates.made_with import made_with, related
 from components.data import splits
-from components.data.sources import Row, covid_chestxray, kermany, listed
+from components.data.sources import covid_chestxray, kermany
 from components.data.sources.listed import Listed
 from components.pages import plots
+from components.trust import external as elsewhere
 from components.trust import rules
 from components.trust.rules import View
 from core.artifacts import (
@@ -36,7 +38,6 @@ from core.artifacts import (
     AUDIT_PAGE,
     CARD,
     EXAMPLES,
-    MADE_WITH,
     SAVED_MODEL,
     SEGMENTER_CARD,
     SUMMARY,
@@ -44,13 +45,22 @@ from core.artifacts import (
 from core.divisions import division
 from core.errors import UserError
 from core.files import read_json, write_aside, write_json, write_text
-from core.images import BadImage
 from core.labels import COVID
-from core.locations import reaching
 from core.progress import Progress, logger
 from core.tables import read_table
-from training import calibration, data, export, gradcam, heat_maps, loop, lungs, metrics, ood
-from training.preprocess import decoded, to_input
+from training import (
+    calibration,
+    data,
+    export,
+    gradcam,
+    heat_maps,
+    intervals,
+    loop,
+    lungs,
+    metrics,
+    ood,
+)
+from training.preprocess import to_input
 from training.recipes import Recipe, recipe_named
 from training.views import Change
 
@@ -125,7 +135,7 @@ def audit(
 
     Args:
       model: the output of `train`; or a version of the model store: then the images that it was made with
-        are left out.
+        are left out, and their relatives (see `relatives.relatives`).
       records: the TFRecords.
       examples: the output of `ingest`.
       segmenter: the output of `find_lungs`.
@@ -155,20 +165,19 @@ def audit(
       `abstention`: on the test split, the share that is `rejected` as unlike the training images, and how
         many answers are wrong if only some are given (see `ood.risk_coverage`), by `ood_score` and by
         `confidence`.
-      `external`: rows of `name`, `images`, how many more were `unreadable`, `called_covid` (of those
-        without covid), `rejected`, and by class `counts`, `recall`, `drop` (see `metrics.drop`) from the
-        test split, and `auc`.
+      `external`: a row for each source; see `external.measure`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
-      `rules`: see `rules.judged`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
+      `related`: how many test images were left out; `rules`: see `rules.judged`; `recipe`, `view`, `images`,
+        `fingerprint`, `phantoms`.
 
     Raises:
       UserError: the records are incomplete, or no test image is left.
     """
-    candidate = _candidate(model)
+    manifest, everyone = data.read_manifest(records), read_table(examples / EXAMPLES)
+    candidate = _candidate(model, everyone)
     recipe = candidate.recipe
     finder = lungs.load(segmenter)
-    manifest, everyone = data.read_manifest(records), read_table(examples / EXAMPLES)
     seen, pictures = _look(candidate, records, manifest, everyone, finder)
     table = everyone.set_index("id").loc[seen.ids].reset_index()
     table["truth"] = [recipe.classes[i] for i in seen.truth]
@@ -185,8 +194,14 @@ def audit(
     summary = read_json(examples / SUMMARY)
     leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
     measured |= {"leaks": leakage.ours, "leakage": vars(leakage)}
+    inside = measured["views"][View.WHOLE]["recall"]
+    parts = division(candidate.card["division"])
+    made = made_with(model, everyone)
+    if made.empty:
+        made = everyone[everyone["split"].isin([*parts.train, *parts.validation])]
+    measured["related"] = len(candidate.left_out)
     measured["external"] = [
-        _external(candidate.exported, source, recipe, measured["views"][View.WHOLE]["recall"])
+        elsewhere.measure(candidate.exported, source, recipe, made, inside)
         for source in (external or {}).values()
     ]
     measured["rules"] = rules.judged(measured, thresholds or rules.parse(""))
@@ -208,20 +223,24 @@ class _Candidate:
       card: see `train`.
       saved: the SavedModel's directory.
       exported: that model.
-      made_with: ids of the images that it was made with, if it is a version of the model store.
+      left_out: ids of test images that it was made with, or with a relative, if it is a version of the model
+        store.
     """
 
     recipe: Recipe
     card: Mapping[str, Any]
     saved: Path
     exported: export.Exported
-    made_with: Sequence[str]
+    left_out: Sequence[str]
 
 
-def _candidate(model: Path) -> _Candidate:
+def _candidate(model: Path, everyone: pd.DataFrame) -> _Candidate:
     card = read_json(model / CARD)
-    saved = model / SAVED_MODEL if (model / SAVED_MODEL).is_dir() else model
-    made_with = model / MADE_WITH
+    is_version = not (model / SAVED_MODEL).is_dir()
+    saved = model if is_version else model / SAVED_MODEL
+    tested = everyone[everyone["split"].isin(division(card["division"]).test)]
+    # Of a candidate, test images that have relatives in training are counted as leaks.
+    to_leave_out = related(tested, model, everyone) if is_version else np.zeros(len(tested), bool)
     return _Candidate(
         recipe=replace(
             recipe_named(card["recipe"]["name"]),
@@ -231,7 +250,7 @@ def _candidate(model: Path) -> _Candidate:
         card=card,
         saved=saved,
         exported=export.load(saved),
-        made_with=read_table(made_with)["id"].to_list() if made_with.is_file() else [],
+        left_out=tested["id"][to_leave_out].to_list(),
     )
 
 
@@ -250,8 +269,11 @@ def _measured(
     seen: _Seen, probe: "_FrameProbe", table: pd.DataFrame, classes: Sequence[str]
 ) -> dict[str, Any]:
     """Returns what follows from the candidate's answers, and the probe's; see `audit`."""
-    views = {view: _figures(seen.truth, shares, classes) for view, shares in seen.views.items()}
-    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes)
+    patients = table["patient"].to_numpy(str)
+    views = {
+        view: _figures(seen.truth, shares, classes, patients) for view, shares in seen.views.items()
+    }
+    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes, patients)
     whole = views[View.WHOLE]["balanced"]
     groups = _subgroups(table)
     return {
@@ -268,7 +290,7 @@ def _measured(
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
         "calibration": calibration.reliability(seen.probabilities, seen.truth),
-        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth),
+        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth, patients),
         "lungs": {"not_found": int((seen.area < lungs.LEAST).sum())},
     }
 
@@ -382,10 +404,10 @@ def _look(
     recipe, exported = candidate.recipe, candidate.exported
     tested = division(candidate.card["division"]).test
     images = data.without(
-        data.encoded_images(records, manifest, recipe, tested), candidate.made_with
+        data.encoded_images(records, manifest, recipe, tested), candidate.left_out
     )
     to_show = everyone["split"].isin(tested) & everyone["label"].isin(list(recipe.task))
-    count = int((to_show & ~everyone["id"].isin(candidate.made_with)).sum())
+    count = int((to_show & ~everyone["id"].isin(candidate.left_out)).sum())
     batches: list[_Seen] = []
     pictures: dict[int, dict[str, Any]] = {}
     with Progress("test images looked at", count) as progress:
@@ -404,7 +426,8 @@ def _look(
                     }
     if not batches:
         raise UserError(
-            "audit: the version was made with every image of the test split; give data that has others"
+            "audit: the version was made with every image of the test split, or with an image of the same "
+            "patient or picture; give data that has others"
         )
     return _joined(batches), [pictures[position] for position in sorted(pictures)]
 
@@ -485,9 +508,9 @@ def _image(pixels: tf.Tensor) -> Image.Image:
 
 
 def _figures(
-    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], patients: np.ndarray
 ) -> dict[str, Any]:
-    figures = metrics.evaluate(truth, probabilities, classes)
+    figures = metrics.evaluate(truth, probabilities, classes, patients)
     recall = {name: figures["per_class"][name]["recall"] for name in classes}
     return {
         "accuracy": figures["accuracy"],
@@ -568,7 +591,7 @@ def _frame_probe(
         change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
     )
     tested = division(card["division"]).test
-    _, probabilities, truth = loop.answers(trained, probe, tested, without=candidate.made_with)
+    _, probabilities, truth = loop.answers(trained, probe, tested, without=candidate.left_out)
     return _FrameProbe(
         truth=truth,
         probabilities=probabilities,
@@ -621,9 +644,10 @@ def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | Non
     if others.sum() < _FEWEST_ALARMS or not (own & is_covid).any():
         return None
     called = (table["predicted"] == COVID).to_numpy()
+    patients, covid = table["patient"].to_numpy(str), own & is_covid
     return {
-        "recall": metrics.rate(int((called & own & is_covid).sum()), int((own & is_covid).sum())),
-        "false_alarms": metrics.rate(int((called & others).sum()), int(others.sum())),
+        "recall": intervals.share(called[covid], patients[covid]),
+        "false_alarms": intervals.share(called[others], patients[others]),
         "auc": float(roc_auc_score(is_covid[own], score[own])),
     }
 
@@ -640,13 +664,8 @@ def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "group": str(name),
             "images": len(members),
-            "accuracy": metrics.rate(
-                int((members["truth"] == members["predicted"]).sum()), len(members)
-            ),
-            "recall": metrics.rate(
-                int(((members["truth"] == COVID) & (members["predicted"] == COVID)).sum()),
-                int((members["truth"] == COVID).sum()),
-            ),
+            "accuracy": _right(members),
+            "recall": _right(members[members["truth"] == COVID]),
             "covid": int((members["truth"] == COVID).sum()),
         }
         for kind in kinds.values()
@@ -654,80 +673,21 @@ def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def _right(members: pd.DataFrame) -> intervals.Rate:
+    return intervals.share(members["truth"] == members["predicted"], members["patient"])
+
+
 def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     enough = [row for row in groups if row["covid"] >= _FEWEST_IN_SUBGROUP]
     return min(enough, key=lambda row: row["recall"]["value"], default=None)
 
 
-def _abstention(score: np.ndarray, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def _abstention(
+    score: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, patients: np.ndarray
+) -> dict[str, Any]:
     wrong = probabilities.argmax(axis=1) != truth
     return {
-        "rejected": metrics.rate(int((score > 1).sum()), len(score)),
+        "rejected": intervals.share(score > 1, patients),
         "ood_score": ood.risk_coverage(score, wrong),
         "confidence": ood.risk_coverage(-probabilities.max(axis=1), wrong),
     }
-
-
-def _external(
-    exported: export.Exported,
-    source: Listed,
-    recipe: Recipe,
-    internal: Mapping[str, Mapping[str, float | None]],
-) -> dict[str, Any]:
-    with reaching(source.place):
-        named = list(listed.read(source))
-        rows, answers = [], []
-        with Progress(f"images of {source.name} predicted", len(named)) as progress:
-            for start in range(0, len(named), _BATCH):
-                batch = named[start : start + _BATCH]
-                readable, pixels = _pixels(exported, source, batch)
-                if readable:
-                    answer = exported.classify(pixels=tf.stack(pixels))
-                    answers.append((answer["probabilities"].numpy(), answer["ood_score"].numpy()))
-                    rows += readable
-                progress.advance(len(batch))
-    if not rows:
-        raise UserError(f"audit: none of the {len(named)} images of {source.name} can be read")
-    probabilities, score = map(np.concatenate, zip(*answers, strict=True))
-    predicted = np.array(recipe.classes)[probabilities.argmax(axis=1)]
-    # A finding that is not one of our labels belongs to no class, and is not covid.
-    truth = np.array([recipe.task.get(row.label or "", row.finding.lower()) for row in rows])
-    recall, drop, counts, auc = {}, {}, {}, {}
-    for position, name in enumerate(recipe.classes):
-        members = truth == name
-        if members.any():
-            counts[name] = int(members.sum())
-            recall[name] = metrics.rate(int((predicted[members] == name).sum()), counts[name])
-            drop[name] = metrics.drop(internal[name], recall[name])
-            if not members.all():
-                auc[name] = float(roc_auc_score(members, probabilities[:, position]))
-    others = truth != COVID
-    return {
-        "name": source.name,
-        "images": len(rows),
-        "unreadable": len(named) - len(rows),
-        "called_covid": metrics.rate(int((predicted[others] == COVID).sum()), int(others.sum())),
-        "rejected": metrics.rate(int((score > 1).sum()), len(rows)),
-        "counts": counts,
-        "recall": recall,
-        "drop": drop,
-        "auc": auc,
-    }
-
-
-def _pixels(
-    exported: export.Exported, source: Listed, batch: Sequence[Row]
-) -> tuple[list[Row], list[tf.Tensor]]:
-    """Returns the images that can be read, and what the model sees of each."""
-    rows, pixels = [], []
-    for row in batch:
-        try:
-            content, _ = decoded((source.directory / row.path).read_bytes())
-        except (BadImage, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            logger.warning(
-                "%s: %s cannot be read and is left out: %s", source.name, row.path, error
-            )
-            continue
-        rows.append(row)
-        pixels.append(exported.preprocess(image_bytes=tf.constant(content))["pixels"])
-    return rows, pixels

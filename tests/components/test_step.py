@@ -29,9 +29,18 @@ for module in {modules}:
             ],
             ["apache_beam", "imagehash", "kserve", "tensorflow_data_validation"],
         ),
+        (["components.trust.audit"], ["apache_beam", "kserve", "tensorflow_data_validation"]),
         (["serving.server"], ["apache_beam", "imagehash", "matplotlib", "sklearn", "scipy", "kfp"]),
+        (
+            [
+                "components.candidates.champion",
+                "components.candidates.made_with",
+                "training.export",
+            ],
+            ["apache_beam", "imagehash", "matplotlib", "sklearn", "scipy", "kfp"],
+        ),
     ],
-    ids=["training", "serving"],
+    ids=["training", "audit", "serving", "champion"],
 )
 def test_a_step_needs_no_package_that_its_image_lacks(
     modules: list[str], blocked: list[str]

@@ -147,6 +147,11 @@ def test_a_source_that_cannot_be_read_is_seen(said: Said, tmp_path: Path) -> Non
     draw(tmp_path / "a.png", 1)
     assert said("run", external=f"clinic={file}") == "it would run"
     assert "there is no" in said("run", external=f"clinic={tmp_path / 'no.csv'}")
+    file.write_text("path,label\n")
+    assert "none of the 0 images" in said("run", external=f"clinic={file}")
+    file.write_text(f"path,label\n{file.with_name('1.png').name},todo\n")
+    draw(file.with_name("1.png"), 1)
+    assert "of none of the 1 images" in said("run", external=f"clinic={file}")
     assert "has no images in folders" in said("lungs", source=rf"x={tmp_path / 'no'},patient=(\d)")
 
 

@@ -5,9 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from training.metrics import drop, duel, evaluate, rate
+from training.metrics import duel, evaluate
 
 CLASSES = ("covid", "normal", "viral")
+
+
+def one_each(truth: np.ndarray) -> np.ndarray:
+    return np.arange(len(truth)).astype(str)
 
 
 @settings(max_examples=50, deadline=None)
@@ -17,7 +21,7 @@ def test_the_figures_are_scikit_learns(seed: int, count: int) -> None:
     truth = random.integers(0, 3, count)
     probabilities = random.dirichlet([1, 1, 1], count)
     predicted = probabilities.argmax(axis=1)
-    figures = evaluate(truth, probabilities, CLASSES)
+    figures = evaluate(truth, probabilities, CLASSES, one_each(truth))
     expected = precision_recall_fscore_support(
         truth, predicted, labels=range(3), zero_division=np.nan
     )
@@ -36,51 +40,20 @@ def test_the_figures_are_scikit_learns(seed: int, count: int) -> None:
 def test_specificity_is_recall_of_the_rest() -> None:
     truth = np.array([0, 0, 1, 1, 1, 2])
     probabilities = np.eye(3)[[0, 1, 1, 0, 1, 2]]
-    figures = evaluate(truth, probabilities, CLASSES)["per_class"]
+    figures = evaluate(truth, probabilities, CLASSES, one_each(truth))["per_class"]
     assert figures["covid"]["specificity"]["value"] == 3 / 4
-    assert figures["viral"]["roc_auc"] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("hits", "total", "low", "high"), [(10, 10, 0.7225, 1.0), (0, 10, 0.0, 0.2775), (81, 263, 0.2553, 0.3662)]
-)  # fmt: skip
-def test_intervals_are_wilsons(hits: int, total: int, low: float, high: float) -> None:
-    """The last is the example of Newcombe, 1998, Statistics in Medicine 17:857, table I."""
-    interval = rate(hits, total)
-    assert interval["low"] == pytest.approx(low, abs=1e-4)
-    assert interval["high"] == pytest.approx(high, abs=1e-4)
-
-
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_an_interval_holds_its_value(pair: tuple[int, int]) -> None:
-    value = rate(*pair)
-    assert 0 <= value["low"] <= value["value"] + 1e-12
-    assert value["value"] <= value["high"] + 1e-12 <= 1 + 1e-9
+    assert figures["viral"]["roc_auc"]["value"] == 1.0
 
 
 def test_what_was_not_counted_has_no_figure() -> None:
-    figures = evaluate(np.array([0, 0]), np.eye(3)[[0, 0]], CLASSES)
+    figures = evaluate(np.array([0, 0]), np.eye(3)[[0, 0]], CLASSES, ["a", "b"])
     assert figures["per_class"]["normal"]["recall"]["value"] is None
-    assert figures["per_class"]["covid"]["roc_auc"] is None
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 40), st.integers(1, 40), st.integers(0, 40), st.integers(1, 40))
-def test_a_drop_has_an_interval_that_holds_it(a: int, m: int, b: int, n: int) -> None:
-    before, after = rate(min(a, m), m), rate(min(b, n), n)
-    found = drop(before, after)
-    assert found["value"] == pytest.approx(before["value"] - after["value"])
-    assert -1 - 1e-9 <= found["low"] <= found["value"] <= found["high"] <= 1 + 1e-9
-
-
-def test_newcombes_own_example() -> None:
-    """56 of 70 against 48 of 80: 0.0524 to 0.3339 by his method 10."""
-    found = drop(rate(56, 70), rate(48, 80))
-    assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert figures["per_class"]["covid"]["roc_auc"]["value"] is None
 
 
 def asked(*answers: tuple[str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(answers, columns=["id", "truth", "predicted"])
+    table = pd.DataFrame(answers, columns=["id", "truth", "predicted"])
+    return table.assign(patient=table["id"])
 
 
 def test_a_duel_counts_what_one_alone_gets_right() -> None:
@@ -106,6 +79,19 @@ def test_a_duel_counts_what_one_alone_gets_right() -> None:
     assert found["p"] == pytest.approx(2 * (1 + 6) / 2**6), "McNemar's exact test"
     assert duel(theirs, ours)["p"] == found["p"]
     assert duel(ours, ours)["p"] == 1
+
+
+def test_a_duel_with_copies_of_each_image_is_no_surer() -> None:
+    ours = asked(*((str(i), "covid", "covid") for i in range(6)))
+    theirs = asked(*((str(i), "covid", "normal") for i in range(6)))
+
+    def copied(table: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat(table.assign(id=table["id"] + copy) for copy in "abcd")
+
+    assert duel(ours, theirs)["p"] == pytest.approx(2 / 2**6)
+    found = duel(copied(ours), copied(theirs))
+    assert found["p"] == pytest.approx(2 / 2**6)
+    assert (found["images"], found["patients"], found["only_ours"]) == (24, 6, 24)
 
 
 def test_a_duel_is_on_the_images_that_both_were_asked_about() -> None:

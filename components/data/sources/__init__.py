@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from core.labels import NOT_LABELLED
+
 # What spreadsheets and people write for an unknown value, in lower case.
 _UNKNOWN = frozenset("|nan|n/a|#n/a|na|null|none|unknown|?|-".split("|"))
+_DISAGREE = "two rows disagree"
 # Large numbers as spreadsheets shorten them; with a longer exponent it is not an id.
 _SCIENTIFIC = re.compile(r"\d([.,]\d+)?e\+?\d{1,2}")
 
@@ -48,6 +51,11 @@ class Row:
     age: float | None = None
     offset: float | None = None
     folder_split: str = ""
+
+    @property
+    def finding_is_known(self) -> bool:
+        """Whether it is known what is seen, be it one of the labels or not."""
+        return self.excluded != NOT_LABELLED and not self.excluded.startswith(_DISAGREE)
 
 
 def known(text: str) -> str:
@@ -103,7 +111,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
         if first != second:
             same[second] = first
         if earlier.label != row.label:
-            reason = f"two rows disagree: {earlier.finding!r} and {row.finding!r}"
+            reason = f"{_DISAGREE}: {earlier.finding!r} and {row.finding!r}"
             by_path[row.path] = replace(earlier, label=None, excluded=reason)
         elif earlier.excluded and not row.excluded:
             by_path[row.path] = row

@@ -34,6 +34,7 @@ class CsvRow(BaseModel):
       view: projection, or empty.
       age: in years, in 0..150, or None.
       sex: `M`, `F` or None.
+      place: where the image is from, or empty.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +50,7 @@ class CsvRow(BaseModel):
         Literal["M", "F"] | None,
         BeforeValidator(lambda text: _SEXES.get(known(text).lower(), known(text).upper())),
     ] = None
+    place: Annotated[str, BeforeValidator(known)] = ""
 
     @field_validator("path")
     @classmethod

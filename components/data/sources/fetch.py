@@ -1,4 +1,4 @@
-"""Downloads the two public datasets at pinned versions, and checks each file against its checksum.
+"""Downloads public datasets at pinned versions, and checks each file against its checksum.
 
 Complete files are not downloaded again, and an interrupted download resumes: after a kill or a network
 failure, run it again.
@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -54,6 +55,28 @@ class Published:
     digest: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A dataset in a repository on GitHub.
+
+    Attributes:
+      name: of the source.
+      path: `owner/name` of the repository.
+      commit: 40 hexadecimal digits; the files' checksums follow from it.
+      wanted: how the paths of the files to download begin.
+    """
+
+    name: str
+    path: str
+    commit: str
+    wanted: tuple[str, ...]
+
+    @property
+    def where_to_get_it(self) -> str:
+        """Its page."""
+        return f"https://github.com/{self.path}"
+
+
 def fetch_covid(
     directory: Path, commit: str = COVID_COMMIT, github: str = GITHUB, files: str = GITHUB_FILES
 ) -> Path:
@@ -61,8 +84,8 @@ def fetch_covid(
 
     Args:
       directory: gets `covid-chestxray-dataset/`.
-      commit: of its repository; its checksums follow from it.
-      github, files: servers of the repository's tree and of its files.
+      commit: of its repository.
+      github, files: see `fetch_repository`.
 
     Returns:
       the dataset's directory.
@@ -70,23 +93,41 @@ def fetch_covid(
     Raises:
       UserError: it cannot be downloaded completely.
     """
+    repository = Repository(
+        name=covid_chestxray.NAME, path=_REPOSITORY, commit=commit, wanted=_WANTED
+    )
     target = directory / covid_chestxray.DIRECTORY
+    fetch_repository(repository, target, github, files)
+    return target
+
+
+def fetch_repository(
+    repository: Repository, target: Path, github: str = GITHUB, files: str = GITHUB_FILES
+) -> None:
+    """Downloads what is wanted of a repository, as of its commit.
+
+    Args:
+      repository: see `Repository`.
+      target: the directory that gets the files.
+      github, files: servers of the repository's tree and of its files.
+
+    Raises:
+      UserError: it cannot be downloaded completely.
+    """
     with _client() as client:
-        tree = _asked(
-            client, f"{github}/repos/{_REPOSITORY}/git/trees/{commit}?recursive=1", covid_chestxray
-        )
+        url = f"{github}/repos/{repository.path}/git/trees/{repository.commit}?recursive=1"
+        tree = _asked(client, url, repository.name, repository.where_to_get_it)
         published = [
             Published(
                 path=entry["path"],
-                url=f"{files}/{_REPOSITORY}/{commit}/{entry['path']}",
+                url=f"{files}/{repository.path}/{repository.commit}/{quote(entry['path'])}",
                 size=entry["size"],
                 digest=f"git:{entry['sha']}",
             )
             for entry in tree["tree"]
-            if entry["type"] == "blob" and entry["path"].startswith(_WANTED)
+            if entry["type"] == "blob" and entry["path"].startswith(repository.wanted)
         ]
-        _fetch(client, published, target, covid_chestxray)
-    return target
+        _fetch(client, published, target, repository.name, repository.where_to_get_it)
 
 
 def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
@@ -110,7 +151,8 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
         listed = _asked(
             client,
             f"{mendeley}/public-api/datasets/{_DATASET}/files?folder_id=root&version={_VERSION}",
-            kermany,
+            kermany.NAME,
+            kermany.WHERE_TO_GET_IT,
         )
         details = next(file["content_details"] for file in listed if file["filename"] == _ARCHIVE)
         published = Published(
@@ -119,7 +161,7 @@ def fetch_kermany(directory: Path, mendeley: str = MENDELEY) -> Path:
             size=details["size"],
             digest=f"sha256:{details['sha256_hash']}",
         )
-        _fetch(client, [published], directory, kermany)
+        _fetch(client, [published], directory, kermany.NAME, kermany.WHERE_TO_GET_IT)
     logger.info("unpacking %s", archive)
     with write_aside(target) as aside, zipfile.ZipFile(archive) as packed:
         # The archive also holds metadata of macOS.
@@ -144,19 +186,19 @@ def _client() -> httpx.Client:
     return httpx.Client(follow_redirects=True, timeout=60, headers={"Accept-Encoding": "identity"})
 
 
-def _asked(client: httpx.Client, url: str, source: Any) -> Any:
+def _asked(client: httpx.Client, url: str, name: str, where: str) -> Any:
     try:
         return _answer(client, url).json()
     except (httpx.HTTPError, ValueError, _Again) as error:
-        raise UserError(_by_hand(url, error, source)) from error
+        raise UserError(_by_hand(url, error, name, where)) from error
 
 
 def _fetch(
-    client: httpx.Client, published: Iterable[Published], directory: Path, source: Any
+    client: httpx.Client, published: Iterable[Published], directory: Path, name: str, where: str
 ) -> None:
     published = list(published)
     megabytes = sum(file.size for file in published) / 1e6
-    logger.info("%s: %d files, %.0f MB", source.NAME, len(published), megabytes)
+    logger.info("%s: %d files, %.0f MB", name, len(published), megabytes)
     there = sum(_have(directory / file.path) for file in published) / 1e6
     done: list[Future[None]] = []
 
@@ -173,17 +215,17 @@ def _fetch(
                 try:
                     future.result()
                 except (httpx.HTTPError, _Again) as error:
-                    raise UserError(_by_hand(file.url, error, source)) from error
+                    raise UserError(_by_hand(file.url, error, name, where)) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _by_hand(url: str, error: Exception, source: Any) -> str:
+def _by_hand(url: str, error: Exception, name: str, where: str) -> str:
     said = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"{source.NAME}: {url} cannot be downloaded: {said}. Run the command again: it resumes. If the "
+        f"{name}: {url} cannot be downloaded: {said}. Run the command again: it resumes. If the "
         f"publisher asks for a click, or there is no network, download it in a browser from "
-        f"{source.WHERE_TO_GET_IT} and put it there by hand."
+        f"{where} and put it there by hand."
     )
 
 

@@ -1,7 +1,7 @@
 r"""Reads a further source that a user gives as `NAME=SPEC`: a CSV that lists images, or a folder per finding.
 
     nih=data/nih,patient=(\d+)_       folders No_finding/, Pneumonia/, …; the pattern finds the patient
-    clinic=data/clinic/images.csv     columns path, label, patient, and optionally view, age, sex
+    clinic=data/clinic/images.csv     columns path, label, patient, and optionally view, age, sex, place
 
 The two published datasets have hardly any images of adults without COVID, so such a source helps most: see
 `docs/trust.md`.
@@ -123,7 +123,8 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
     if missing:
         raise UserError(
             f"{source.name}: {source.place} has no column {', '.join(missing)}; it has "
-            f"{', '.join(table.columns) or 'none'}. Columns are path, label, patient, view, age and sex."
+            f"{', '.join(table.columns) or 'none'}. "
+            "Columns are path, label, patient, view, age, sex and place."
         )
     if to_train_on and _PATIENT not in table.columns:
         raise _without_patients(source)
@@ -147,6 +148,7 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
             excluded=f"view {row.view!r} was not asked for" if unwanted else "",
             sex=row.sex,
             age=row.age,
+            place=row.place,
         )
 
 
@@ -194,6 +196,7 @@ def _row(
     excluded: str = "",
     sex: str | None = None,
     age: float | None = None,
+    place: str = "",
 ) -> Row:
     label, reason = _label(finding)
     return Row(
@@ -203,6 +206,7 @@ def _row(
         label=label,
         excluded=excluded or reason,
         patient=f"{source.name}/{patient or path}",
+        origin=place,
         view=view,
         sex=sex,
         age=age,

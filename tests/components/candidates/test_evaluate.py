@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, recall_score
 
 from components.candidates.evaluate import evaluate
 from core.files import read_json, write_json
-from training import data, export
+from training import data, export, intervals
 from training.metrics import roc_curves
 
 
@@ -33,6 +33,18 @@ def test_the_figures_are_those_of_the_predictions(evaluation: Path) -> None:
     assert figures["transfer_learning"] is False
 
 
+def test_the_images_of_one_patient_count_as_one(
+    model: Path, records: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(records, tmp_path / "records"))
+    table = pd.read_parquet(copy / "identities.parquet").assign(patient="one")
+    table.to_parquet(copy / "identities.parquet")
+    figures = evaluate(model, copy, tmp_path / "evaluation")
+    before = read_json(evaluation / "metrics.json")["accuracy"]
+    assert figures["accuracy"]["value"] == before["value"]
+    assert figures["accuracy"]["low"] <= intervals.rate(before["value"], 1)["low"] < before["low"]
+
+
 def test_roc_curves_are_finite_for_kfp(evaluation: Path) -> None:
     predictions = pd.read_parquet(evaluation / "predictions.parquet")
     for x, y, thresholds in roc_curves(predictions, ("normal", "covid")).values():
@@ -44,7 +56,9 @@ def test_the_figures_of_validation_are_those_of_the_exported_model_there(
     evaluation: Path, model: Path, records: Path, tiny_cnn
 ) -> None:
     images = data.encoded_images(records, data.read_manifest(records), tiny_cnn, ["validation"])
-    asked = export.predictions(export.load(model / "saved_model"), images, tiny_cnn.classes)
+    asked = export.predictions(
+        export.load(model / "saved_model"), images, tiny_cnn.classes, data.patients(records)
+    )
     answers = asked["truth"], asked["predicted"]
     figures = read_json(evaluation / "metrics.json")["validation"]
     assert figures["images"] == len(asked) > 0

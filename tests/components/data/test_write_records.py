@@ -17,6 +17,7 @@ from components.data.write_records import write_records
 from components.data.write_shards import storable
 from core.errors import UserError
 from core.files import sha256_of
+from training import data
 from training.preprocess import MAX_SIDE, decode_grey
 
 
@@ -42,6 +43,16 @@ def test_every_example_is_in_the_records_of_its_split(examples: Path, records: P
         assert labels == dict(zip(members["id"], members["label"], strict=True))
         for _, image in found.values():
             assert max(decode_grey(tf.constant(image)).shape) <= MAX_SIDE
+
+
+def test_the_patient_of_each_image_is_beside_the_records(examples: Path, records: Path) -> None:
+    table = pd.read_parquet(examples / "examples.parquet")
+    assert data.patients(records) == dict(zip(table["id"], table["patient"], strict=True))
+
+
+def test_records_of_an_earlier_release_must_be_written_again(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="an earlier release wrote these records"):
+        data.patients(tmp_path)
 
 
 def test_the_manifest_says_what_is_there(records: Path, examples: Path) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from tenacity import wait_none
 
-from components.data.sources import fetch
+from components.data.sources import fetch, further, listed
+from components.data.sources.further import COLLECTIONS, Further, fetch_further
 from core.errors import UserError
 from core.progress import Progress
+from pipelines import data_cli
 from tests.pipelines.cli import cxrflow
 
 COMMIT = "f" * 40
@@ -203,6 +205,128 @@ def test_an_archive_that_was_got_by_hand_is_taken(publisher: Publisher, tmp_path
         fetch.fetch_kermany(tmp_path, publisher.url)
     (tmp_path / "ChestXRay2017.zip").write_bytes(content)
     assert fetch.fetch_kermany(tmp_path, publisher.url).is_dir()
+
+
+FURTHER = {collection.repository.name: collection for collection in COLLECTIONS}
+# As published: what there is, and what is said of it.
+LAYOUTS: dict[str, dict[str, bytes]] = {
+    "covid-cxnet": {
+        "metadata.csv": "\ufefffilename,patient_id,sex,age,view,label,location\n"
+        "002.png,10,female,68.5,AP,COVID-19,Spain\n003.jpg,10,male,,,,\n".encode(),
+        "chest_xray_images/covid19/001.jpeg": IMAGE,
+        "chest_xray_images/covid19/002.jpg": IMAGE,
+        "chest_xray_images/covid19/003.jpg": IMAGE,
+        "checkpoints/model.hdf5": IMAGE,
+    },
+    "figure1": {
+        "metadata.csv": b"patientid,sex,age,finding,view,notes\n"
+        b"COVID-00003a,M,50+,COVID-19,AP erect,\x96\nCOVID-00003b,M,early 40s,,,\n"
+        b"COVID-00004,F,,No finding,PA,\n",
+        "images/COVID-00003a.png": IMAGE,
+        "images/COVID-00003b.jpg": IMAGE,
+        "images/COVID-00004.jpg": IMAGE,
+    },
+    "actualmed": {
+        "metadata.csv": b"patientid,finding,view,imagename\r\nANON1,No finding,PA,CR.1.2.png\r\n"
+        b"ANON2,COVID-19,AP,DX.1.2.png\r\n",
+        "images/CR.1.2.png": IMAGE,
+        "images/DX.1.2.png": IMAGE,
+    },
+    "hannover": {
+        "data.csv": b"patient_id,image_id,sex,age,projection\n024e,fff1,f,,pa\n",
+        "png/fff1.png": IMAGE,
+        "nii/fff1.nii": IMAGE,
+    },
+}
+SAID = {
+    "covid-cxnet": [
+        ("001.jpeg", "covid", "file-001", "", None, None, ""),
+        ("002.jpg", "covid", "10", "AP", 68.5, "F", "Spain"),
+        ("003.jpg", None, "10", "", None, "M", ""),
+    ],
+    "figure1": [
+        ("COVID-00003a.png", "covid", "covid-00003", "AP", 50, "M", "COVID-00003"),
+        ("COVID-00003b.jpg", None, "covid-00003", "", 40, "M", "COVID-00003"),
+        ("COVID-00004.jpg", "normal", "covid-00004", "PA", None, "F", "COVID-00004"),
+    ],
+    "actualmed": [
+        ("CR.1.2.png", "normal", "anon1", "PA", None, None, ""),
+        ("DX.1.2.png", "covid", "anon2", "AP", None, None, ""),
+    ],
+    "hannover": [("fff1.png", "covid", "024e", "PA", None, "F", "")],
+}
+
+
+def published_further(publisher: Publisher, collection: Further) -> dict[str, str]:
+    """Publishes a collection, and returns the URL path of each of its files."""
+    repository, tree, paths = collection.repository, [], {}
+    for path, content in LAYOUTS[repository.name].items():
+        paths[path] = f"/{repository.path}/{repository.commit}/{path}"
+        publisher.files[paths[path]] = content
+        sha = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+        tree.append({"path": path, "type": "blob", "size": len(content), "sha": sha})
+    listing = f"/repos/{repository.path}/git/trees/{repository.commit}"
+    publisher.files[listing] = json.dumps({"tree": tree}).encode()
+    return paths
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_a_further_collection_is_ready_to_be_named_as_a_source(
+    publisher: Publisher, tmp_path: Path, name: str
+) -> None:
+    paths = published_further(publisher, FURTHER[name])
+    publisher.faults[next(path for path in paths.values() if path[-3:] != "csv")] = ["drop"]
+    file = fetch_further(FURTHER[name], tmp_path, publisher.url, publisher.url)
+    assert file == tmp_path / name / "images.csv"
+    (source,) = listed.parse([f"{name}={file}"]).values()
+    rows = list(listed.read(source, ["PA", "AP"], to_train_on=True))
+    told = [
+        (Path(r.path).name, r.label, r.patient.partition("/")[2], r.view, r.age, r.sex, r.origin)
+        for r in rows
+    ]
+    assert told == SAID[name]
+    assert all((source.directory / row.path).read_bytes() == IMAGE for row in rows)
+    assert not {"nii", "checkpoints"} & {path.name for path in (tmp_path / name).iterdir()}
+    again = file.read_bytes()
+    publisher.files = {path: publisher.files[path] for path in publisher.files if "trees" in path}
+    fetch_further(FURTHER[name], tmp_path, publisher.url, publisher.url)
+    assert file.read_bytes() == again, "what is there is not fetched again"
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_a_further_collection_that_was_changed_is_not_taken(
+    publisher: Publisher, tmp_path: Path, name: str
+) -> None:
+    paths = published_further(publisher, FURTHER[name])
+    image = next(path for path in paths.values() if path[-3:] != "csv")
+    publisher.faults[image] = ["lie"] * 20
+    with pytest.raises(UserError, match=f"{name}: .*checksum does not match") as caught:
+        fetch_further(FURTHER[name], tmp_path, publisher.url, publisher.url)
+    assert FURTHER[name].repository.where_to_get_it in str(caught.value)
+    assert not (tmp_path / name / "images.csv").exists()
+
+
+def test_the_command_prints_what_to_name_and_every_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr(data_cli, "print_rows", said.extend)
+    monkeypatch.setattr(fetch, "fetch_covid", lambda *_: tmp_path / "covid")
+    monkeypatch.setattr(fetch, "fetch_kermany", lambda *_: tmp_path / "kermany")
+
+    def record(collection: Further, directory: Path) -> Path:
+        fetched.append(collection.repository.name)
+        return Path("data", collection.repository.name, "images.csv")
+
+    monkeypatch.setattr(further, "fetch_further", record)
+    data_cli.fetch(tmp_path)
+    assert [name for name, _ in said] == ["covid", "kermany"]
+    said.clear()
+    data_cli.fetch(tmp_path, further=True)
+    assert fetched == list(FURTHER)
+    assert ("covid-cxnet", "covid-cxnet=data/covid-cxnet/images.csv") in said
+    assert {collection.licence for collection in COLLECTIONS} <= {value for _, value in said}
 
 
 def test_the_command_says_what_cannot_be_reached(tmp_path: Path, monkeypatch) -> None:
