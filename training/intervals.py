@@ -106,9 +106,11 @@ def roc_auc(
         chosen = random.integers(count, size=(size, count)) + count * np.arange(size)[:, np.newaxis]
         drawn = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count)
         areas.append(area(drawn[:, number]))
-    found = np.concatenate(areas)
-    found = found[~np.isnan(found)]  # without images of one side there is no curve
-    return _wider(one_each, found) if len(found) else one_each
+    drawn_areas = np.concatenate(areas)
+    drawn_areas = drawn_areas[
+        ~np.isnan(drawn_areas)
+    ]  # without images of one side there is no curve
+    return _wider(one_each, drawn_areas) if len(drawn_areas) else one_each
 
 
 def _numbered(patients: ArrayLike) -> np.ndarray:
@@ -139,8 +141,8 @@ def _area(truth: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], np.nda
         below = np.cumsum(theirs, axis=1) - theirs / 2  # of equal scores half are below
         pairs = ours.sum(axis=1) * theirs.sum(axis=1)
         won = np.einsum("ij,ij->i", ours, below)
-        found: np.ndarray = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-        return found
+        shares: np.ndarray = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return shares
 
     return areas
 

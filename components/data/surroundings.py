@@ -58,8 +58,8 @@ def surroundings(examples: pd.DataFrame, directories: Mapping[str, Path]) -> dic
         usable = ~np.isnan(pictures).any(axis=(1, 2))
         members = table[usable].reset_index(drop=True)
         pixels = pictures[usable].reshape(len(members), _SIDE**2)
-        for what, either, one in _questions(members):
-            row = _told(pixels[either], members[either], one[either])
+        for what, asked, is_first in _questions(members):
+            row = _separated(pixels[asked], members[asked], is_first[asked])
             if row:
                 rows.append({"view": view, "what": what, **row})
     seen = int((~np.isnan(whole).any(axis=(1, 2))).sum())
@@ -92,12 +92,12 @@ def _thumbnails(
             lungs = _thumbnail(mask) if mask else np.full_like(picture, np.nan)
         return picture, _without_lungs(picture, lungs)
 
-    found = np.full((2, len(table), _SIDE, _SIDE), np.nan, np.float32)
+    thumbnails = np.full((2, len(table), _SIDE, _SIDE), np.nan, np.float32)
     with ThreadPoolExecutor(_AT_ONCE) as pool, Progress("images shrunk", len(table)) as progress:
         for i, pair in enumerate(pool.map(read, table["source"], table["path"])):
-            found[:, i] = pair
+            thumbnails[:, i] = pair
             progress.advance()
-    return found[0], found[1]
+    return thumbnails[0], thumbnails[1]
 
 
 def _thumbnail(file: Path) -> np.ndarray:
@@ -130,7 +130,7 @@ def _framed(pictures: np.ndarray) -> np.ndarray:
 
 
 def _questions(table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields what is asked, of which images, and which of them are on the one side."""
+    """Yields each question: its words, the images it is about, and which of them are on its first side."""
     everyone = np.ones(len(table), bool)
     yield f"{COVID} or another label", everyone, (table["label"] == COVID).to_numpy()
     sources = sorted(set(table["source"]))
@@ -140,12 +140,14 @@ def _questions(table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarra
     yield f"{ADULT} or {CHILD}", group.isin([ADULT, CHILD]).to_numpy(), (group == ADULT).to_numpy()
 
 
-def _told(pixels: np.ndarray, table: pd.DataFrame, one: np.ndarray) -> dict[str, Any] | None:
-    """Returns how well one side is told from the other; None if either has too few images."""
+def _separated(
+    pixels: np.ndarray, table: pd.DataFrame, is_first: np.ndarray
+) -> dict[str, Any] | None:
+    """Returns how well a classifier separates two sides; None if either has too few images."""
     if not len(table):
         return None
     related = splits.groups(table)
-    for side in (one, ~one):
+    for side in (is_first, ~is_first):
         # Every fold must have patients of both to learn from.
         if side.sum() < _FEWEST or len(np.unique(related[side])) < _FOLDS:
             return None
@@ -155,10 +157,10 @@ def _told(pixels: np.ndarray, table: pd.DataFrame, one: np.ndarray) -> dict[str,
     )
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
     score = cross_val_predict(
-        linear, pixels, one.astype(int), groups=related, cv=folds, method="decision_function"
+        linear, pixels, is_first.astype(int), groups=related, cv=folds, method="decision_function"
     )
     return {
         "images": len(table),
         "patients": int(table["patient"].nunique()),
-        "auc": intervals.roc_auc(one, score, related.astype(str)),
+        "auc": intervals.roc_auc(is_first, score, related.astype(str)),
     }

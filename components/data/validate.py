@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,6 @@ def validate(
             ground=ground,
             warning=warning(ground),
             surroundings=give_away,
-            version=version("cxrflow"),
             fingerprint=summary["fingerprint"],
             phantoms=summary["phantoms"],
             summary=summary,
@@ -164,15 +162,15 @@ def _surroundings(
     table: pd.DataFrame, span: Mapping[str, Any] | None, directories: Mapping[str, Path]
 ) -> dict[str, Any]:
     archive = location(span["archive"]) if span else None
-    found = spans.surroundings(archive, span["number"]) if archive and span else None
-    if not found:
+    kept = spans.surroundings(archive, span["number"]) if archive and span else None
+    if not kept:
         # Imported here, because it brings scikit-learn's models.
         from components.data.surroundings import surroundings
 
-        found = surroundings(table, directories)
+        kept = surroundings(table, directories)
         if archive and span:
-            spans.keep_surroundings(archive, span["number"], found)
-    return found
+            spans.keep_surroundings(archive, span["number"], kept)
+    return kept
 
 
 def _served(directory: Path, output: Path) -> Path | None:

@@ -9,7 +9,6 @@ signal", Nature Machine Intelligence 2021). The gate's rules judge the measureme
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +300,6 @@ def _page(
     abstention = measured["abstention"]
     return pages.render(
         AUDIT_PAGE,
-        version=version("cxrflow"),
         fingerprint=measured["fingerprint"],
         phantoms=measured["phantoms"],
         quick=recipe.quick,

@@ -149,11 +149,11 @@ def _asked(
 def _areas(answered: pd.DataFrame, name: str) -> list[dict[str, Any]]:
     named = answered[answered["origin"] != ""]
     places = named.groupby("origin") if len(named) else [(name, answered)]
-    found = []
+    areas = []
     for place, images in places:
         is_covid = images["truth"] == COVID
         if is_covid.any() and not is_covid.all():
-            found.append(
+            areas.append(
                 {
                     "place": str(place),
                     "covid": int(is_covid.sum()),
@@ -161,4 +161,4 @@ def _areas(answered: pd.DataFrame, name: str) -> list[dict[str, Any]]:
                     "auc": intervals.roc_auc(is_covid, images["score"], images["patient"]),
                 }
             )
-    return found
+    return areas
