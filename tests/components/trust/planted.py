@@ -41,7 +41,7 @@ def brightness(image: Image.Image, label: str, source: str) -> Image.Image:
 def frame(image: Image.Image, label: str, source: str) -> Image.Image:
     if label == COVID:
         inner = image.crop((24, 24, image.width - 24, image.height - 24))
-        return ImageOps.expand(inner, 24, fill=110)
+        return ImageOps.expand(inner, 24, fill=200)
     return image
 
 
