@@ -20,6 +20,7 @@ from components.trust import rules
 from components.trust.audit import audit
 from components.trust.find_lungs import find_lungs
 from components.trust.gate import decide
+from serving import verdict
 from training.recipes import quick_name, recipe_named
 
 SEEDS = range(5)
@@ -65,7 +66,7 @@ def demo(home: Path) -> Iterator[str]:
                     lungs=lungs,
                 )
                 metrics = evaluate(model, records, evaluation)
-                figures = audit(model, records, examples, lungs, audited, thresholds=gate)
+                figures = audit(model, records, examples, lungs, audited)
                 (row,) = decide([metrics], gate, audits=[figures])["candidates"]
                 name, distance = _nearest(row)
                 least[recipe.name] = min(distance, least.get(recipe.name, 1.0))
@@ -74,12 +75,13 @@ def demo(home: Path) -> Iterator[str]:
                     f"{recipe.name}, seed {seed}, {precision}: lowest recall {name}, "
                     f"{100 * distance:+.0f} points from its threshold; "
                     + (f"REJECTED: {'; '.join(row['reasons'])}" if row["reasons"] else "passes")
+                    + f", {verdict.in_words(row['trust'])}"
                 )
     for recipe, distance in least.items():
-        verdict = "at least" if distance >= DISTANCE else "UNDER"
+        margin = "at least" if distance >= DISTANCE else "UNDER"
         yield (
             f"{recipe}: smallest margin of {len(SEEDS) * len(PRECISIONS)} runs {100 * distance:+.0f} points, "
-            f"{verdict} the required {100 * DISTANCE:.0f}"
+            f"{margin} the required {100 * DISTANCE:.0f}"
         )
     yield f"{refused} of {len(SEEDS) * len(PRECISIONS) * len(recipes)} were rejected (wanted: none)"
 

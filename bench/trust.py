@@ -23,18 +23,16 @@ from components.data import splits
 from components.data.ingest import ingest
 from components.data.sources import covid_chestxray, listed
 from components.data.write_records import write_records
-from components.trust.audit import (
-    PROBE_SHARE,
-    audit,
-)
+from components.trust.audit import audit
 from components.trust.find_lungs import find_lungs
-from components.trust.rules import View
+from components.trust.rules import Outcome, View
 from core.artifacts import CARD, EXAMPLES, RECORDS, SAVED_MODEL, SUMMARY
 from core.divisions import TEST
 from core.files import read_json, write_json, write_text
 from core.images import for_tensorflow, to_png
 from core.labels import LABELS
 from core.tables import read_table
+from serving.verdict import in_words
 from training import data, export, intervals
 from training.recipes import RECIPES, recipe_named
 
@@ -94,8 +92,14 @@ SETTINGS = (
         what="both, and images with other exposure, sharpness and rotation in each epoch "
         "(`+lungs+augmented+balanced`)",
     ),
+    Setting(
+        name="mixed surroundings",
+        images=THREE,
+        variant="+mixed-surroundings+augmented+balanced",
+        what="with adults, whole images, and half of the training images in the surroundings of others "
+        "(`+mixed-surroundings+augmented+balanced`)",
+    ),
 )
-VIEWS = (View.WHOLE, View.LUNG_FREE, View.LUNGS_ALONE, View.FRAME_ALONE, View.PROBE)
 
 
 def main(
@@ -147,7 +151,7 @@ def main(
                 began = time.monotonic()
                 audit(
                     home / "model", records, examples, lungs, home / "audit",
-                    external=external, kept=kept,
+                    external=external,
                 )  # fmt: skip
                 write_text(home / "audit.seconds", f"{time.monotonic() - began:.1f}")
             if not (home / "unknown.json").is_file():
@@ -266,15 +270,12 @@ def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adult
     lines += ["", "## The cost of an audit", ""]
     for recipe, of_recipe in rows.items():
         row = of_recipe[0]
-        trained, probe = row["card"]["seconds"], row["audit"]["frame_probe_seconds"]
-        whole = RECIPES[recipe].epochs
-        rest = (row["seconds"] - probe) / (trained * whole / EPOCHS[recipe])
+        trained, whole = row["card"]["seconds"], RECIPES[recipe].epochs
+        share = row["seconds"] / (trained * whole / EPOCHS[recipe])
         lines.append(
             f"- `{recipe}`: {EPOCHS[recipe]} epochs took {trained:.0f} s and the audit "
-            f"{row['seconds']:.0f} s, "
-            f"of which {probe:.0f} s were for the frame probe, which trains for one in {PROBE_SHARE} of the "
-            f"epochs. With the recipe's {whole} epochs, an audit would take "
-            f"{100 / PROBE_SHARE + 100 * rest:.0f} % of the training time."
+            f"{row['seconds']:.0f} s. With the recipe's {whole} epochs, an audit would take "
+            f"{100 * share:.0f} % of the training time."
         )
     return "\n".join(lines) + "\n"
 
@@ -307,7 +308,7 @@ def section(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
                 f"mean recall, {view}",
                 (f"{100 * audited['views'][view]['balanced']:.1f} %" for audited in audits),
             )
-            for view in VIEWS
+            for view in View
         ),
     ]
     for i, external in enumerate(audits[0]["external"]):
@@ -322,17 +323,15 @@ def section(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             line(
                 f"`{rule['name']}`, {side} {rule['bound']:g}",
-                (verdict(audited["rules"][i]) for audited in audits),
+                (measured(audited["rules"][i]) for audited in audits),
             )
         )
-    probes = [{row["what"]: row["auc"] for row in audited["probes"]} for audited in audits]
-    for what in sorted(set().union(*probes)):
-        lines.append(
-            line(
-                f"AUC of features for {what}",
-                (f"{auc[what]:.2f}" if what in auc else "–" for auc in probes),
-            )
-        )
+    lines.append(line("verdict", (audited["trust"]["verdict"] for audited in audits)))
+    lines += ["", "The reasons:", ""]
+    lines += [
+        f"- *{head}*: {in_words(audited['trust'])}."
+        for head, audited in zip(heads, audits, strict=True)
+    ]
     lines += ["", f"Chance is a mean recall of {100 / classes:.0f} %.", ""]
     lines += [
         UNKNOWN,
@@ -355,10 +354,11 @@ def section(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def verdict(rule: dict[str, Any]) -> str:
+def measured(rule: dict[str, Any]) -> str:
     if rule["value"] is None:
-        return rule["verdict"]
-    return f"{rule['value']:.2f}" if rule["passed"] else f"**{rule['value']:.2f}**"
+        return str(rule["outcome"])
+    broken = rule["outcome"] == Outcome.BROKEN
+    return f"**{rule['value']:.2f}**" if broken else f"{rule['value']:.2f}"
 
 
 def rate(value: dict[str, float]) -> str:

@@ -321,25 +321,22 @@ def evaluate_step(
     show(Path(evaluation.path), metrics, classification)
 
 
-@_step("training", Needs(size="training", hours=72, storage=True))
+@_step("training", Needs(size="light", hours=3, storage=True))
 def audit_step(
     model: dsl.Input[dsl.Model],
     records: dsl.Input[dsl.Dataset],
     examples: dsl.Input[dsl.Dataset],
     lungs: dsl.Input[dsl.Model],
-    thresholds: str,
     external: list[str],
-    checkpoints: str,
     audit: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
 ) -> None:
-    """Measures whether a candidate decides by the lungs. See `audit`."""
+    """Measures whether a candidate decides by the lungs, and whether it can be trusted. See `audit`."""
     import shutil
     from pathlib import Path
 
     from components.data.sources import listed
     from components.trust.audit import audit as measure
-    from components.trust.rules import parse
     from core.artifacts import AUDIT_PAGE
 
     measure(
@@ -349,8 +346,6 @@ def audit_step(
         Path(lungs.path),
         Path(audit.path),
         external=listed.parse(external),
-        thresholds=parse(thresholds),
-        kept=Path(checkpoints) if checkpoints else None,
     )
     audit.metadata["recipe"] = model.metadata["recipe"]
     shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)
@@ -362,6 +357,7 @@ def gate_step(
     evaluations: dsl.Input[list[dsl.Artifact]],
     audits: dsl.Input[list[dsl.Artifact]],
     thresholds: str,
+    trust: str,
     decision: dsl.Output[dsl.Artifact],
     winner: dsl.Output[dsl.Model],
     winners_evaluation: dsl.Output[dsl.Artifact],
@@ -371,12 +367,12 @@ def gate_step(
     run: str,
     archive: str,
 ) -> str:
-    """Decides which candidate passes on recall and on its audit. See `gate`."""
+    """Decides which candidate passes on its recalls and, if trust is enforced, its verdict. See `gate`."""
     from pathlib import Path
 
     from components.trust.gate import gate, record
     from components.trust.rules import parse
-    from core.artifacts import ToDeploy
+    from core.artifacts import ToDeploy, Trust
     from core.locations import location
 
     kept = location(archive) if archive else None
@@ -386,6 +382,7 @@ def gate_step(
         Path(decision.path),
         Path(champion.path),
         [Path(audit.path) for audit in audits],
+        trust=Trust(trust),
         examples=Path(examples.path),
         archive=kept,
         run=run,

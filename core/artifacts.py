@@ -24,6 +24,23 @@ class ToDeploy(StrEnum):
     KEEP = "keep"
 
 
+class Verdict(StrEnum):
+    """What an audit says of a model, the least trusted first; see `components.trust.rules`."""
+
+    NOT_TRUSTED = "not trusted"  # a rule is broken
+    UNPROVEN = (
+        "unproven"  # no rule is broken, but one that is needed cannot be judged on these data
+    )
+    TRUSTED = "trusted"  # every needed rule is kept, and no other is broken
+
+
+class Trust(StrEnum):
+    """Which candidates a run deploys, of those that reach the recalls of the gate."""
+
+    ENFORCE = "enforce"  # trusted ones
+    FLAG = "flag"  # all, with their verdict
+
+
 # `ingest`: its tables (see `components.data.example_tables`) and counts; the examples of the previous span.
 EXAMPLES, EXCLUDED, SUMMARY = "examples.parquet", "excluded.parquet", "summary.json"
 PREVIOUS = "previous.parquet"

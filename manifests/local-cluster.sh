@@ -121,7 +121,7 @@ case $action in
     say "It is up. Next:
   kubectl -n kubeflow port-forward svc/ml-pipeline 8888 &
   .venv/bin/cxrflow submit --target $provider --host http://localhost:8888 --weights none \\
-    --recipes cnn-dubey --epochs 20 --gate covid=0.8,default=0.6,in-lungs=0.5" ;;
+    --recipes cnn-dubey --epochs 20 --gate covid=0.8,default=0.6 --trust flag" ;;
   down)
     case $provider in
       kind) kind delete cluster --name "$NAME" ;;

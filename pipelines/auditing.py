@@ -10,7 +10,6 @@ from components.data.sources import covid_chestxray, kermany, listed
 from components.data.write_records import write_records
 from components.trust.audit import audit as measure
 from components.trust.find_lungs import find_lungs
-from components.trust.rules import parse
 from core.artifacts import CARD
 from core.files import alone, read_json
 from core.locations import location
@@ -37,7 +36,7 @@ class Data:
 
 
 def audit(
-    model: str, data: Data, external: Sequence[str], output: Path, gate: str, kept: Path
+    model: str, data: Data, external: Sequence[str], output: Path, kept: Path
 ) -> dict[str, Any]:
     """Audits a version of the model store on the test split of the data.
 
@@ -46,8 +45,7 @@ def audit(
       data: the sources that it was trained on.
       external: further sources, which it was not trained on.
       output: gets a directory for each step.
-      gate: see `rules.parse`.
-      kept: a directory with earlier trainings, which also keeps the trainings of this call.
+      kept: a directory with earlier lung segmenters, which also keeps the segmenter of this call.
 
     Returns:
       the content of `audit.json`.
@@ -55,7 +53,6 @@ def audit(
     Raises:
       UserError: see the steps.
     """
-    thresholds = parse(gate)
     version = store.fetched(model)
     unseen = listed.parse(external)
     with alone(output):
@@ -67,8 +64,6 @@ def audit(
             output / LUNGS,
             output / "audit",
             external=unseen,
-            thresholds=thresholds,
-            kept=kept,
         )
 
 

@@ -98,7 +98,7 @@ def candidates(names: Sequence[str], epochs: str, gate: Mapping[str, float]) -> 
 
 
 def _require_gate_can_be_met(recipes: Sequence[Recipe], gate: Mapping[str, float]) -> None:
-    asked = {name.removesuffix(rules.LOW) for name in gate if name not in rules.RULE_NAMES}
+    asked = {name.removesuffix(rules.LOW) for name in gate}
     asked.discard(DEFAULT)
     if not any(asked <= set(recipe.classes) for recipe in recipes):
         classes = "; ".join(f"{recipe.name} has {', '.join(recipe.classes)}" for recipe in recipes)

@@ -12,13 +12,14 @@ import typer
 from rich.markup import escape
 
 from components.data.choose_to_train import NEW_COVID
-from components.trust.rules import GATE, Verdict
-from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING
+from components.trust.rules import GATE, Outcome
+from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING, Trust, Verdict
 from core.errors import UserError
 from core.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
 from pipelines.options import (
+    DEPLOYED,
     OUTPUT,
     SEED,
     Datasets,
@@ -124,8 +125,12 @@ def run(
     ] = ",".join(CANDIDATES),
     gate: Annotated[
         str,
-        typer.Option(help="Lowest recall by class (default: of all others), and rules of trust."),
+        typer.Option(help="Lowest recall by class (default: of all others)."),
     ] = GATE,
+    trust: Annotated[
+        Trust,
+        typer.Option(help="flag: deploy all that pass, with their verdict; enforce: only trusted."),
+    ] = Trust.FLAG,
     output: Output = OUTPUT,
     quick: Annotated[
         bool,
@@ -192,6 +197,7 @@ def run(
         _training,
         {
             **arguments,
+            "trust": trust.value,
             "precision": training.precision,
             "beam_options": beam_option or [],
             "if_new": if_new,
@@ -218,11 +224,27 @@ def run(
     console.print()
     print_rows(rows)
     decision = local_run.decision(done.directory)
+    if decision:
+        _say_verdicts(decision)
     if decision and not decision["winner"]:
         console.print("\n[bold yellow]No candidate passed: nothing was deployed.[/]")
         print_rows(refusals(decision))
         console.print("\nWhat you can try:")
         print_rows(next_steps(decision, gate))
+
+
+def _say_verdicts(decision: dict[str, Any]) -> None:
+    console.print()
+    for row in decision["candidates"]:
+        _say_verdict(row["recipe"], row["trust"])
+    print_rows([("trust", DEPLOYED[Trust(decision["trust"])])])
+
+
+def _say_verdict(name: str, trust: dict[str, Any]) -> None:
+    colour = {Verdict.TRUSTED: "green", Verdict.NOT_TRUSTED: "red"}.get(trust["verdict"], "yellow")
+    console.print(f"{escape(name)} is [bold {colour}]{trust['verdict']}[/]", highlight=False)
+    for reason in trust["reasons"]:
+        console.print(f"  {reason}", markup=False, highlight=False)
 
 
 @app.command("recipes")
@@ -247,6 +269,7 @@ def list_recipes() -> None:
     print_rows(
         [
             ("+lungs", "sees only the lungs, cropped and equalised; the rest is blanked"),
+            ("+mixed-surroundings", "puts the lungs of half of the images into other surroundings"),
             ("+augmented", "changes exposure, blur and rotation of images in each epoch"),
             ("+balanced", "gives all sources of a class the same weight"),
             ("+quick", "a first look with small images and few epochs, as in `run --quick`"),
@@ -394,29 +417,29 @@ def audit(
     output: Output = OUTPUT,
     source: Sources = None,
     external: Externals = None,
-    gate: Annotated[str, typer.Option(help="Rules of trust, e.g. in-lungs=1.2.")] = "",
 ) -> None:
-    """Measure whether a model decides by the lungs, and not by what tells its sources apart."""
+    """Measure what a model's answers follow, and give a verdict: trusted, unproven or not trusted."""
     from pipelines import checks
     from pipelines.local_run import CONTINUES
 
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     given = {**datasets.arguments(), "sources": _specs(source)}
-    checks.check(**given, external=_specs(external), gate=gate, needs_lungs=True, model=model)
+    checks.check(**given, external=_specs(external), needs_lungs=True, model=model)
     home = output.resolve() / "audit"
     with quiet(), live_line():
         from pipelines import auditing
 
         measured = auditing.audit(
-            model, auditing.Data(**given), _specs(external), home, gate, _kept(output.resolve())
+            model, auditing.Data(**given), _specs(external), home, _kept(output.resolve())
         )
     console.print()
     for row in measured["rules"]:
         value = "–" if row["value"] is None else f"{row['value']:.2f}"
-        colour = {Verdict.KEPT: "green", Verdict.REFUSED: "red"}.get(row["verdict"], "dim")
-        verdict = f"[{colour}]{row['verdict']:<10}[/]"
-        console.print(f"{verdict} {value:>6}  {escape(row['what'])}", highlight=False)
+        colour = {Outcome.KEPT: "green", Outcome.BROKEN: "red"}.get(row["outcome"], "dim")
+        outcome = f"[{colour}]{row['outcome']:<10}[/]"
+        console.print(f"{outcome} {value:>6}  {escape(row['what'])}", highlight=False)
     console.print()
+    _say_verdict(measured["recipe"], measured["trust"])
     print_rows([("report", str(home / "audit" / AUDIT_PAGE))])
 
 
@@ -464,7 +487,7 @@ def predict(
                 "`cxrflow run` or `cxrflow serve`."
             )
         url = server.url
-    failed = False
+    failed, trust = False, None
     for image in images:
         try:
             answer = client.predict(image, url)
@@ -474,6 +497,10 @@ def predict(
             failed = True
             print_error(f"{image}: {error}")
             continue
+        told = answer.get("trust")  # servers of other programs give none
+        if told and told != trust:
+            trust = told
+            _say_verdict("the model", trust)
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
         print_rows([(str(image), "no answer" if answer["abstained"] else shares)])

@@ -9,9 +9,10 @@ from rich.table import Table
 
 from components.data.choose_to_train import NEW_COVID
 from components.trust.rules import GATE
+from core.artifacts import Trust
 from core.errors import UserError
 from pipelines.console import console, parts_of, print_rows, quiet
-from pipelines.options import CANARY, CANARY_MINUTES, spread
+from pipelines.options import CANARY, CANARY_MINUTES, DEPLOYED, spread
 from serving.cluster.policy import Policy, parse_steps
 
 if TYPE_CHECKING:
@@ -92,6 +93,13 @@ class Job:
     ] = None
     recipes: Annotated[str | None, typer.Option(help="Candidates, separated by commas.")] = None
     gate: Annotated[str | None, typer.Option(help=f"Lowest recall by class, e.g. {GATE}.")] = None
+    trust: Annotated[
+        Trust | None,
+        typer.Option(
+            help="enforce: deploy only trusted candidates; flag: all that pass.",
+            show_default=Trust.ENFORCE.value,
+        ),
+    ] = None
     epochs: Annotated[
         str | None, typer.Option(help="Instead of the recipe's own, e.g. cnn-dubey=5.")
     ] = None
@@ -197,7 +205,14 @@ def submit(overlay: Overlay, job: Job, connection: Connection) -> None:
     """Run the whole pipeline once on a cluster."""
     target, arguments = overlay.placed(), job.arguments()
     run = connection.opened().submit(target, arguments)
-    print_rows([("run", run.id), ("name", run.name), ("state", run.state)])
+    print_rows(
+        [
+            ("run", run.id),
+            ("name", run.name),
+            ("state", run.state),
+            ("trust", DEPLOYED[job.trust or target.trust]),
+        ]
+    )
 
 
 @app.command()
@@ -232,6 +247,7 @@ def schedule(
     target = overlay.placed()
     name, changed = connection.opened().schedule(target, arguments, when)
     console.print(f"{name} is scheduled" if changed else f"{name} is already scheduled like this")
+    print_rows([("trust", DEPLOYED[job.trust or target.trust])])
 
 
 @app.command()
@@ -273,7 +289,7 @@ def deploy(
     """Check a version on this machine, publish it to an object store, and roll it out on KServe."""
     from core.artifacts import CARD, DECISION
     from core.files import read_json
-    from serving import local
+    from serving import local, verdict
     from serving import store as stores
     from serving.cluster import known_answers, rollout
     from serving.cluster.state import Release
@@ -301,6 +317,7 @@ def deploy(
         decided=decision["decided"],
         reason=decision["reason"],
         fingerprint=read_json(directory / CARD)["fingerprint"],
+        trust=verdict.in_words(verdict.of_winner(decision)),
     )
     rollout.roll_out(service, release, policy, known_answers.read(directory), _Printed())
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.trust.rules import LOW
+from core.artifacts import Trust, Verdict
 
 # Of a recall that is proposed as a threshold: rounded down to a step; below the least it would be useless.
 _STEP, _LEAST = 0.05, 0.3
@@ -17,23 +18,10 @@ def refusals(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
       decision: see `components.trust.gate.decide`.
     """
     return [
-        (row["recipe"], "; ".join(_broken(row)))
+        (row["recipe"], "; ".join(row["reasons"]))
         for row in decision["candidates"]
         if not row["passed"]
     ]
-
-
-def _broken(row: Mapping[str, Any]) -> list[str]:
-    """Returns in short which rules a candidate failed."""
-    rules = {rule["reason"]: _in_short(rule) for rule in row["rules"] if not rule["passed"]}
-    return [rules.get(reason, reason) for reason in row["reasons"]]
-
-
-def _in_short(rule: Mapping[str, Any]) -> str:
-    if rule["value"] is None:
-        return f"{rule['name']} could not be measured"
-    side = "at least" if rule["at_least"] else "at most"
-    return f"{rule['name']} {rule['value']:.2f}, must be {side} {rule['bound']:g}"
 
 
 def next_steps(decision: Mapping[str, Any], gate: str) -> list[tuple[str, str]]:
@@ -55,13 +43,9 @@ def next_steps(decision: Mapping[str, Any], gate: str) -> list[tuple[str, str]]:
     }
     if lower:
         steps.append(("accept a lower recall", f"--gate {_with(gate, lower)}"))
-    off = {
-        rule["name"]: 0.0 if rule["at_least"] else math.inf
-        for rule in nearest["rules"]
-        if not rule["passed"]
-    }
-    if off:
-        steps.append(("switch a rule off, if you know why", f"--gate {_with(gate, off)}"))
+    untrusted = nearest["trust"] and nearest["trust"]["verdict"] != Verdict.TRUSTED
+    if decision["trust"] == Trust.ENFORCE and untrusted:
+        steps.append(("deploy it with its verdict", "--trust flag"))
     if any(not check["passed"] for check in nearest["checks"]):
         name, _, variant = nearest["recipe"].rpartition("+")
         if variant == "quick":

@@ -9,6 +9,7 @@ from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_context import Pipeline
 
 from components.steps import NEEDS, Needs, Size
+from core.artifacts import Trust
 
 # As in manifests/base.
 SERVICE_ACCOUNT = "cxrflow-pipeline"
@@ -36,6 +37,7 @@ class Target:
       at_once: how many candidates are trained at the same time; 0: all of them.
       store: the model store.
       namespace: of the InferenceService; empty: none.
+      trust: which candidates are deployed unless a run says otherwise.
       data: the directory of both datasets and of everything that outlives a run.
       resources: of steps, by their size; see `components.steps`.
       gpus: of each step of size `training`; training shares each batch among them.
@@ -52,6 +54,7 @@ class Target:
     store: str
     namespace: str
     data: str
+    trust: Trust = Trust.ENFORCE
     resources: Mapping[Size, Resources] = field(default_factory=dict)
     gpus: int = 0
     nodes: int = 1
@@ -60,7 +63,7 @@ class Target:
     object_store: str = ""
 
 
-LOCAL = Target(name="", at_once=1, store="models", namespace="", data=".")
+LOCAL = Target(name="", at_once=1, store="models", namespace="", data=".", trust=Trust.FLAG)
 
 # A single node on a laptop: one training at a time, and the object store of Kubeflow Pipelines.
 _SMALL: Mapping[Size, Resources] = {

@@ -43,8 +43,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
     @dsl.pipeline(  # type: ignore[untyped-decorator]
         name=NAME,
         description="Ingests and validates chest X-rays of two public datasets, trains candidates, "
-        "passes those with sufficient recall for every class that look at the lungs, and deploys the "
-        "best.",
+        "audits what they look at, passes those with sufficient recall for every class, and deploys the "
+        "best with a verdict on whether it can be trusted.",
     )
     def pipeline(
         covid_directory: str = f"{target.data}/{covid_chestxray.DIRECTORY}",
@@ -54,6 +54,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
         views: list[str] = list(covid_chestxray.FRONTAL_VIEWS),
         recipes: list[str] = list(CANDIDATES),
         gate: str = GATE,
+        trust: str = target.trust.value,
         epochs: str = "",
         weights: str = IMAGENET,
         precision: str = AUTO,
@@ -82,7 +83,8 @@ def training_pipeline(target: Target = LOCAL) -> Any:
           external: Further sources for audits only, each NAME=SPEC; models are never trained on them.
           views: Projections to keep of the covid-chestxray-dataset.
           recipes: Names of the candidates to train.
-          gate: Lowest recall by class, and rules of trust, e.g. covid=0.9,default=0.7,in-lungs=1.2.
+          gate: Lowest recall by class, e.g. covid=0.9,default=0.7.
+          trust: enforce: only trusted candidates are deployed; flag: all that pass, with their verdict.
           epochs: Epochs by recipe, e.g. cnn-dubey=5,default=2; empty for the recipes' own.
           weights: imagenet, none, the path of a weights file of the base, or of a pretrained base.
           precision: auto, float32, mixed_bfloat16 or mixed_float16.
@@ -197,9 +199,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         records=recorded.outputs["records"],
                         examples=ingested.outputs["examples"],
                         lungs=lungs.outputs["lungs"],
-                        thresholds=gate,
                         external=external,
-                        checkpoints=checkpoints,
                     ).set_display_name("Audit what it looks at")
 
                 decided = gate_step(
@@ -207,6 +207,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                     evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
                     audits=dsl.Collected(audited.outputs["audit"]),
                     thresholds=gate,
+                    trust=trust,
                     champion=champion.outputs["champion"],
                     examples=ingested.outputs["examples"],
                     run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,

@@ -27,7 +27,8 @@ def predict(image: Path, url: str, name: str = NAME) -> dict[str, Any]:
     Returns:
       `label`; `probabilities` by class, in 0..1; `abstained`, whether the image is too unlike the training
       images to be answered; `ood_score`, which is then over 1; `suspect`, whether it does not look like a
-      frontal chest X-ray; and `reasons` for that.
+      frontal chest X-ray, and `reasons` for that; and `trust`, the verdict on the model (see
+      `serving.verdict`), which servers of other programs do not give.
 
     Raises:
       NoServer: there is no server at the URL.

@@ -1,6 +1,6 @@
 """Prometheus metrics, besides KServe's own latency histograms (`request_predict_seconds` etc.)."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("cxrflow_requests", "Answered requests, by HTTP status.", ["status"])
 BATCH_SIZE = Histogram(
@@ -8,6 +8,10 @@ BATCH_SIZE = Histogram(
 )
 PREDICTIONS = Counter("cxrflow_predictions", "Predicted images, by class.", ["class"])
 DOUBTED = Counter("cxrflow_doubted", "Predicted images that do not look like chest radiographs.")
+TRUSTED = Gauge(
+    "cxrflow_model_trusted",
+    "Whether the version that is served has the verdict trusted: 1, else 0.",
+)
 FEATURE_ROWS_DROPPED = Counter(
     "cxrflow_feature_rows_dropped", "Rows of the feature log that could not be written."
 )

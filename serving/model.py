@@ -19,6 +19,7 @@ from grpc_interceptor.exceptions import GrpcException
 from kserve import InferRequest, InferResponse, Model
 from PIL import Image
 
+from core.artifacts import Verdict
 from core.errors import UserError
 from core.images import BadImage, statistics, to_png
 from serving import metrics, protocol, radiograph, store
@@ -77,6 +78,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         directory = store.version_in(self._directory)
         # TensorFlow's threads inherit the priority of the thread that starts them.
         self._version = self._decoders.submit(Version, directory).result()
+        _tell_trust(self._version)
         self.ready = True
         return self.ready
 
@@ -110,6 +112,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             self._failure = self._failed(directory, error)
             return
         before, self._version = self._version, version
+        _tell_trust(version)
         self._failure = None
         before.retire()
         logger.info("serving version %s", version.about["version"])
@@ -187,8 +190,8 @@ class ChestXrayModel(Model):  # type: ignore[misc]
                 raise NoSuchVersion(name, wanted, number)
             answers = await self._answers(version, images, explain=False)
             if v2:
-                return protocol.v2_response(answers, version.classes, name, number, payload)
-            return dict(protocol.v1_response(answers, version.classes, name, number))
+                return protocol.v2_response(answers, version.about, name, payload)
+            return dict(protocol.v1_response(answers, version.about, name))
 
     async def explain(
         self, payload: list[str], headers: dict[str, str] | None = None
@@ -204,8 +207,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         """
         with self._version as version:
             answers = await self._answers(version, payload, explain=True)
-            number = version.about["version"]
-            return dict(protocol.v1_response(answers, version.classes, self.name, number))
+            return dict(protocol.v1_response(answers, version.about, self.name))
 
     async def _answers(
         self, version: Version, images: Sequence[str | bytes], *, explain: bool
@@ -267,6 +269,10 @@ class ChestXrayModel(Model):  # type: ignore[misc]
 
     def _in_decoders(self, work: Any, *arguments: Any) -> Any:
         return asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+
+
+def _tell_trust(version: Version) -> None:
+    metrics.TRUSTED.set(version.about["trust"]["verdict"] == Verdict.TRUSTED)
 
 
 def _give_way() -> None:

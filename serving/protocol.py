@@ -5,7 +5,7 @@ V2 (Open Inference Protocol): https://github.com/kserve/open-inference-protocol
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,11 +202,18 @@ def _validated(kind: type[BaseModel], body: bytes, wanted: str) -> Any:
         raise invalid(f"{where}: {first['msg']}; send {wanted}") from None
 
 
-def v1_response(answers: Sequence[Answer], classes: Sequence[str], name: str, version: str) -> Any:
-    """Returns the JSON of a V1 response: `predictions`, any `explanations`, the model's name and version."""
+def v1_response(answers: Sequence[Answer], about: Mapping[str, Any], name: str) -> Any:
+    """Returns the JSON of a V1 response: `predictions`, any `explanations`, the model's name and version.
+
+    Args:
+      answers: one for each image.
+      about: the version that answered; see `serving.version.Version`.
+      name: of the model.
+    """
+    classes = about["classes"]
     response: dict[str, Any] = {
         "model_name": name,
-        "model_version": version,
+        "model_version": about["version"],
         "predictions": [
             {
                 "label": answer.label(classes),
@@ -215,6 +222,7 @@ def v1_response(answers: Sequence[Answer], classes: Sequence[str], name: str, ve
                 "ood_score": answer.ood_score,
                 "suspect": bool(answer.doubts),
                 "reasons": list(answer.doubts),
+                "trust": about["trust"],
             }
             for answer in answers
         ],
@@ -226,14 +234,15 @@ def v1_response(answers: Sequence[Answer], classes: Sequence[str], name: str, ve
 
 
 def v2_response(
-    answers: Sequence[Answer],
-    classes: Sequence[str],
-    name: str,
-    version: str,
-    request: InferRequest,
+    answers: Sequence[Answer], about: Mapping[str, Any], name: str, request: InferRequest
 ) -> InferResponse:
-    """Returns a V2 response with the requested outputs, by default all that `outputs` describes."""
-    count = len(answers)
+    """Returns a V2 response with the requested outputs, by default all that `outputs` describes.
+
+    Args:
+      answers, about, name: see `v1_response`.
+      request: that is answered.
+    """
+    count, classes = len(answers), about["classes"]
     probabilities = np.stack([answer.probabilities for answer in answers])
     data = {
         "label": [answer.label(classes) for answer in answers],
@@ -243,6 +252,8 @@ def v2_response(
         "ood_score": [answer.ood_score for answer in answers],
         "suspect": [bool(answer.doubts) for answer in answers],
         "reasons": ["; ".join(answer.doubts) for answer in answers],
+        "trust": [about["trust"]["verdict"]],
+        "trust_reasons": ["; ".join(about["trust"]["reasons"])],
     }
     wanted = [output.name for output in request.request_outputs or ()]
     unknown = [name for name in wanted if name not in data]
@@ -251,7 +262,7 @@ def v2_response(
     return InferResponse(
         response_id=request.id or uuid.uuid4().hex,
         model_name=name,
-        model_version=version,
+        model_version=about["version"],
         infer_outputs=[
             InferOutput(
                 output["name"],
@@ -282,4 +293,6 @@ def outputs(classes: Sequence[str]) -> list[dict[str, Any]]:
         {"name": "ood_score", "datatype": "FP32", "shape": [-1]},
         {"name": "suspect", "datatype": "BOOL", "shape": [-1]},
         {"name": "reasons", "datatype": "BYTES", "shape": [-1]},
+        {"name": "trust", "datatype": "BYTES", "shape": [1]},
+        {"name": "trust_reasons", "datatype": "BYTES", "shape": [1]},
     ]

@@ -11,7 +11,7 @@ import tensorflow as tf
 from core.artifacts import CARD, DECISION
 from core.errors import UserError
 from core.files import read_json
-from serving import metrics, store
+from serving import metrics, store, verdict
 from serving.batches import Batches
 from training import export
 
@@ -62,8 +62,8 @@ class Version:
     Attributes:
       directory: of the model store.
       about: what clients may know about it: `name`, `version`, `recipe`, `classes`, `starting_point`,
-        `phantoms`, `quick`, `fingerprint` of the data, and `recall`, rows of `class` and `recall` with its
-        interval on the pipeline's test split.
+        `phantoms`, `quick`, `fingerprint` of the data, `trust`, the verdict (see `serving.verdict`), and
+        `recall`, rows of `class` and `recall` with its interval on the pipeline's test split.
       classes: in the order of the probabilities.
       classify: from float32 [height, width, 1] in 0..255 to a `Classified`.
       explain: from the same to an `Explanation`.
@@ -180,6 +180,7 @@ def _about(directory: Path) -> dict[str, Any]:
             "phantoms": card["phantoms"],
             "quick": card["recipe"].get("quick", False),  # missing in earlier releases
             "fingerprint": card["fingerprint"],
+            "trust": verdict.of_winner(decision),
             "recall": [{"class": row["class"], **row["recall"]} for row in winner["checks"]],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:

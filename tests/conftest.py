@@ -177,12 +177,12 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def decision(shared, evaluation: Path) -> Path:
+def decision(shared, evaluation: Path, audit: Path) -> Path:
     """The gate's, without thresholds: the tiny model has learnt little."""
     from components.trust import gate
 
     def make(directory: Path) -> None:
-        gate.gate([evaluation], {"default": 0.0}, directory / "decision")
+        gate.gate([evaluation], {"default": 0.0}, directory / "decision", audits=[audit])
 
     file = shared("decided", make) / "decision"
     assert json.loads(file.read_text())["winner"] == "cnn-dubey"

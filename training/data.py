@@ -16,9 +16,9 @@ from core.files import read_json
 from core.locations import local_copy, location
 from core.progress import Progress
 from core.tables import read_table
-from training import augment
+from training import augment, lungs, surroundings
 from training.recipes import Recipe
-from training.views import Change, to_pixels
+from training.views import to_pixels
 
 # The order within shards is random already, so a window of this many images shuffles well. Memory does not
 # grow with the dataset: it is 200 MB at 224 x 224.
@@ -232,25 +232,40 @@ def pixels(
     recipe: Recipe,
     parts: Sequence[str],
     segmenter: keras.Model | None = None,
-    change: Change | None = None,
 ) -> tf.data.Dataset:
     """Decodes images and returns them as the model's input.
 
     Args:
       segmenter: finds the lungs, if the recipe's view needs it.
-      change: a final change to each image, or None.
 
     Returns:
       elements (pixels, class, id): float32 [height, width, 1] in 0..255; scalar int32; scalar string.
     """
     return encoded_images(records, manifest, recipe, parts).map(
         lambda image, position, identity: (
-            to_pixels(image, recipe, segmenter, change),
+            to_pixels(image, recipe, segmenter),
             position,
             identity,
         ),
         tf.data.AUTOTUNE,
     )
+
+
+def with_lungs(images: tf.data.Dataset, segmenter: keras.Model) -> tf.data.Dataset:
+    """Returns elements (pixels and lungs, class, id), the first float32 [height, width, 2].
+
+    Args:
+      images: see `pixels`.
+      segmenter: see `training.lungs`.
+    """
+
+    def with_mask(
+        shown: tf.Tensor, position: tf.Tensor, identity: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        mask = lungs.find(segmenter, shown[tf.newaxis], shown.shape[:2])[0]
+        return tf.concat([shown, mask], axis=-1), position, identity
+
+    return images.map(with_mask, tf.data.AUTOTUNE)
 
 
 def kept(dataset: tf.data.Dataset, cache: Path) -> tf.data.Dataset:
@@ -305,6 +320,7 @@ def training_batches(
     first_epoch: int,
     epochs: int,
     seed: int,
+    mixed: bool = False,
     augmented: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of the epochs from `first_epoch` on, reshuffled in each epoch.
@@ -317,6 +333,8 @@ def training_batches(
     Args:
       images: elements of any shape, `count` of them.
       batch: images per step, over all replicas together.
+      mixed: whether to mix surroundings (see `training.surroundings`); elements are then (pixels and lungs,
+        class, weight), see `with_lungs`, or (pixels, class, weight) of lungs alone.
       augmented: whether to augment the pixels (see `training.augment`); elements are then (pixels, class,
         weight).
     """
@@ -330,15 +348,18 @@ def training_batches(
 
     epochs_left = tf.data.Dataset.range(first_epoch, epochs)
     batches = epochs_left.flat_map(of_epoch).batch(batch, drop_remainder=True)
-    if augmented:
+    if mixed or augmented:
+
+        def changed(step: tf.Tensor, of_batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            shown, classes, weights = of_batch
+            of_step = tf.stack([tf.cast(seed, tf.int64), step])
+            if mixed:
+                masks = shown[..., 1:] if shown.shape[-1] == 2 else None
+                shown = surroundings.mixed(shown[..., :1], masks, classes, of_step)
+            return augment.augmented(shown, of_step) if augmented else shown, classes, weights
+
         numbered = batches.enumerate(first_epoch * steps_per_epoch(count, batch))
-        batches = numbered.map(
-            lambda step, of_batch: (
-                augment.augmented(of_batch[0], tf.stack([tf.cast(seed, tf.int64), step])),
-                *of_batch[1:],
-            ),
-            tf.data.AUTOTUNE,
-        )
+        batches = numbered.map(changed, tf.data.AUTOTUNE)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

@@ -47,7 +47,6 @@ def export(
       `explain`: from `pixels` and `positions` in `classes`, int32 [N], or -1 for the most probable, to
         `heat_maps`, float32 [N, rows, columns] (see `training.gradcam`), `explained`, string [N], the
         classes' names, and the outputs of `serving_default`.
-      `features`: from `pixels` to `features`, float32 [N, units]: the input of the last layer.
 
     Args:
       model: see `architectures.build`; in float32.
@@ -103,10 +102,6 @@ def export(
             "explained": tf.gather(names, positions),
         }
 
-    def features(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        seen = hidden(base(pixels, training=False), training=False)
-        return {"features": tf.reshape(seen, (tf.shape(pixels)[0], -1))}
-
     files = tf.TensorSpec([None], tf.string, "image_bytes")
     pixels = tf.TensorSpec([None, *recipe.input_size, 1], tf.float32, "pixels")
     positions = tf.TensorSpec([None], tf.int32, "positions")
@@ -118,7 +113,6 @@ def export(
     archive.add_endpoint("preprocess", preprocess, [tf.TensorSpec([], tf.string, "image_bytes")])
     archive.add_endpoint("classify", classify, [pixels])
     archive.add_endpoint("explain", explain, [pixels, positions])
-    archive.add_endpoint("features", features, [pixels])
     archive.write_out(str(directory), verbose=False)
 
 
@@ -130,7 +124,6 @@ class Exported:
     preprocess: Callable[..., dict[str, tf.Tensor]]
     classify: Callable[..., dict[str, tf.Tensor]]
     explain: Callable[..., dict[str, tf.Tensor]]
-    features: Callable[..., dict[str, tf.Tensor]]
 
 
 def load(directory: Path) -> Exported:

@@ -20,7 +20,7 @@ from core.files import read_json, write_aside, write_json
 from core.progress import Progress, logger
 from training import data, kept, lungs
 from training.recipes import Recipe
-from training.views import Change, to_pixels
+from training.views import to_pixels
 
 _IMAGES_PER_SHARD = 1024
 _BATCH = 32
@@ -37,7 +37,6 @@ def inputs(
     base: keras.Model,
     store: Path,
     segmenter: keras.Model | None = None,
-    change: Change | None = None,
 ) -> tf.data.Dataset:
     """Returns the features of images, after computing and storing those that are missing.
 
@@ -46,7 +45,6 @@ def inputs(
       base: see `architectures.build`; not trainable.
       store: a directory that outlives the process.
       segmenter: finds the lungs, if the recipe's view needs it.
-      change: a final change to each image before the base sees it, or None.
 
     Returns:
       elements (features, class, id): float32, of the base's output shape; scalar int32; scalar string.
@@ -55,7 +53,6 @@ def inputs(
         recipe.base,
         [base.input_shape, base.output_shape, base.compute_dtype, lungs.digest(base)],
         segmenter and lungs.digest(segmenter),
-        change and change.name,
     )
     images = data.encoded_images(records, manifest, recipe, parts)
     digests, others = [], []
@@ -71,7 +68,7 @@ def inputs(
             len(missing),
             len(set(digests)) - len(missing),
         )
-        _compute(images, set(missing), recipe, base, home, segmenter, change)
+        _compute(images, set(missing), recipe, base, home, segmenter)
         places = _places(home)
 
     def features() -> Iterator[tuple[np.ndarray, int, bytes]]:
@@ -98,7 +95,6 @@ def _compute(
     base: keras.Model,
     home: Path,
     segmenter: keras.Model | None,
-    change: Change | None,
 ) -> None:
     home.mkdir(parents=True, exist_ok=True)
 
@@ -114,9 +110,7 @@ def _compute(
     digests: list[str] = []
     images = images.map(lambda content, position, identity: content)
     images = images.filter(lambda content: tf.numpy_function(wanted, [content], tf.bool))
-    images = images.map(
-        lambda content: to_pixels(content, recipe, segmenter, change), tf.data.AUTOTUNE
-    )
+    images = images.map(lambda content: to_pixels(content, recipe, segmenter), tf.data.AUTOTUNE)
     with Progress("features computed", len(missing)) as progress:
         counting = keras.callbacks.LambdaCallback(
             on_predict_batch_end=lambda batch, logs: progress.advance(_BATCH)

@@ -76,6 +76,7 @@ def roc_auc(
     is_class: ArrayLike,
     score: ArrayLike,
     patients: ArrayLike,
+    groups: ArrayLike | None = None,
 ) -> Rate:
     """Returns the area under the ROC curve, with an interval by a bootstrap over patients.
 
@@ -87,17 +88,18 @@ def roc_auc(
       is_class: bool [images].
       score: higher for the class, float [images].
       patients: identifies the patient of each image, [images].
+      groups: the group of each image, [images]: only images of one group are compared; None: all are.
 
     Returns:
-      `value`, `low` and `high` in 0..1, all None if a side has no images.
+      `value`, `low` and `high` in 0..1, all None if no group has images of both sides.
     """
-    truth = np.asarray(is_class, bool)
-    if truth.all() or not truth.any():
-        return dict(NOTHING)
-    number, scores = _numbered(patients), np.asarray(score, float)
-    count = int(number.max()) + 1
-    area = _area(truth, scores)
+    truth, scores = np.asarray(is_class, bool), np.asarray(score, float)
+    number, group = _numbered(patients), None if groups is None else _numbered(groups)
+    area = _area(truth, scores, group)
     value = float(area(np.ones((1, len(truth))))[0])
+    if np.isnan(value):
+        return dict(NOTHING)
+    count = int(number.max()) + 1
     one_each = _newcombe(value, len(np.unique(number[truth])), len(np.unique(number[~truth])))
     random = np.random.default_rng(SEED)
     areas, block = [], max(1, _AT_ONCE // len(truth))
@@ -127,24 +129,47 @@ def _wider(one_each: Rate, drawn: np.ndarray) -> Rate:
     }
 
 
-def _area(truth: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the areas by weights [draws, images]; NaN where a side has no weight."""
+def _area(
+    truth: np.ndarray, score: np.ndarray, group: np.ndarray | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the areas by weights [draws, images]; NaN where no group has weight on both sides."""
+    numbers = np.zeros(len(truth), int) if group is None else group
+    of_groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    compared = [
+        (rows, _pairs(truth[rows], score[rows]))
+        for rows in of_groups
+        if 0 < truth[rows].sum() < len(rows)
+    ]
+
+    def areas(weights: np.ndarray) -> np.ndarray:
+        won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+        for rows, of_group in compared:
+            won_there, pairs_there = of_group(weights[:, rows])
+            won += won_there
+            pairs += pairs_there
+        shares: np.ndarray = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return shares
+
+    return areas
+
+
+def _pairs(
+    truth: np.ndarray, score: np.ndarray
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Returns by weights [draws, images] in how many pairs the class is scored higher, and all pairs."""
     order = np.argsort(score, kind="stable")
     ascending = score[order]
     begins = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])
     positive = truth[order]
 
-    def areas(weights: np.ndarray) -> np.ndarray:
+    def counted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weighted = weights[:, order].astype(float)
         ours = np.add.reduceat(weighted * positive, begins, axis=1)
         theirs = np.add.reduceat(weighted * ~positive, begins, axis=1)
         below = np.cumsum(theirs, axis=1) - theirs / 2  # of equal scores half are below
-        pairs = ours.sum(axis=1) * theirs.sum(axis=1)
-        won = np.einsum("ij,ij->i", ours, below)
-        shares: np.ndarray = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-        return shares
+        return np.einsum("ij,ij->i", ours, below), ours.sum(axis=1) * theirs.sum(axis=1)
 
-    return areas
+    return counted
 
 
 def _newcombe(value: float, ours: int, theirs: int) -> Rate:

@@ -21,7 +21,6 @@ from core.progress import Progress, logger
 from training import architectures, data, export, features, kept, lungs, start_weights, workers
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
-from training.views import Change
 
 TENSORBOARD, FEATURES = "tensorboard", "features"
 _STATE = "state"
@@ -67,7 +66,6 @@ def train(
     division: str = divisions.HOLD_OUT,
     start: Path | None = None,
     segmenter: keras.Model | None = None,
-    change: Change | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Trained:
     """Trains a recipe for all of its epochs and returns the last epoch's model, as the papers do.
@@ -89,28 +87,28 @@ def train(
       precision: see `dtype_policy`.
       division: which parts of the records are trained on; see `core.divisions`.
       start: a SavedModel of the same recipe to continue from, instead of `weights`; or None.
-      segmenter: finds the lungs, if the recipe's view needs it; see `training.views`.
-      change: a final change to each image before the network sees it, or None.
+      segmenter: finds the lungs, if the recipe needs them; see `Recipe.needs_lungs`.
       strategy: how replicas share the work; by default a MirroredStrategy over all GPUs, or TensorFlow's
         default strategy for a single device. Several machines (see `training.workers`) must all see
         `checkpoints`; the first one writes there.
 
     Raises:
-      UserError: the records are incomplete, a class has no image, the weights are not available, or the
-        loss is no longer finite.
+      UserError: the records are incomplete, a class has no image, the weights or the segmenter are not
+        available, or the loss is no longer finite.
     """
     strategy = strategy or _strategy()
     leads = workers.leads(strategy)
     plan = _plan(recipe, records, division, strategy.num_replicas_in_sync, precision, seed)
-    if recipe.view == "full":
+    if not recipe.needs_lungs:
         segmenter = None
+    elif segmenter is None:
+        raise UserError(f"{recipe.name}: no segmenter is given to find the lungs")
     directory = checkpoints / kept.training(
         recipe,
         # Two lists, because the folds of a cross-validation have the same parts in other roles.
         [data.content(plan.manifest, of) for of in (plan.parts.train, plan.parts.validation)],
         start=_start(recipe, weights, start),
         segmenter=segmenter and lungs.digest(segmenter),
-        change=change and change.name,
         seed=seed,
         policy=plan.policy,
         batch=plan.batch,
@@ -127,14 +125,12 @@ def train(
 
         def inputs(of: Sequence[str]) -> tf.data.Dataset:
             if not recipe.frozen:
-                return data.pixels(records, plan.manifest, recipe, of, segmenter, change)
+                return data.pixels(records, plan.manifest, recipe, of, segmenter)
             base, store = model.get_layer(architectures.BASE), checkpoints / FEATURES
-            return features.inputs(
-                records, plan.manifest, recipe, of, base, store, segmenter, change
-            )
+            return features.inputs(records, plan.manifest, recipe, of, base, store, segmenter)
 
         if first_epoch < recipe.epochs:
-            _fit(plan, trained, inputs, state, first_epoch, directory if leads else None)
+            _fit(plan, trained, inputs, segmenter, state, first_epoch, directory if leads else None)
         return Trained(
             model=_in_float32(model, recipe, seed),
             history=state.history(),
@@ -242,6 +238,7 @@ def _fit(
     plan: _Plan,
     trained: keras.Model,
     inputs: Callable[[Sequence[str]], tf.data.Dataset],
+    segmenter: keras.Model | None,
     state: "_State",
     first_epoch: int,
     logs: Path | None,
@@ -251,6 +248,7 @@ def _fit(
     Args:
       trained: compiled, with the state of `first_epoch`.
       inputs: see `Trained`.
+      segmenter: finds the lungs of training images, if their surroundings are mixed.
       logs: gets TensorBoard's; None: another process writes them, and says how the training does.
     """
     recipe, parts = plan.recipe, plan.parts
@@ -265,10 +263,14 @@ def _fit(
         watched = _Watched(recipe, plan.steps, plan.batch, first_epoch)
         watching += [watched, keras.callbacks.TensorBoard(logs / TENSORBOARD, write_graph=False)]
         said = watched.progress
+    learnt = inputs(parts.train)
+    if recipe.mixed and recipe.view == "full":
+        assert segmenter
+        learnt = data.with_lungs(learnt, segmenter)
     with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
         train, validation = (
-            data.weighted(data.kept(inputs(of), Path(scratch, role)), weights)
-            for role, of in (("train", parts.train), ("validation", parts.validation))
+            data.weighted(data.kept(images, Path(scratch, role)), weights)
+            for role, images in (("train", learnt), ("validation", inputs(parts.validation)))
         )
         batches = data.training_batches(
             train,
@@ -277,6 +279,7 @@ def _fit(
             first_epoch=first_epoch,
             epochs=recipe.epochs,
             seed=plan.seed,
+            mixed=recipe.mixed,
             augmented=recipe.augmented,
         )
         judged = data.validation_batches(validation, plan.held_out, plan.batch)
@@ -300,14 +303,12 @@ def answers(
     parts: Sequence[str],
     *,
     of_each: Sequence[int] | None = None,
-    without: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predicts parts of the records with a trained network.
 
     Args:
       parts: splits or folds.
       of_each: number of images of each class, by position; see `data.first_of_each`. None for all.
-      without: ids of images to leave out.
 
     Returns:
       features [N, F], the input of the last layer; probabilities [N, C], both float32; and the images'
@@ -322,9 +323,7 @@ def answers(
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
     gathered = []
     every = trained.inputs(parts)
-    asked = data.without(every, without)
-    if of_each is not None:
-        asked = data.first_of_each(asked, of_each)
+    asked = every if of_each is None else data.first_of_each(every, of_each)
     with Progress("images predicted", len(every)) as progress:
         for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
             seen, shares = answering.predict_on_batch(values)

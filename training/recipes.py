@@ -51,6 +51,8 @@ class Recipe:
       published: the paper's own figures.
       ours: what was chosen here because the paper leaves it open.
       view: what the network sees of an image: all of it, or the lungs alone; see `training.views`.
+      mixed: whether half of the training images have the surroundings of one of another class in each epoch,
+        or, where the network sees the lungs alone, the outline of its lungs; see `training.surroundings`.
       augmented: whether images are augmented in each epoch; see `training.augment`.
       balanced: whether the sources of a class have the same weight; see `data.image_weights`.
       quick: whether it is a first look: small images, few epochs, a learning rate that decays to zero. It
@@ -74,6 +76,7 @@ class Recipe:
     published: tuple[Published, ...]
     ours: str = ""
     view: Literal["full", "lungs"] = "full"
+    mixed: bool = False
     augmented: bool = False
     balanced: bool = False
     quick: bool = False
@@ -82,6 +85,11 @@ class Recipe:
     def classes(self) -> tuple[str, ...]:
         """The classes in the order of the model's outputs."""
         return tuple(dict.fromkeys(self.task.values()))
+
+    @property
+    def needs_lungs(self) -> bool:
+        """Whether a segmenter must find the lungs in its training images."""
+        return self.view == "lungs" or self.mixed
 
     def trials(self, protocol: str) -> tuple[str, ...]:
         """Returns the trainings of a protocol, as the step `train` reads them: `<recipe>@<division>`."""
@@ -277,6 +285,7 @@ QUICK = "quick"
 VARIANTS: Mapping[str, Callable[[Recipe], Recipe]] = MappingProxyType(
     {
         "lungs": lambda recipe: replace(recipe, view="lungs"),
+        "mixed-surroundings": lambda recipe: replace(recipe, mixed=True),
         "augmented": lambda recipe: replace(recipe, augmented=True),
         "balanced": lambda recipe: replace(recipe, balanced=True),
         QUICK: _quick,
@@ -301,10 +310,11 @@ def recipe_named(name: str) -> Recipe:
             f"unknown variant {name!r} of {published}; add any of +{', +'.join(VARIANTS)}, in this order"
         )
     recipe = RECIPES[published]
-    if recipe.frozen and "augmented" in variants:
+    changing = [variant for variant in ("mixed-surroundings", "augmented") if variant in variants]
+    if recipe.frozen and changing:
         raise UserError(
             f"{name}: the base of {published} is frozen and its features are computed once, so its "
-            "images cannot be augmented"
+            f"images cannot change in each epoch, as +{changing[0]} would have them do"
         )
     for variant in variants:
         recipe = VARIANTS[variant](recipe)

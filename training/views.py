@@ -1,8 +1,5 @@
 """What a recipe's network sees of an image: all of it, or the lungs alone."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import keras
 import tensorflow as tf
 
@@ -16,29 +13,13 @@ _MARGIN = 2
 _LEVELS = 255
 
 
-@dataclass(frozen=True)
-class Change:
-    """A final change to each image before a network sees it.
-
-    Attributes:
-      name: identifies the change in the names of kept results.
-      of: the function, from and to float32 [height, width, 1] in 0..255.
-    """
-
-    name: str
-    of: Callable[[tf.Tensor], tf.Tensor]
-
-
-def to_pixels(
-    content: tf.Tensor, recipe: Recipe, segmenter: keras.Model | None, change: Change | None = None
-) -> tf.Tensor:
+def to_pixels(content: tf.Tensor, recipe: Recipe, segmenter: keras.Model | None) -> tf.Tensor:
     """Decodes one image file and returns the pixels that the recipe's network sees.
 
     Args:
       content: scalar string, as for `preprocess.decode_grey`.
       recipe: its `view` and `input_size` determine the pixels.
       segmenter: finds the lungs (see `training.lungs`); not needed for the view `full`.
-      change: a final change, or None.
 
     Returns:
       float32 [height, width, 1] in 0..255.
@@ -47,14 +28,12 @@ def to_pixels(
       UserError: the view needs a segmenter, but there is none.
     """
     if recipe.view == "full":
-        pixels = to_input(content, recipe.input_size)
-    elif segmenter is None:
+        return to_input(content, recipe.input_size)
+    if segmenter is None:
         raise UserError(
             f"{recipe.name}: it sees the lungs alone, but no segmenter is given to find them"
         )
-    else:
-        pixels = lungs_alone(shrink(decode_grey(content)), recipe.input_size, segmenter)
-    return change.of(pixels) if change else pixels
+    return lungs_alone(shrink(decode_grey(content)), recipe.input_size, segmenter)
 
 
 def lungs_alone(image: tf.Tensor, size: tuple[int, int], segmenter: keras.Model) -> tf.Tensor:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.artifacts import CARD, CHAMPION, PREDICTIONS
+from core.artifacts import CARD, CHAMPION, DECISION, PREDICTIONS
 from core.divisions import HOLD_OUT, division
 from core.errors import UserError
 from core.files import read_json, write_aside, write_json
 from core.progress import logger
-from serving import store
+from serving import store, verdict
 from training.recipes import Recipe, recipe_named
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def champion(
       name: of the model there.
       records: the TFRecords.
       output: the directory to write, with `champion.json`: `version`, its number or None, `place`, its
-        directory or URL, `recipe`, and `continues`; and `predictions.parquet` if there is a version (see
-        `export.predictions`).
+        directory or URL, `recipe`, `trust`, the verdict on it (see `serving.verdict`), and `continues`; and
+        `predictions.parquet` if there is a version (see `export.predictions`).
       service: the InferenceService that says which version is served; None: the store's latest.
       continues: whether training continues from its weights.
 
@@ -53,6 +53,7 @@ def champion(
                 "version": store.number_of(version),
                 "place": version,
                 "recipe": recipe.name,
+                "trust": verdict.of_winner(read_json(there / DECISION)),
                 "continues": continues,
             }
             predictions = _predicted(there, records, recipe)

@@ -58,6 +58,7 @@ def pretrain(
         input_size=(size, size) if size else recipe.input_size,
         head="linear",
         view="full",
+        mixed=False,
         frozen=False,
         learning_rate=1e-4,
     )

@@ -55,7 +55,7 @@ def train(
       examples: the output of `ingest`, to check that a base of `pretrain` has not seen test images.
       start: a version of the model store. If it is of this recipe, and the base is not frozen, training
         continues from its weights, instead of `weights`.
-      lungs: the output of `find_lungs`, for a recipe that is shown the lungs alone.
+      lungs: the output of `find_lungs`, for a recipe that needs it; see `Recipe.needs_lungs`.
       strategy: see `training.loop.train`.
 
     Returns:
@@ -73,7 +73,7 @@ def train(
     manifest = data.read_manifest(records)
     before = _continued(start, recipe) if start else None
     base = start_weights.pretrained_directory(recipe, weights)
-    segmenter = load_segmenter(lungs) if lungs and recipe.view == "lungs" else None
+    segmenter = load_segmenter(lungs) if lungs and recipe.needs_lungs else None
     if recipe.pretrained and base and not before:
         pretrain.require_unseen(base, examples, recipe, division)
     trained = loop.train(
@@ -92,6 +92,8 @@ def train(
         return {}
     parts = divisions.division(division)
     temperature, known = _what_it_knows(trained, recipe, parts, manifest)
+    # Mixing surroundings needs one in training alone.
+    shown_by = segmenter if recipe.view == "lungs" else None
     card: dict[str, Any] = {
         "recipe": {**dataclasses.asdict(recipe), "classes": list(recipe.classes)},
         "division": division,
@@ -119,7 +121,7 @@ def train(
         "parameters": trained.model.count_params(),
         "layers": architectures.layer_table(trained.model, recipe),
         "temperature": temperature,
-        "lungs": lungs and segmenter and read_json(lungs / SEGMENTER_CARD),
+        "lungs": lungs and shown_by and read_json(lungs / SEGMENTER_CARD),
         "seed": seed,
         "precision": trained.policy,
         "replicas": trained.replicas,
@@ -134,7 +136,7 @@ def train(
             recipe,
             aside / SAVED_MODEL,
             temperature=temperature,
-            segmenter=segmenter,
+            segmenter=shown_by,
             known=known,
         )
         card["weights_digest"] = export.digest_of_weights(aside / SAVED_MODEL)

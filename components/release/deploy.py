@@ -24,7 +24,7 @@ from core.errors import UserError
 from core.files import alone, read_json, write_json, write_text
 from core.locations import location
 from core.progress import Progress, logger
-from serving import local, store
+from serving import local, store, verdict
 from serving.cluster import known_answers
 from serving.cluster.policy import Policy
 
@@ -79,7 +79,8 @@ def deploy(
     if service and "://" not in models:
         raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
     decided, card = read_json(decision), read_json(model / CARD)
-    said = [decided["reason"]]
+    trust = verdict.of_winner(decided)
+    said = [decided["reason"], f"the model is {verdict.in_words(trust)}"]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             lineage = Path(scratch, LINEAGE)
@@ -130,6 +131,7 @@ def deploy(
                 reason=decided["reason"],
                 run=run,
                 fingerprint=card["fingerprint"],
+                trust=verdict.in_words(trust),
             )
             try:
                 rollout.roll_out(service, release, policy or Policy(), answers, said)
@@ -154,7 +156,7 @@ def _identity(card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
     """
     (winner,) = (row for row in decided["candidates"] if row["recipe"] == decided["winner"])
     verdicts = [(check["class"], check["passed"]) for check in winner["checks"]]
-    verdicts += [(rule["name"], rule["verdict"]) for rule in winner["rules"]]
+    verdicts += [(rule["name"], rule["outcome"]) for rule in winner["rules"]]
     made = {key: value for key, value in card.items() if key != "seconds"}
     text = json.dumps([made, decided["gate"], verdicts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -7,7 +7,6 @@ from typing import Any
 from components import pages
 from components.data.validation.findings import drifted, in_words
 from components.pages import plots
-from components.trust.rules import RULE_NAMES
 from core.artifacts import ANOMALIES, COMPARISONS, METRICS, REPORT, SUMMARY
 from core.files import read_json, write_text
 from core.labels import LABELS
@@ -45,9 +44,7 @@ def report(
         evaluations=metrics,
         decision=decided,
         recalls=plots.recalls(decided["candidates"]),
-        recalled=[
-            (name, least) for name, least in decided["gate"].items() if name not in RULE_NAMES
-        ],
+        recalled=list(decided["gate"].items()),
     )
     write_text(output, page)
 

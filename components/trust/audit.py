@@ -2,11 +2,10 @@
 
 Covid comes from one source and nearly everything else from another, of children. So a model can be right for
 wrong reasons (DeGrave, Janizek, Lee: "AI for radiographic COVID-19 detection selects shortcuts over
-signal", Nature Machine Intelligence 2021). The gate's rules judge the measurements; see
-`components.trust.rules`.
+signal", Nature Machine Intelligence 2021). The audit only asks the candidate, and trains nothing. The verdict
+follows from its measurements; see `components.trust.rules`.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,20 +16,14 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from components import pages
 from components.candidates.made_with import made_with, related
 from components.data import splits
-from components.data.sources import covid_chestxray, kermany
 from components.data.sources.listed import Listed
 from components.pages import plots
 from components.trust import external as elsewhere
-from components.trust import rules
+from components.trust import like_with_like, rules, swaps
 from components.trust.rules import View
 from core.artifacts import (
     AUDIT,
@@ -40,6 +33,7 @@ from core.artifacts import (
     SAVED_MODEL,
     SEGMENTER_CARD,
     SUMMARY,
+    Verdict,
 )
 from core.divisions import division
 from core.errors import UserError
@@ -47,6 +41,7 @@ from core.files import read_json, write_aside, write_json, write_text
 from core.labels import COVID
 from core.progress import Progress, logger
 from core.tables import read_table
+from serving import verdict
 from training import (
     calibration,
     data,
@@ -54,29 +49,24 @@ from training import (
     gradcam,
     heat_maps,
     intervals,
-    loop,
     lungs,
     metrics,
     ood,
+    surroundings,
 )
 from training.preprocess import to_input
 from training.recipes import Recipe, recipe_named
-from training.views import Change
 
-# Share of each side of an image; the lungs are hardly ever in it.
-_FRAME = 0.12
-_CORNER = 0.2
 _BATCH = 16
-# The candidate's epochs for each epoch of the frame probe.
-PROBE_SHARE = 4
-_FEWEST_IN_SUBGROUP, _FEWEST_ALARMS, _FEWEST_TO_PROBE = 20, 10, 8
-_FOLDS = 4
+_FEWEST_IN_SUBGROUP = 20
+# Lungs that cover more were not found: a candidate that is shown the lungs alone then sees the whole image.
+_MOST = 0.95
+_SWAPS_SHOWN = 4
 _PICTURE = 200
 # The side at which whole images are changed before a candidate crops them to the lungs.
 _GIVEN = 320
 _AGES = (0, 18, 40, 65, 200)
 _AGE_NAMES = ("under 18 years", "18 to 39 years", "40 to 64 years", "65 years and over")
-_ADULT = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +76,6 @@ class _Seen:
     Attributes:
       ids: of the images, str [N].
       truth: positions of their classes, int [N].
-      features: float32 [N, features].
       ood_score: float32 [N]; see `training.ood`.
       area: share of the image that is lungs, float [N] in 0..1.
       inside: share of the heat map's mass in the lungs, float [N] in 0..1; NaN where the map is empty.
@@ -95,7 +84,6 @@ class _Seen:
 
     ids: np.ndarray
     truth: np.ndarray
-    features: np.ndarray
     ood_score: np.ndarray
     area: np.ndarray
     inside: np.ndarray
@@ -127,8 +115,6 @@ def audit(
     output: Path,
     *,
     external: Mapping[str, Listed] | None = None,
-    thresholds: Mapping[str, float] | None = None,
-    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Measures what a candidate's answers on the test split are based on.
 
@@ -140,24 +126,19 @@ def audit(
       segmenter: the output of `find_lungs`.
       output: the directory to write, with `audit.json` and `audit.html`. Written aside and renamed.
       external: radiographs that the candidate was not trained on, by name.
-      thresholds: of the rules that judge the candidate; see `rules.parse`.
-      kept: a directory that outlives the step, where the frame probe's training is kept; or None.
 
     Returns:
       the content of `audit.json`:
       `views`: by `rules.View`, `accuracy`, `balanced` (the mean recall of the classes that have images) and
         `recall` by class, with intervals: of the candidate when it is given the whole image, the image with
-        blanked lungs, the lungs alone, the frame alone, and the image without corners and burned-in
-        letters; and of the frame probe, its own network, trained further on what the candidate is shown
-        beside the lungs: the frame of whole images, or the outline of lungs alone.
-      `frame_probe_seconds`: how long that training took.
-      `explained`: by view without lungs, the share of the candidate's balanced accuracy above chance that
-        it reaches; None if the candidate is hardly above chance.
+        blanked lungs, and the lungs alone.
+      `lung_free_explained`: the share of its balanced accuracy above chance that is left when the lungs are
+        blanked; None if the candidate is hardly above chance.
+      `swaps`: see `swaps.followed`.
+      `like_with_like`: see `like_with_like.like_with_like`; `adults`: see `like_with_like.alarms_of_adults`.
       `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), the share of
-        the image that is lungs (`area`), and their ratio (`focus`).
-      `probes`: rows of `what`, `auc` and `images`: how well a linear classifier of the candidate's features
-        tells the sources of one class, or adults from children, in cross-validation by patient.
-      `same_source`: within covid's own source, how well covid is told from the other findings; or None.
+        the image that is lungs (`area`), and their ratio (`focus`); None if there are no lungs or all maps
+        are empty.
       `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`: the row with
         the lowest recall among those with at least 20 images of covid; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
@@ -167,8 +148,8 @@ def audit(
       `external`: a row for each source; see `external.measure`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
-      `related`: how many test images were left out; `rules`: see `rules.judged`; `recipe`, `view`, `images`,
-        `fingerprint`, `phantoms`.
+      `related`: how many test images were left out; `rules`: see `rules.judged`; `trust`: see
+        `rules.verdict`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
 
     Raises:
       UserError: the records are incomplete, or no test image is left.
@@ -182,12 +163,8 @@ def audit(
     table["truth"] = [recipe.classes[i] for i in seen.truth]
     table["predicted"] = [recipe.classes[i] for i in seen.probabilities.argmax(axis=1)]
 
-    with tempfile.TemporaryDirectory(prefix="cxrflow-") as scratch:
-        probe = _frame_probe(candidate, records, finder, kept or Path(scratch))
-    measured = {
-        **_identity(candidate, manifest),
-        **_measured(seen, probe, table, recipe.classes),
-    }
+    measured = {**_identity(candidate, manifest), **_measured(seen, table, recipe.classes)}
+    measured["swaps"], shown = _swapped(candidate, records, manifest, table, seen, finder)
     measured["calibration"]["temperature"] = candidate.card["temperature"]
     measured["lungs"] |= read_json(segmenter / SEGMENTER_CARD)
     summary = read_json(examples / SUMMARY)
@@ -203,8 +180,9 @@ def audit(
         elsewhere.measure(candidate.exported, source, recipe, made, inside)
         for source in (external or {}).values()
     ]
-    measured["rules"] = rules.judged(measured, thresholds or rules.parse(""))
-    page = _page(measured, recipe, pictures)
+    measured["rules"] = rules.judged(measured)
+    measured["trust"] = rules.verdict(measured["rules"])
+    page = _page(measured, recipe, pictures, shown)
     with write_aside(output) as aside:
         aside.mkdir()
         write_json(aside / AUDIT, measured)
@@ -264,28 +242,24 @@ def _identity(candidate: _Candidate, manifest: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _measured(
-    seen: _Seen, probe: "_FrameProbe", table: pd.DataFrame, classes: Sequence[str]
-) -> dict[str, Any]:
-    """Returns what follows from the candidate's answers, and the probe's; see `audit`."""
+def _measured(seen: _Seen, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns what follows from the candidate's answers about the test images; see `audit`."""
     patients = table["patient"].to_numpy(str)
     views = {
         view: _figures(seen.truth, shares, classes, patients) for view, shares in seen.views.items()
     }
-    views[View.PROBE] = _figures(probe.truth, probe.probabilities, classes, patients)
-    whole = views[View.WHOLE]["balanced"]
     groups = _subgroups(table)
     return {
         "images": len(seen.truth),
         "views": views,
-        "frame_probe_seconds": round(probe.seconds, 1),
-        "explained": {
-            view: _explained(views[view]["balanced"], whole, len(classes))
-            for view in (View.PROBE, View.LUNG_FREE, View.FRAME_ALONE)
-        },
+        "lung_free_explained": _explained(
+            views[View.LUNG_FREE]["balanced"], views[View.WHOLE]["balanced"], len(classes)
+        ),
+        "like_with_like": like_with_like.like_with_like(
+            table, seen.probabilities[:, classes.index(COVID)]
+        ),
+        "adults": like_with_like.alarms_of_adults(table),
         "attribution": _attribution(seen, classes),
-        "probes": _probes(seen.features, table),
-        "same_source": _same_source(table, seen.probabilities[:, classes.index(COVID)]),
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
         "calibration": calibration.reliability(seen.probabilities, seen.truth),
@@ -295,7 +269,10 @@ def _measured(
 
 
 def _page(
-    measured: Mapping[str, Any], recipe: Recipe, pictures: Sequence[Mapping[str, Any]]
+    measured: Mapping[str, Any],
+    recipe: Recipe,
+    pictures: Sequence[Mapping[str, Any]],
+    swapped: Sequence[Mapping[str, Any]],
 ) -> str:
     abstention = measured["abstention"]
     return pages.render(
@@ -317,19 +294,15 @@ def _page(
             }
         ),
         pictures=pictures,
+        swapped=swapped,
         colour_bar=heat_maps.colour_bar(),
     )
 
 
 def _say(measured: Mapping[str, Any]) -> None:
-    for row in measured["rules"]:
-        if not row["passed"]:
-            logger.warning("%s: %s", measured["recipe"], row["reason"])
-    verdicts = [row["verdict"] for row in measured["rules"]]
-    counts = ", ".join(
-        f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)
-    )
-    logger.info("%s: of %d rules of trust %s", measured["recipe"], len(verdicts), counts)
+    trust = measured["trust"]
+    say = logger.info if trust["verdict"] == Verdict.TRUSTED else logger.warning
+    say("%s is %s", measured["recipe"], verdict.in_words(trust))
 
 
 def blanked(pixels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -347,14 +320,6 @@ def blanked(pixels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return pixels * rest + mean * (1 - rest)
 
 
-def inner(height: int, width: int) -> np.ndarray:
-    """Returns float32 [1, height, width, 1]: 0 in the frame, the outer 12 % of each side, and 1 inside."""
-    mask = np.ones((1, height, width, 1), np.float32)
-    y, x = round(_FRAME * height), round(_FRAME * width)
-    mask[:, :y], mask[:, -y:], mask[:, :, :x], mask[:, :, -x:] = 0, 0, 0, 0
-    return mask
-
-
 def shown_otherwise(pixels: tf.Tensor, lung_mask: tf.Tensor) -> dict[View, tf.Tensor]:
     """Returns images as the audit shows them to a model.
 
@@ -365,22 +330,11 @@ def shown_otherwise(pixels: tf.Tensor, lung_mask: tf.Tensor) -> dict[View, tf.Te
     Returns:
       by view, images of the same shape. Lungs are blanked with a margin, so that their outline is gone, too.
     """
-    height, width = pixels.shape[1:3]
-    margin = 2 * max(1, round(min(height, width) / 40)) + 1
-    swollen = tf.nn.max_pool2d(lung_mask, margin, 1, "SAME")
-    corner = np.zeros((1, height, width, 1), np.float32)
-    y, x = round(_CORNER * height), round(_CORNER * width)
-    corner[:, :y, :x] = corner[:, :y, -x:] = corner[:, -y:, :x] = corner[:, -y:, -x:] = 1
-    # Letters are burned in at full brightness.
-    highest = tf.reduce_max(pixels, (1, 2, 3), keepdims=True)
-    letters = tf.nn.max_pool2d(tf.cast(pixels > 0.95 * highest, tf.float32), 3, 1, "SAME")
-    markers = tf.maximum(tf.broadcast_to(corner, tf.shape(lung_mask)), letters) * (1 - lung_mask)
+    swollen = surroundings.swollen(lung_mask)
     return {
         View.WHOLE: pixels,
         View.LUNG_FREE: blanked(pixels, swollen),
         View.LUNGS_ALONE: blanked(pixels, 1 - swollen),
-        View.FRAME_ALONE: blanked(pixels, inner(height, width)),
-        View.NO_MARKERS: blanked(pixels, markers),
     }
 
 
@@ -463,7 +417,6 @@ def _answers(
     seen = _Seen(
         ids=np.array([name.decode() for name in identity]),
         truth=truth,
-        features=exported.features(pixels=pixels)["features"].numpy(),
         ood_score=answers[View.WHOLE]["ood_score"].numpy(),
         area=mask.mean(axis=(1, 2)),
         inside=np.divide(
@@ -542,112 +495,66 @@ def _attribution(seen: _Seen, classes: Sequence[str]) -> dict[str, Any] | None:
     return {"all": of(usable), "by_class": by_class}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FrameProbe:
-    """What a frame probe answers about the test split, and how long its training took, in seconds."""
-
-    truth: np.ndarray
-    probabilities: np.ndarray
-    seconds: float
-
-
-def _frame_probe(
-    candidate: _Candidate, records: Path, segmenter: keras.Model, checkpoints: Path
-) -> _FrameProbe:
-    """Continues the training of the candidate's network with only what it is shown beside the lungs.
-
-    It starts from the candidate's own weights, which already know what in a frame tells the classes apart,
-    and takes a quarter of its epochs.
+def _swapped(
+    candidate: _Candidate,
+    records: Path,
+    manifest: Mapping[str, Any],
+    table: pd.DataFrame,
+    seen: _Seen,
+    segmenter: keras.Model,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Asks the candidate about lungs in the surroundings of another image.
 
     Returns:
-      its answers about the images of `_look`.
+      see `swaps.followed`; and for the page some swapped images with the candidate's answers.
     """
-    recipe, card = candidate.recipe, candidate.card
-    outline = recipe.view == "lungs"
-    mask = tf.constant(inner(*recipe.input_size)[0])
-
-    def without_lungs(pixels: tf.Tensor) -> tf.Tensor:
-        if outline:
-            return 255 * tf.cast(pixels > 0, tf.float32)
-        return blanked(pixels[tf.newaxis], mask[tf.newaxis])[0]
-
-    probe = replace(
-        recipe,
-        name=f"{recipe.name}-frame-probe",
-        epochs=-(-recipe.epochs // PROBE_SHARE),
-        balanced=False,
-        augmented=False,
+    recipe, exported = candidate.recipe, candidate.exported
+    right = seen.probabilities.argmax(axis=1) == seen.truth
+    usable = right & (seen.area >= lungs.LEAST) & (seen.area <= _MOST)
+    pairs, controls = swaps.chosen(
+        seen.truth, table["source"].to_numpy(), usable, recipe.classes.index(COVID)
     )
-    trained = loop.train(
-        probe,
-        records,
-        checkpoints,
-        seed=card["seed"],
-        division=card["division"],
-        start=candidate.saved,
-        segmenter=segmenter,
-        change=Change("outline" if outline else f"frame {_FRAME}", without_lungs),
+    used = sorted({image for pair in (*pairs, *controls) for image in pair})
+    if not used:
+        empty = np.empty((0, *recipe.input_size, 1), np.float32)
+        nobody = np.empty(0, str)
+        return swaps.followed(exported.classify, empty, None, seen.truth[:0], nobody, [], []), []
+    # Only these images are read again, so that memory does not grow with the test split.
+    row_of = {seen.ids[image]: row for row, image in enumerate(used)}
+    pixels = np.empty((len(used), *recipe.input_size, 1), np.float32)
+    tested = division(candidate.card["division"]).test
+    for content, _, identity in data.encoded_images(records, manifest, recipe, tested):
+        row = row_of.get(identity.numpy().decode())
+        if row is not None:
+            pixels[row] = exported.preprocess(image_bytes=content)["pixels"].numpy()
+    masks = None if recipe.view == "lungs" else _masks(segmenter, pixels)
+    pairs, controls = (
+        [(used.index(inner), used.index(outer)) for inner, outer in chosen]
+        for chosen in (pairs, controls)
     )
-    tested = division(card["division"]).test
-    _, probabilities, truth = loop.answers(trained, probe, tested, without=candidate.left_out)
-    return _FrameProbe(
-        truth=truth,
-        probabilities=probabilities,
-        seconds=float(trained.history["seconds"].sum()),
-    )
+    truth, patients = seen.truth[used], table["patient"].to_numpy(str)[used]
+    figures = swaps.followed(exported.classify, pixels, masks, truth, patients, pairs, controls)
+    made = swaps.swapped(pixels, masks, pairs[:_SWAPS_SHOWN])
+    answers = exported.classify(pixels=made)["probabilities"].numpy()
+    shown = [
+        {
+            "lungs": recipe.classes[truth[inner]],
+            "surroundings": recipe.classes[truth[outer]],
+            "pictures": [
+                pages.image_uri(_image(image))
+                for image in (pixels[inner], pixels[outer], made[row])
+            ],
+            "predicted": recipe.classes[int(answers[row].argmax())],
+            "share": float(answers[row].max()),
+        }
+        for row, (inner, outer) in enumerate(pairs[:_SWAPS_SHOWN])
+    ]
+    return figures, shown
 
 
-def _probes(features: np.ndarray, table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = []
-    for label, members in table.groupby("truth", sort=False):
-        sources = members["source"].value_counts().index[:2]
-        named = members[members["source"].isin(sources)]
-        rows.append(_probe(f"source of {label}", features, named, named["source"] == sources[0]))
-    others = table[table["truth"] != COVID]
-    adult = _adult(others).dropna()
-    rows.append(_probe(rules.AGE_PROBE, features, others.loc[adult.index], adult == 1))
-    return [row for row in rows if row]
-
-
-def _probe(
-    what: str, features: np.ndarray, members: pd.DataFrame, which: pd.Series
-) -> dict[str, Any] | None:
-    """Returns how well one side is told from the other; None if either has too few images."""
-    for side in (members[which], members[~which]):
-        # Every fold must have patients of both to learn from.
-        if len(side) < _FEWEST_TO_PROBE or side["patient"].nunique() < _FOLDS:
-            return None
-    linear = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500)
-    )
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
-    scores = cross_val_predict(
-        linear, features[members.index], which.astype(int), groups=members["patient"], cv=folds,
-        method="predict_proba",
-    )[:, 1]  # fmt: skip
-    return {"what": what, "auc": float(roc_auc_score(which, scores)), "images": len(members)}
-
-
-def _adult(table: pd.DataFrame) -> pd.Series:
-    """Returns 1 for adults, 0 for children, NaN if it is not known."""
-    adult = (table["age"] >= _ADULT).astype(float).where(table["age"].notna())
-    return adult.mask(adult.isna() & (table["source"] == kermany.NAME), 0.0)
-
-
-def _same_source(table: pd.DataFrame, score: np.ndarray) -> dict[str, Any] | None:
-    """Returns how well covid is told where the source is no clue; None if there are too few images."""
-    own = (table["source"] == covid_chestxray.NAME).to_numpy()
-    is_covid = (table["truth"] == COVID).to_numpy()
-    others = own & ~is_covid
-    if others.sum() < _FEWEST_ALARMS or not (own & is_covid).any():
-        return None
-    called = (table["predicted"] == COVID).to_numpy()
-    patients, covid = table["patient"].to_numpy(str), own & is_covid
-    return {
-        "recall": intervals.share(called[covid], patients[covid]),
-        "false_alarms": intervals.share(called[others], patients[others]),
-        "auc": float(roc_auc_score(is_covid[own], score[own])),
-    }
+def _masks(segmenter: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    batches = range(0, len(pixels), _BATCH)
+    return np.concatenate([lungs.find(segmenter, pixels[i : i + _BATCH]).numpy() for i in batches])
 
 
 def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -49,12 +49,12 @@ def measure(
     Returns:
       `name`; `images` and `patients`, how many were asked about; `left_out`: numbers of images that were
       `seen`, `unlabelled` and `unreadable`; `unreadable`, the first of these: `path` and `reason`;
-      `abstained`, a share of `images`. Of the answered images: `called_covid`, the share of those without
-      covid that is called covid; by class `counts`, `recall`, and its `drop` (see `intervals.drop`) from the
-      test split; and `areas`, of each place that has both sides: `place`, `covid` and `others` (numbers of
-      images), and `auc`, of covid against the rest (see `intervals.roc_auc`). A place is an image's
-      `Row.origin`, or the whole source if it names none. Never of several places together: it could be the
-      place that tells the sides apart.
+      `abstained`, a share of `images`. Of the answered images: `others`, how many are without covid, and
+      `called_covid`, the share of those that is called covid; by class `counts`, `recall`, and its `drop`
+      (see `intervals.drop`) from the test split; and `areas`, of each place that has both sides: `place`,
+      `covid` and `others` (numbers of images), and `auc`, of covid against the rest (see
+      `intervals.roc_auc`). A place is an image's `Row.origin`, or the whole source if it names none. Never of
+      several places together: it could be the place that tells the sides apart.
     """
     with reaching(source.place):
         rows = list(listed.read(source))
@@ -88,6 +88,7 @@ def measure(
         "left_out": left_out,
         "unreadable": bad[:_REASONS_SHOWN],
         "abstained": intervals.share(new["abstained"], new["patient"]),
+        "others": len(others),
         "called_covid": intervals.share(others["predicted"] == COVID, others["patient"]),
         "counts": {name: len(of) for name, of in members.items()},
         "recall": recall,

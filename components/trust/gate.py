@@ -1,20 +1,20 @@
 """Step `gate`: decides which candidate may be deployed. Its rules are in `components.trust.rules`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from components.data import spans
-from components.trust import decisions
-from components.trust.rules import LOW, RULE_NAMES, judged
-from core.artifacts import AUDIT, CHAMPION, METRICS, PREDICTIONS, SUMMARY
+from components.trust import decisions, rules
+from components.trust.rules import LOW
+from core.artifacts import AUDIT, CHAMPION, METRICS, PREDICTIONS, SUMMARY, Trust, Verdict
 from core.divisions import TEST, VALIDATION
 from core.files import read_json, write_json
 from core.labels import COVID
 from core.progress import logger
 from core.settings import DEFAULT
+from serving import verdict
 
 
 def decide(
@@ -22,33 +22,38 @@ def decide(
     thresholds: Mapping[str, float],
     duels: Sequence[Mapping[str, Any] | None] = (),
     audits: Sequence[Mapping[str, Any]] = (),
+    trust: Trust = Trust.FLAG,
 ) -> dict[str, Any]:
     """Decides which candidate is deployed.
 
     A candidate passes if its recall on the test split (and the lower end of its interval, if the gate has a
     threshold for that) reaches the threshold in every one of its classes, if it has every class that the gate
-    names, if its audit keeps every rule, and if it is no worse than the champion, on the same test images,
-    in its recall of covid and in its accuracy. Of those that pass, the winner is the one with the highest
-    recall of covid on the validation split, then with the highest macro F1 there, then the first. If the
-    test split chose, the winner's figures there would be those of the luckiest. If a candidate that passes
-    has no figures of the validation split, those of the test split are used for all, and the reason says so.
+    names, and if it is no worse than the champion: on the same test images in its recall of covid and in its
+    accuracy, and in its verdict. If trust is enforced, it must be trusted as well. Of those that pass, the
+    winner is the one that is trusted most, then the one with the highest recall of covid on the validation
+    split, then with the highest macro F1 there, then the first. If the test split chose, the winner's
+    figures there would be those of the luckiest. If a candidate that passes has no figures of the validation
+    split, those of the test split are used for all, and the reason says so.
 
     Args:
       candidates: the metrics of `evaluate`.
       thresholds: see `rules.parse`.
-      duels: of each candidate with the champion, see `training.metrics.duel`; empty if there is none.
-      audits: of each candidate, see `components.trust.audit`; empty: rules of trust are not applied.
+      duels: of each candidate with the champion, see `training.metrics.duel`, with the champion's verdict as
+        `trust`; empty if there is none.
+      audits: of each candidate, see `components.trust.audit`; empty: candidates have no verdict.
+      trust: whether only trusted candidates pass.
 
     Returns:
-      `winner`, a recipe's name or None; `reason`, a sentence; `gate`, the thresholds (None: off); and
+      `winner`, a recipe's name or None; `reason`, a sentence; `gate`, the thresholds; `trust`, as given; and
       `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `behind` (why it passes and does
       not win, or empty), `macro_f1`, `validation` (see `evaluate`, or None), `starting_point`,
       `duel` (or None), `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`,
-      `threshold_low` (of the interval's lower end, or None), `passed`; and `rules`, see `rules.judged`.
+      `threshold_low` (of the interval's lower end, or None), `passed`; `rules`, see `rules.judged`; and
+      `trust`, see `rules.verdict`, or None.
     """
     none = [None] * len(candidates)
     rows = [
-        _judged(candidate, thresholds, duel, audit)
+        _judged(candidate, thresholds, duel, audit, trust)
         for candidate, duel, audit in zip(candidates, duels or none, audits or none, strict=True)
     ]
     passed = [
@@ -60,21 +65,32 @@ def decide(
     else:
         validated = all(candidate.get("validation") for _, candidate in passed)
         split = VALIDATION if validated else TEST
-        figures = [_chosen_by(candidate, split) for _, candidate in passed]
+        figures = [(_rank(row), *_chosen_by(candidate, split)) for row, candidate in passed]
         best = figures.index(max(figures))
         winner = passed[best][0]["recipe"]
         for i, (row, _) in enumerate(passed):
             if i != best:
                 row["behind"] = _behind(figures[i], figures[best], split, winner)
+        most = [row for row, _ in passed if _rank(row) == figures[best][0]]
+        among = (
+            f"the {len(passed)} that do"
+            if len(most) == len(passed)
+            else f"the {len(most)} that are trusted most, of {len(passed)} that do"
+        )
         reason = (
-            f"{winner} passes the gate and has the highest recall of {COVID} of the {len(passed)} that do, "
+            f"{winner} passes the gate and has the highest recall of {COVID} of {among}, "
             f"on the {split} split (of equals: the highest macro F1 there, then the first)"
             f"{'' if validated else ': not all of them have figures of the validation split'}."
             if len(passed) > 1
             else f"{winner} alone passes the gate."
         )
-    written = {name: None if math.isinf(number) else number for name, number in thresholds.items()}
-    return {"winner": winner, "reason": reason, "gate": written, "candidates": rows}
+    return {
+        "winner": winner,
+        "reason": reason,
+        "gate": dict(thresholds),
+        "trust": trust.value,
+        "candidates": rows,
+    }
 
 
 def _judged(
@@ -82,6 +98,7 @@ def _judged(
     thresholds: Mapping[str, float],
     duel: Mapping[str, Any] | None,
     audit: Mapping[str, Any] | None,
+    trust: Trust,
 ) -> dict[str, Any]:
     checks, reasons = [], []
     for name in candidate["classes"]:
@@ -109,10 +126,11 @@ def _judged(
                 "passed": not reason,
             }
         )
-    trust = judged(audit, thresholds) if audit else []
+    of_trust = rules.judged(audit) if audit else []
+    judgement = rules.verdict(of_trust) if audit else None
     for name in thresholds:
         told = name.removesuffix(LOW)
-        if name not in RULE_NAMES and told not in (DEFAULT, *candidate["classes"]):
+        if told not in (DEFAULT, *candidate["classes"]):
             reasons.append(f"does not have class {told}, which the gate names")
     if duel:
         for name, figure in ((f"recall of {COVID}", "covid_recall"), ("accuracy", "accuracy")):
@@ -122,7 +140,17 @@ def _judged(
                     f"{name} {100 * ours:.1f} % is under the {100 * theirs:.1f} % of version "
                     f"{duel['version']}, which is served, on the same {duel['images']} images"
                 )
-    reasons += [row["reason"] for row in trust if not row["passed"]]
+        if judgement and verdict.rank(judgement) < verdict.rank(duel["trust"]):
+            reasons.append(
+                f"{judgement['verdict']}, while version {duel['version']}, which is served, is "
+                f"{duel['trust']['verdict']}"
+            )
+    if trust == Trust.ENFORCE and (judgement is None or judgement["verdict"] != Verdict.TRUSTED):
+        reasons += (
+            [f"{judgement['verdict']}: {reason}" for reason in judgement["reasons"]]
+            if judgement
+            else ["it was not audited"]
+        )
     return {
         "recipe": candidate["recipe"],
         "duel": duel,
@@ -133,8 +161,13 @@ def _judged(
         "validation": candidate.get("validation"),
         "starting_point": candidate["starting_point"],
         "checks": checks,
-        "rules": trust,
+        "rules": of_trust,
+        "trust": judgement,
     }
+
+
+def _rank(row: Mapping[str, Any]) -> int:
+    return verdict.rank(row["trust"]) if row["trust"] else -1
 
 
 def _chosen_by(candidate: Mapping[str, Any], split: str) -> tuple[float, float]:
@@ -148,12 +181,17 @@ def _chosen_by(candidate: Mapping[str, Any], split: str) -> tuple[float, float]:
 
 
 def _behind(
-    figures: tuple[float, float], best: tuple[float, float], split: str, winner: str
+    figures: tuple[float, float, float],
+    best: tuple[float, float, float],
+    split: str,
+    winner: str,
 ) -> str:
     there = f"on the {split} split"
     if figures[0] < best[0]:
-        return f"its recall of {COVID} {there} is lower than that of {winner}"
+        return f"{winner} is trusted more"
     if figures[1] < best[1]:
+        return f"its recall of {COVID} {there} is lower than that of {winner}"
+    if figures[2] < best[2]:
         return f"its recall of {COVID} {there} is that of {winner}, its macro F1 there is lower"
     return (
         f"its recall of {COVID} and its macro F1 {there} are those of {winner}, which comes first"
@@ -167,6 +205,7 @@ def gate(
     champion: Path | None = None,
     audits: Sequence[Path] = (),
     *,
+    trust: Trust = Trust.FLAG,
     examples: Path | None = None,
     archive: Path | None = None,
     run: str = "",
@@ -180,6 +219,7 @@ def gate(
       thresholds: see `rules.parse`.
       champion: the output of `champion`, or None.
       audits: the outputs of `audit`, in the order of `evaluations`.
+      trust: whether only trusted candidates pass.
       output: the decision as JSON; see `decide`. Besides, `decided`: when, as ISO 8601 in UTC; and
         `test_split`: its `digest`, and `decided_before`, how many decisions of other runs were made on it
         before (None without an archive); None without `examples`.
@@ -195,7 +235,7 @@ def gate(
     measured = [read_json(audit / AUDIT) for audit in audits]
     # Of two decisions the later one is deployed.
     decided = datetime.now(UTC).isoformat()
-    decision = {**decide(candidates, thresholds, duels, measured), "decided": decided}
+    decision = {**decide(candidates, thresholds, duels, measured, trust), "decided": decided}
     decision["test_split"] = None
     if examples:
         digest = decisions.digest_of_test_split(examples)
@@ -206,8 +246,8 @@ def gate(
         decision["test_split"] = {"digest": digest, "decided_before": before}
     write_json(output, decision)
     for row in decision["candidates"]:
-        verdict = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"
-        logger.info("%s %s", row["recipe"], verdict)
+        outcome = "passes" if row["passed"] else f"is refused: {'; '.join(row['reasons'])}"
+        logger.info("%s %s", row["recipe"], outcome)
     logger.info("%s", decision["reason"])
     return decision
 
@@ -228,7 +268,8 @@ def record(decision: Mapping[str, Any], examples: Path, archive: Path | None) ->
 
 
 def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
-    version = read_json(champion / CHAMPION)["version"]
+    served = read_json(champion / CHAMPION)
+    version = served["version"]
     if not version:
         return None
     # Only a duel needs them, and they take long to import.
@@ -236,4 +277,4 @@ def _duel(evaluation: Path, champion: Path) -> dict[str, Any] | None:
     from training import metrics
 
     ours, theirs = (read_table(output / PREDICTIONS) for output in (evaluation, champion))
-    return {"version": version, **metrics.duel(ours, theirs)}
+    return {"version": version, "trust": served["trust"], **metrics.duel(ours, theirs)}

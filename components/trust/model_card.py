@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from components import pages
 from core.artifacts import MODEL_CARD, MODEL_CARD_PAGE
+from serving import verdict
 
 
 def written(
@@ -28,7 +29,14 @@ def written(
       decision: of `gate`, which it won.
     """
     (winner,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
-    text = pages.render(MODEL_CARD, card=card, metrics=metrics, audit=audit, rules=winner["rules"])
+    text = pages.render(
+        MODEL_CARD,
+        card=card,
+        metrics=metrics,
+        audit=audit,
+        rules=winner["rules"],
+        trust=verdict.of_winner(decision),
+    )
     page = pages.render(
         MODEL_CARD_PAGE,
         version=card["versions"]["cxrflow"],

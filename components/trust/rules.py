@@ -1,62 +1,63 @@
-"""The rules of a gate: what is measured, and which values pass.
+"""The rules of trust, the verdict that follows from them, and the recalls of a gate.
 
 A gate is written as one text of `name=number` with commas between. A name is
 
     covid, …, default   a class, or all classes that are not named: the lowest recall on the test split
     covid-low, …        with `-low`: the lowest value of the lower end of the recall's 95 % interval
-    in-lungs, …         one of `RULES`
 
-Numbers that are not given are those of `GATE` and of the rules below.
+Numbers that are not given are those of `GATE`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from core.artifacts import Verdict
 from core.errors import UserError
 from core.settings import DEFAULT, parse_numbers
 from training.recipes import RECIPES
 
 GATE = "covid=0.9,default=0.7"
 LOW = "-low"
+# Images of a class, or without covid, in another place.
 FEWEST_ELSEWHERE = 20
-# The row of an audit's `probes` that tells adults from children.
-AGE_PROBE = "adult or child, covid left out"
+# Answers about swapped images that follow the lungs or the surroundings.
+FEWEST_SWAPPED = 20
+# If fewer swapped images of one class keep their answer, the candidate answers to the seams.
+LEAST_CONTROL = 0.5
+MOST_REASONS = 3
 
 
 class View(StrEnum):
-    """What of an image an audit shows the candidate. `PROBE`: what its frame probe learns from instead."""
+    """What of an image an audit shows the candidate."""
 
     WHOLE = "whole image"
     LUNG_FREE = "lungs blanked"
     LUNGS_ALONE = "lungs alone"
-    FRAME_ALONE = "frame alone"
-    NO_MARKERS = "markers blanked"
-    PROBE = "frame probe"
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """What a rule says of a candidate."""
 
     KEPT = "kept"
-    REFUSED = "refused"
-    OFF = "off"
+    BROKEN = "broken"
     NOT_JUDGED = "not judged"  # there are too few images to measure it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A condition on a candidate's audit, besides the recall.
+    """A condition on a candidate's audit.
 
     Attributes:
-      name: in a gate.
+      name: on pages and in `audit.json`.
       what: what is measured, in words that follow "the".
-      bound: the bound, unless a gate gives another.
+      bound: that the measure must keep.
       at_least: whether the measure must reach the bound; otherwise it must not exceed it.
       measure: finds the measure in an audit (see `components.trust.audit`); None if it was not measured.
-      needed: whether a candidate is refused if it was not measured. Other rules cannot be judged on few
-        images.
+      broken: a short sentence about a measure that breaks the bound, with `{value}`.
+      lacking: what would let the rule be judged; empty: a candidate can be trusted without it.
+      needed: whether an audit needs the rule; if not, a candidate can be trusted without it.
     """
 
     name: str
@@ -64,13 +65,24 @@ class Rule:
     bound: float
     at_least: bool
     measure: Callable[[Mapping[str, Any]], float | None]
-    needed: bool = True
+    broken: str
+    lacking: str = ""
+    needed: Callable[[Mapping[str, Any]], bool] = lambda audit: True
 
 
-def _without_lungs(audit: Mapping[str, Any]) -> float | None:
-    """Returns the larger share: the probe, trained for few epochs, may know less of frames than the model."""
-    shares = (audit["explained"].get(view) for view in (View.PROBE, View.FRAME_ALONE))
-    return max((share for share in shares if share is not None), default=None)
+def _follows_lungs(audit: Mapping[str, Any]) -> float | None:
+    swaps = audit["swaps"]
+    few = swaps["lungs"] + swaps["surroundings"] < FEWEST_SWAPPED
+    if few or swaps["control"]["value"] < LEAST_CONTROL:
+        return None
+    value: float = swaps["follows"]["value"]
+    return value
+
+
+def _nothing_elsewhere(audit: Mapping[str, Any]) -> bool:
+    """Returns whether there are external data, and too few images of them can be judged."""
+    counts = [[place["others"], *place["counts"].values()] for place in audit["external"]]
+    return bool(counts) and max(map(max, counts)) < FEWEST_ELSEWHERE
 
 
 RULES = (
@@ -80,27 +92,50 @@ RULES = (
         bound=0,
         at_least=False,
         measure=lambda audit: audit["leaks"],
+        broken="the patient or picture of {value:.0f} test images is in training",
     ),
     Rule(
-        name="frame-explained",
-        what="share of the accuracy above chance that a network reaches without seeing lungs",
-        bound=0.5,
-        at_least=False,
-        measure=_without_lungs,
+        name="follows-lungs",
+        what="share of answers that follow the lungs when lungs and surroundings are of two images",
+        bound=0.7,
+        at_least=True,
+        measure=_follows_lungs,
+        broken="follows the lungs in {value:.0%} of images with swapped surroundings, at least 70 % needed",
+        lacking="too few right answers to swap surroundings: more test images, or a better model, needed",
     ),
     Rule(
         name="lung-free-explained",
         what="share of the accuracy above chance that is left when the lungs are blanked",
         bound=0.5,
         at_least=False,
-        measure=lambda audit: audit["explained"].get(View.LUNG_FREE),
+        measure=lambda audit: audit["lung_free_explained"],
+        broken="keeps {value:.0%} of its accuracy when the lungs are blanked, at most 50 % allowed",
+        lacking="hardly better than chance, so blanked lungs show nothing: a better model needed",
     ),
     Rule(
-        name="in-lungs",
-        what="share of the heat maps in the lungs, relative to the share of the image that lungs cover",
-        bound=1.0,
+        name="like-with-like",
+        what="lower end of the area under the ROC curve for covid within one source and age group",
+        bound=0.6,
         at_least=True,
-        measure=lambda audit: audit["attribution"] and audit["attribution"]["all"]["focus"],
+        measure=lambda audit: (
+            audit["like_with_like"]["auc"] and audit["like_with_like"]["auc"]["low"]
+        ),
+        broken="ROC area of covid within one source and age group as low as {value:.2f}, at least 0.6 needed",
+        lacking=(
+            "too few test images of covid and others share source and age group: add a --source that "
+            "has both"
+        ),
+    ),
+    Rule(
+        name="false-alarms",
+        what="share of adults without covid that are called covid",
+        bound=0.3,
+        at_least=False,
+        measure=lambda audit: audit["adults"]["false_alarms"]["value"],
+        broken="answers covid for {value:.0%} of adults without covid, at most 30 % allowed",
+        lacking=(
+            "too few test images of adults without covid: add a --source that has them, with their ages"
+        ),
     ),
     Rule(
         name="calibration-error",
@@ -108,6 +143,7 @@ RULES = (
         bound=0.15,
         at_least=False,
         measure=lambda audit: audit["calibration"]["error"],
+        broken="calibration error {value:.2f}, at most 0.15 allowed",
     ),
     Rule(
         name="subgroup-recall",
@@ -117,27 +153,7 @@ RULES = (
         measure=lambda audit: (
             audit["lowest_subgroup"] and audit["lowest_subgroup"]["recall"]["value"]
         ),
-        needed=False,
-    ),
-    Rule(
-        name="false-alarms",
-        what="share of the other images of covid's own sources that are called covid",
-        bound=0.5,
-        at_least=False,
-        measure=lambda audit: (
-            audit["same_source"] and audit["same_source"]["false_alarms"]["value"]
-        ),
-        needed=False,
-    ),
-    Rule(
-        name="age-told",
-        what="area under the ROC curve with which its features tell adults from children",
-        bound=0.9,
-        at_least=False,
-        measure=lambda audit: next(
-            (probe["auc"] for probe in audit["probes"] if probe["what"] == AGE_PROBE), None
-        ),
-        needed=False,
+        broken="finds {value:.0%} of covid in one subgroup, at least 60 % needed",
     ),
     Rule(
         name="external-false-alarms",
@@ -148,11 +164,16 @@ RULES = (
             (
                 place["called_covid"]["value"]
                 for place in audit["external"]
-                if place["called_covid"]["value"] is not None
+                if place["others"] >= FEWEST_ELSEWHERE
             ),
             default=None,
         ),
-        needed=False,
+        broken="elsewhere answers covid for {value:.0%} of images without covid, at most 30 % allowed",
+        lacking=(
+            "too few --external images can be judged, the others were left out: give more, which the "
+            "model has not seen"
+        ),
+        needed=_nothing_elsewhere,
     ),
     Rule(
         name="external-drop",
@@ -169,93 +190,94 @@ RULES = (
             ),
             default=None,
         ),
-        needed=False,
+        broken="elsewhere the recall of a class is lower by {value:.2f}, at most 0.25 allowed",
     ),
 )
-RULE_NAMES = tuple(rule.name for rule in RULES)
 
 
 def parse(text: str) -> dict[str, float]:
     """Reads a gate as written on a command line.
 
     Args:
-      text: e.g. `covid=0.9,default=0.7,frame-explained=0.4`; recalls are in 0..1. `inf` switches off a
-        rule with an upper bound, 0 one with a lower bound.
+      text: e.g. `covid=0.9,default=0.7`; recalls in 0..1.
 
     Returns:
-      numbers by name, always with `default` and every rule.
+      recalls by name, always with `default`.
 
     Raises:
-      UserError: the text cannot be parsed, a name is neither class nor rule, or a recall is not in 0..1.
+      UserError: the text cannot be parsed, a name is not a class, or a recall is not in 0..1.
     """
     given = parse_numbers("gate", text, GATE)
     classes = {name for recipe in RECIPES.values() for name in recipe.classes}
-    rules = {rule.name: rule.bound for rule in RULES}
     for name, number in given.items():
-        if name.removesuffix(LOW) not in (DEFAULT, *classes) and name not in rules:
+        if name.removesuffix(LOW) not in (DEFAULT, *classes):
             raise UserError(
-                f"gate: {name!r} is no class of a recipe and no rule. Classes: "
-                f"{', '.join(sorted(classes))}, and {DEFAULT!r} for all others; with {LOW!r} appended, the "
-                f"lower end of the interval. Rules: {', '.join(rules)}"
+                f"gate: {name!r} is not a class of a recipe. Classes: {', '.join(sorted(classes))}, and "
+                f"{DEFAULT!r} for all others; with {LOW!r} appended, the lower end of the interval"
             )
-        if name not in rules and not 0 <= number <= 1:
+        if not 0 <= number <= 1:
             raise UserError(f"gate: {name}={number:g} in {text!r} is not a recall between 0 and 1")
         if name.endswith(LOW) and number == 1:
             raise UserError(
                 f"gate: {name}=1 can never be reached, because no number of images makes the lower end of an "
                 "interval 1"
             )
-    for rule in RULES:
-        number = given.get(rule.name, rule.bound)
-        if rule.at_least and number == float("inf"):
-            raise UserError(
-                f"gate: {rule.name}=inf can never be reached; {rule.name}=0 switches the rule off"
-            )
-        if not rule.at_least and number < 0:
-            raise UserError(
-                f"gate: {rule.name}={number:g} can never be met; {rule.name}=inf switches the rule off"
-            )
-    return {DEFAULT: parse_numbers("gate", GATE, GATE)[DEFAULT], **rules, **given}
+    return {DEFAULT: parse_numbers("gate", GATE, GATE)[DEFAULT], **given}
 
 
-def judged(audit: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
+def judged(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Judges an audit by the rules.
 
     Args:
       audit: see `components.trust.audit`.
-      thresholds: see `parse`.
 
     Returns:
-      a row for each rule: `name`, `what`, `value` (or None), `bound` (None where the rule is off),
-      `at_least`, `passed`, `reason`, why not, and `verdict`, a `Verdict`.
+      a row for each rule: `name`, `what`, `value` (or None), `bound`, `at_least`, `outcome`, an `Outcome`,
+      and `reason`: a short sentence if the rule is broken, or if it is needed and cannot be judged.
     """
-    return [_judged(rule, rule.measure(audit), thresholds[rule.name]) for rule in RULES]
+    return [_judged(rule, audit) for rule in RULES]
 
 
-def _judged(rule: Rule, value: float | None, bound: float) -> dict[str, Any]:
-    off = bound <= 0 if rule.at_least else bound == float("inf")
+def _judged(rule: Rule, audit: Mapping[str, Any]) -> dict[str, Any]:
+    value = rule.measure(audit)
     if value is None:
-        passed = off or not rule.needed
-        reason = f"the {rule.what} could not be measured"
+        outcome, reason = Outcome.NOT_JUDGED, rule.lacking if rule.needed(audit) else ""
+    elif value >= rule.bound if rule.at_least else value <= rule.bound:
+        outcome, reason = Outcome.KEPT, ""
     else:
-        passed = value >= bound if rule.at_least else value <= bound
-        side = "under" if rule.at_least else "over"
-        reason = f"the {rule.what} is {value:.2f}, {side} {bound:g}"
+        outcome, reason = Outcome.BROKEN, rule.broken.format(value=value).replace("%", " %", 1)
     return {
         "name": rule.name,
         "what": rule.what,
         "value": value,
-        "bound": None if off else bound,
+        "bound": rule.bound,
         "at_least": rule.at_least,
-        "passed": passed,
-        "verdict": _verdict(passed, value is not None, off),
-        "reason": "" if passed else reason,
+        "outcome": outcome,
+        "reason": reason,
     }
 
 
-def _verdict(passed: bool, measured: bool, off: bool) -> Verdict:
-    if off:
-        return Verdict.OFF
-    if not passed:
-        return Verdict.REFUSED
-    return Verdict.KEPT if measured else Verdict.NOT_JUDGED
+def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the verdict on a candidate.
+
+    Args:
+      rows: see `judged`.
+
+    Returns:
+      `verdict`, a `core.artifacts.Verdict`: `not trusted` if a rule is broken, else `unproven` if a rule that
+      is needed could not be judged, else `trusted`; and `reasons`, at most three short ones: of broken
+      rules the one that is farthest from its bound first.
+    """
+    broken = sorted(
+        (row for row in rows if row["outcome"] == Outcome.BROKEN), key=_badness, reverse=True
+    )
+    unjudged = [row for row in rows if row["outcome"] == Outcome.NOT_JUDGED and row["reason"]]
+    outcome = Verdict.NOT_TRUSTED if broken else Verdict.UNPROVEN if unjudged else Verdict.TRUSTED
+    reasons = [row["reason"] for row in (broken or unjudged)]
+    return {"verdict": outcome.value, "reasons": reasons[:MOST_REASONS]}
+
+
+def _badness(row: Mapping[str, Any]) -> float:
+    """Returns how far a measure is beyond its bound, as a share of the way to the worst value."""
+    worst = 0.0 if row["at_least"] else 1.0
+    return float((row["value"] - row["bound"]) / (worst - row["bound"]))

@@ -14,6 +14,8 @@ from serving.cluster.state import Release, State
 
 # Annotation of a pod with the origin of its version. It never changes while the version is served.
 RELEASE = "cxrflow/release"
+# And the verdict on it, in words.
+TRUST = "cxrflow/trust"
 
 _MODE = "serving.kserve.io/deploymentMode"
 
@@ -72,10 +74,13 @@ def least_replicas(template: Manifest) -> int:
 
 def _predictor(wanted: Manifest, release: Release) -> Manifest:
     origin = {"uri": release.uri, "run": release.run, "fingerprint": release.fingerprint}
+    notes = {RELEASE: json.dumps(origin)}
+    if release.trust:  # a version that an earlier release serves has none: its pods would restart
+        notes[TRUST] = release.trust
     return {
         **wanted,
         "labels": {**wanted.get("labels", {}), VERSION_LABEL: release.version},
-        "annotations": {**wanted.get("annotations", {}), RELEASE: json.dumps(origin)},
+        "annotations": {**wanted.get("annotations", {}), **notes},
         "model": {**wanted["model"], "storageUri": release.uri},
     }
 

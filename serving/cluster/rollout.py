@@ -107,7 +107,11 @@ def go_back(service: InferenceService, version: str, policy: Policy, said: list[
     """
     home = _served(service).stable.uri.rpartition("/")[0]
     release = Release(
-        version=version, uri=f"{home}/{version}", decided=now(), reason="gone back to by hand"
+        version=version,
+        uri=f"{home}/{version}",
+        decided=now(),
+        reason="gone back to by hand",
+        trust="not known: gone back to by hand; the server's /model has the verdict",
     )
     roll_out(service, release, dataclasses.replace(policy, steps=()), None, said)
 

@@ -38,6 +38,8 @@ class Release:
       reason: why, in a sentence.
       run: of the pipeline that made it, if any.
       fingerprint: of the data it was trained on.
+      trust: the verdict on it, in words (see `serving.verdict`), or why it is not known; empty only in
+        states that earlier releases have stored.
     """
 
     version: str
@@ -46,6 +48,7 @@ class Release:
     reason: str
     run: str = ""
     fingerprint: str = ""
+    trust: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

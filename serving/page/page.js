@@ -10,6 +10,7 @@ async function showModel() {
   const model = await (await fetch("/model")).json();
   find("#model").textContent =
     `${model.name}, version ${model.version}: ${model.recipe}, ${model.starting_point}`;
+  showTrust(model.trust);
   find("#quick").hidden = !model.quick;
   find("#phantoms").hidden = !model.phantoms;
   const rows = find("#recall tbody");
@@ -29,6 +30,25 @@ async function showModel() {
   }
   find("#recall").hidden = false;
   return model.name;
+}
+
+const VERDICTS = {
+  trusted: "This model is trusted: its audit broke no rule. Its answers are still not diagnoses.",
+  unproven: "This model is unproven: nothing shows that it decides by the lungs.",
+  "not trusted": "This model is not trusted: do not rely on its answers.",
+};
+
+function showTrust(trust) {
+  const place = find("#trust");
+  find("b", place).textContent = VERDICTS[trust.verdict];
+  place.classList.toggle("warning", trust.verdict !== "trusted");
+  const reasons = trust.reasons.map((reason) => {
+    const line = document.createElement("li");
+    line.textContent = reason;
+    return line;
+  });
+  find("ul", place).replaceChildren(...reasons);
+  place.hidden = false;
 }
 
 function base64(file) {
@@ -62,6 +82,7 @@ async function explain(name, file) {
 function show(article, told) {
   const [prediction] = told.predictions;
   const [explanation] = told.explanations;
+  showTrust(prediction.trust);  // a new version may have answered
   find(".label", article).textContent = prediction.abstained ? "no answer" : prediction.label;
   if (prediction.abstained) {
     const place = find(".abstained", article);

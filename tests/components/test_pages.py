@@ -90,7 +90,12 @@ def test_the_report_says_what_was_decided_and_why(browser: Browser, pages: dict[
     decision = json.loads(pages["report"].with_name("decision").read_text())
     assert decision["reason"] in text
     for row in decision["candidates"]:
-        assert all(reason in text for reason in row["reasons"])
+        reasons = [*row["reasons"], *row["trust"]["reasons"]]
+        assert reasons
+        # Each is a line of its own.
+        lines = [line.text_content() for line in page.locator("td .line").all()]
+        assert lines == reasons
+        assert max(map(len, row["trust"]["reasons"])) < 130
     assert "would have had a relative in training" in text
     assert "says nothing about patients" in text, "phantoms are not shown as patients"
     page.close()

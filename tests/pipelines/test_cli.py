@@ -82,7 +82,7 @@ def test_a_missing_package_is_said_with_the_extra_that_has_it(
             "unknown recipe 'vgg'; choose from coronet-4class, coronet-3class",
         ),
         (["--gate", "covid"], "'covid' in 'covid' is not NAME=NUMBER"),
-        (["--gate", "covd=0.9"], "'covd' is no class of a recipe and no rule"),
+        (["--gate", "covd=0.9"], "'covd' is not a class of a recipe"),
         (["--epochs", "cnn-dubey=0"], "not a whole number of at least 1"),
         (["--epochs", "five"], "example: 5, or cnn-dubey=5,default=2"),
         ([], "looked for metadata.csv in"),

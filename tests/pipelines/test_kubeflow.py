@@ -181,6 +181,7 @@ def test_as_a_user_does_it(api: Api, url: str) -> None:
     assert "no run yet" in cxrflow("runs", "--host", url)
     said = cxrflow("submit", "--recipes", "cnn-dubey", "--gate", "covid=0.8", "--host", url)
     assert said.startswith("run    runs-2\n")
+    assert "enforce: only trusted candidates that pass the gate are deployed" in said
     (made,) = api.runs
     parameters = made["runtime_config"]["parameters"]
     assert parameters == {"recipes": ["cnn-dubey"], "gate": "covid=0.8"}
@@ -188,7 +189,7 @@ def test_as_a_user_does_it(api: Api, url: str) -> None:
     assert "pending" in listed
     assert "2026-03-01 10:00" in listed
     said = cxrflow("schedule", "--every", "7d", "--host", url)
-    assert said == "cxrflow-training on kind is scheduled\n"
+    assert said.startswith("cxrflow-training on kind is scheduled\n")
     error = cxrflow("submit", "--recipes", "vgg", "--host", url, fails=True)
     assert "unknown recipe 'vgg'" in error
     assert json.dumps(api.schedules).count("cxrflow-pipeline")
@@ -202,6 +203,7 @@ def test_every_option_of_submit_reaches_the_parameter_it_is_for(api: Api, url: s
         "--external": ("external", ["other=/data/other.csv"]),
         "--recipes": ("recipes", ["cnn-dubey"]),
         "--gate": ("gate", "covid=0.8"),
+        "--trust": ("trust", "flag"),
         "--epochs": ("epochs", "cnn-dubey=3"),
         "--weights": ("weights", "none"),
         "--seed": ("seed", 0),

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.targets import LOCAL, TARGETS
+from pipelines.training_pipeline import training_pipeline
 from tests.pipelines.cli import cxrflow
 
 
@@ -70,6 +72,11 @@ def test_every_parameter_has_a_default_and_is_described(spec: dict) -> None:
     required = {name for name, value in parameters.items() if not value.get("isOptional")}
     assert required == set()
     assert all(value.get("description") for value in parameters.values())
+
+
+def test_on_a_cluster_trust_is_enforced_and_here_it_is_shown() -> None:
+    for target, trust in ((LOCAL, "flag"), *((target, "enforce") for target in TARGETS.values())):
+        assert training_pipeline(target).component_spec.inputs["trust"].default == trust
 
 
 def test_evaluation_gives_the_ui_metrics_a_matrix_and_a_page(spec: dict) -> None:

@@ -122,6 +122,43 @@ def test_it_is_used_with_a_keyboard_alone(
     page.close()
 
 
+def test_the_verdict_is_above_the_first_result(
+    browser: Browser, url: str, files: dict[str, Path]
+) -> None:
+    trust = httpx.get(f"{url}/model").json()["trust"]
+    page = opened(browser, url, 900)
+    verdict = page.get_by_label("Verdict")
+    expect(verdict).to_contain_text(f"This model is {trust['verdict']}")
+    for reason in trust["reasons"]:
+        expect(verdict).to_contain_text(reason)
+    page.get_by_label("Drop X-rays here").set_input_files(files["front.png"])
+    answered(page, 1)
+    result = page.get_by_label("Results").get_by_role("article").first
+    expect(verdict).to_be_visible()
+    above = verdict.bounding_box()
+    assert above["y"] + above["height"] <= result.bounding_box()["y"]
+    page.close()
+
+
+def test_the_verdict_is_that_of_the_version_that_answers(
+    browser: Browser, url: str, files: dict[str, Path]
+) -> None:
+    page = opened(browser, url, 900)
+
+    def newer(route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        told["predictions"][0]["trust"] = {"verdict": "trusted", "reasons": []}
+        route.fulfill(response=answer, json=told)
+
+    page.route("**/*:explain", newer)
+    page.get_by_label("Drop X-rays here").set_input_files(files["front.png"])
+    answered(page, 1)
+    expect(page.get_by_label("Verdict")).to_contain_text("This model is trusted")
+    expect(page.get_by_label("Verdict").get_by_role("listitem")).to_have_count(0)
+    page.close()
+
+
 def test_it_says_what_the_model_is_and_how_well_it_does(browser: Browser, url: str) -> None:
     page = opened(browser, url, 900)
     told = httpx.get(f"{url}/model").json()

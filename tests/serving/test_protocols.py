@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import httpx
@@ -179,6 +180,33 @@ def test_what_does_not_look_like_a_chest_x_ray_is_said_so(
 def test_a_chest_x_ray_is_not_doubted(url: str, radiograph: bytes) -> None:
     answer = httpx.post(f"{url}/v1/models/cxrflow:predict", json=v1(radiograph), timeout=60)
     assert answer.json()["predictions"][0]["reasons"] == []
+
+
+def test_every_answer_has_the_verdict_on_the_model(
+    url: str, version: Path, radiograph: bytes
+) -> None:
+    served = version.with_name(httpx.get(f"{url}/model").json()["version"])
+    decision = json.loads((served / "decision.json").read_text())
+    trust = decision["candidates"][0]["trust"]
+    assert trust["verdict"] in ("unproven", "not trusted"), "phantoms share no ground"
+    assert trust["reasons"]
+    for verb in ("predict", "explain"):
+        told = httpx.post(
+            f"{url}/v1/models/cxrflow:{verb}", json=v1(radiograph, radiograph), timeout=60
+        ).json()
+        assert [one["trust"] for one in told["predictions"]] == [trust, trust]
+    tensor = {"name": "image_bytes", "shape": [1], "datatype": "BYTES"}
+    tensor["data"] = [base64.b64encode(radiograph).decode()]
+    told = httpx.post(
+        f"{url}/v2/models/cxrflow/infer", json={"inputs": [tensor]}, timeout=60
+    ).json()
+    outputs = {output["name"]: output["data"] for output in told["outputs"]}
+    assert outputs["trust"] == [trust["verdict"]]
+    assert outputs["trust_reasons"] == ["; ".join(trust["reasons"])]
+    assert httpx.get(f"{url}/model").json()["trust"] == trust
+    assert samples(url)["cxrflow_model_trusted"] == 0
+    card = (served / "model_card.md").read_text().splitlines()
+    assert card[2].startswith(f"**Verdict: {trust['verdict']}.** {trust['reasons'][0]}")
 
 
 def samples(url: str) -> dict[str, float]:

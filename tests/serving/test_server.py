@@ -126,7 +126,8 @@ def test_a_new_version_is_swapped_in_without_a_failed_request(
 ) -> None:
     before = local.running(home)
     decision = tmp_path / "decision"
-    gate.gate([evaluation], {"default": 0.0, "covid": 0.0}, decision)  # or it is the same version
+    # With another gate, or it is the same version.
+    gate.gate([evaluation], {"default": 0.0, "covid": 0.0}, decision, audits=[audit])
     content = base64.b64encode(encoded(Image.linear_gradient("L"), "PNG")).decode()
     body = {"instances": [{"image_bytes": {"b64": content}}]}
     versions: list[str] = []

@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from components.trust.audit import blanked, inner
-from training import architectures, augment, data, kept, loop, lungs
+from training import architectures, augment, data, kept, loop, lungs, surroundings
 from training.recipes import recipe_named
 from training.views import to_pixels
 
@@ -38,6 +37,8 @@ def computed() -> dict[str, list[float]]:
     square = tf.image.resize(batch, (lungs.SIDE, lungs.SIDE))
     masks = tf.cast(square > 128, tf.float32)
     seed = tf.constant([3, 14], tf.int64)
+    found = _ellipses(batch, training=False)
+    theirs = tf.concat([found, tf.roll(found, 3, 2)], axis=0)
     two, four = (
         tf.constant([[0.3], [0.9]]),
         tf.constant([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]),
@@ -63,7 +64,8 @@ def computed() -> dict[str, list[float]]:
         "large image": _some(batch[1]),
         "lungs alone": _some(to_pixels(image, of["cnn-dubey+lungs"], _ellipses)),
         "augmented": _some(augment.augmented(batch, seed)),
-        "frame": _some(blanked(batch, tf.constant(inner(*size)))),
+        "mixed": _some(surroundings.mixed(batch, theirs, truth, seed)),
+        "mixed outlines": _some(surroundings.mixed(batch * theirs, None, truth, seed)),
         "lungs' images": _some(moved),
         "lungs' masks": _some(moved_masks),
         "loss of one output": [float(loop.loss_of(of["cnn-dubey"])(truth, two))],

@@ -161,3 +161,41 @@ def test_the_first_of_each_class_are_taken_and_no_more_is_read() -> None:
     assert [int(value) for value, _, _ in found] == [0, 1, 2, 3, 50, 51, 103]
     assert [position for _, position, _ in found] == [0, 0, 0, 0, 1, 1, 2]
     assert max(read) <= 104
+
+
+def _halves(pixels: tf.Tensor, training: bool) -> tf.Tensor:
+    """Plays a segmenter that finds lungs in the middle of each image."""
+    side = pixels.shape[1]
+    row = (tf.range(side) >= side // 4) & (tf.range(side) < 3 * side // 4)
+    mask = tf.cast(row[:, tf.newaxis] & row[tf.newaxis], tf.float32)[tf.newaxis, ..., tf.newaxis]
+    return tf.tile(mask, [tf.shape(pixels)[0], 1, 1, 1])
+
+
+def test_mixed_batches_keep_classes_and_go_on_where_a_training_stopped() -> None:
+    """Each image is as bright as its class says, and so are its surroundings before they are mixed."""
+    count = 24
+    classes = tf.range(count) % 2
+    shown = (
+        tf.ones((count, 32, 32, 1)) * tf.cast(50 + 100 * classes, tf.float32)[:, None, None, None]
+    )
+    images = tf.data.Dataset.from_tensor_slices((shown, classes, tf.strings.as_string(classes)))
+    found = data.with_lungs(images, _halves).map(lambda *element: (*element[:2], 1.0))
+
+    def batches(first_epoch: int) -> list:
+        return list(
+            data.training_batches(
+                found, count, 8, first_epoch=first_epoch, epochs=3, seed=2, mixed=True
+            ).as_numpy_iterator()
+        )
+
+    whole = batches(0)
+    changed = 0
+    for pixels, labels, weights in whole:
+        assert pixels.shape == (8, 32, 32, 1)
+        assert set(weights) == {1.0}
+        around = pixels[:, 0, 0, 0]
+        assert set(around) == {50.0, 150.0}
+        changed += (around != 50 + 100 * labels).sum()
+    assert 0.3 < changed / (3 * count) < 0.7
+    for one, other in zip(whole[3:], batches(1), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])

@@ -68,6 +68,29 @@ def test_an_interval_over_patients_is_never_narrower_than_for_one_image_of_each(
     assert least["high"] - 1e-9 <= found["high"] <= 1
 
 
+@settings(max_examples=50, deadline=None)
+@given(images=st.integers(4, 60), seed=st.integers(0, 10_000))
+def test_an_area_within_groups_compares_images_of_one_group(images: int, seed: int) -> None:
+    truth, score, patients = several(images, seed)
+    groups = np.arange(images) % 3
+    truth[:4] = [True, False, True, True]
+    pairs = [
+        np.sign(score[i] - score[j]) / 2 + 0.5
+        for i in np.flatnonzero(truth)
+        for j in np.flatnonzero(~truth)
+        if groups[i] == groups[j]
+    ]
+    if not pairs:
+        assert roc_auc(truth, score, patients, groups)["value"] is None
+        return
+    found = roc_auc(truth, score, patients, groups)
+    assert found["value"] == pytest.approx(np.mean(pairs))
+    assert found["low"] <= found["value"] + 1e-9
+    assert found["value"] <= found["high"] + 1e-9
+    copied = roc_auc(*(np.tile(values, COPIES) for values in (truth, score, patients, groups)))
+    assert copied["low"] <= found["low"] + 1e-9
+
+
 def test_patients_with_many_images_widen_an_interval() -> None:
     """Of 60 patients one has 40 images, all missed: whether he is drawn makes the difference."""
     hits = np.r_[np.ones(59, bool), np.zeros(40, bool)]

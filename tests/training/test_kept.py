@@ -51,6 +51,7 @@ def test_titles_do_not_name_a_training():
         {"epochs": 3},
         {"batch": 11},
         {"input_size": (75, 75)},
+        {"mixed": True},
         {"augmented": True},
         {"balanced": True},
         {"view": "lungs"},
@@ -68,7 +69,7 @@ def test_every_number_of_a_recipe_names_a_training(change):
 def test_every_field_of_a_recipe_is_a_title_or_a_number():
     fields = {field.name for field in dataclasses.fields(RECIPE)}
     tried = {
-        "learning_rate", "epochs", "batch", "input_size", "augmented", "balanced", "view", "quick",
+        "learning_rate", "epochs", "batch", "input_size", "mixed", "augmented", "balanced", "view", "quick",
         "frozen", "head", "task", "base", "pretrained",
     }  # fmt: skip
     assert fields == tried | kept._TITLES

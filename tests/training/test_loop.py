@@ -19,7 +19,6 @@ from core.divisions import divisions
 from core.errors import UserError
 from training import architectures, data, kept, loop, lungs
 from training.recipes import recipe_named
-from training.views import Change
 
 
 @pytest.mark.parametrize(
@@ -166,17 +165,29 @@ def names(records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return name
 
 
-def test_another_seed_division_segmenter_change_or_precision_starts_anew(names, tiny_cnn) -> None:
+def test_another_seed_division_segmenter_or_precision_starts_anew(names, tiny_cnn) -> None:
     seeing = dataclasses.replace(tiny_cnn, view="lungs")
+    mixing = dataclasses.replace(tiny_cnn, mixed=True)
     different = [
         names(),
         names(seed=1),
         names(precision="mixed_bfloat16"),
-        names(change=Change("frame", lambda pixels: pixels)),
         names(division="80/20"),
-        *(names(recipe=seeing, segmenter=lungs.build(seed)) for seed in (0, 1)),
+        *(
+            names(recipe=recipe, segmenter=lungs.build(seed))
+            for recipe in (seeing, mixing)
+            for seed in (0, 1)
+        ),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_without_a_segmenter_surroundings_cannot_be_mixed(
+    records: Path, tiny_cnn, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(tiny_cnn, mixed=True)
+    with pytest.raises(UserError, match="no segmenter is given to find the lungs"):
+        loop.train(recipe, records, tmp_path)
 
 
 def test_each_fold_is_a_training_of_its_own(

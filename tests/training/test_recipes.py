@@ -62,6 +62,12 @@ def test_the_protocols_are_the_papers() -> None:
 def test_variants_are_named_by_what_they_add() -> None:
     recipe = recipe_named("coronet-4class+lungs+balanced")
     assert (recipe.view, recipe.augmented, recipe.balanced) == ("lungs", False, True)
+    assert recipe.needs_lungs
+    mixing = recipe_named("cnn-dubey+mixed-surroundings+augmented")
+    assert (mixing.mixed, mixing.view, mixing.augmented, mixing.needs_lungs) == (
+        True, "full", True, True,
+    )  # fmt: skip
+    assert not recipe_named("cnn-dubey+augmented").needs_lungs
     assert recipe.classes == RECIPES["coronet-4class"].classes
     assert with_epochs(recipe, "coronet-4class=3,default=9").epochs == 3
 
@@ -97,7 +103,9 @@ def test_epochs_of_a_variant_go_before_those_of_its_recipe() -> None:
         ("cnn-dubey+heart", "unknown variant"),
         ("cnn-dubey+balanced+lungs", "in this order"),
         ("cnn-dubey+lungs+lungs", "in this order"),
-        ("soares-vgg16+augmented", "frozen"),
+        ("soares-vgg16+augmented", "augmented would"),
+        ("soares-vgg16+mixed-surroundings", "mixed-surroundings would"),
+        ("cnn-dubey+augmented+mixed-surroundings", "in this order"),
         ("vgg+lungs", "unknown recipe 'vgg'"),
     ],
 )

@@ -49,6 +49,14 @@ def test_training_continues_from_the_version_that_is_served(
     assert card["starting_point"].startswith("from version 1, which started from scratch")
 
 
+def test_the_verdict_on_the_champion_is_that_of_its_gate(
+    published: Path, records: Path, tmp_path: Path
+) -> None:
+    champion(str(published), "cxrflow", records, tmp_path / "champion")
+    decision = json.loads((published / "cxrflow" / "1" / "decision.json").read_text())
+    assert told(tmp_path / "champion")["trust"] == decision["candidates"][0]["trust"]
+
+
 def test_a_version_that_has_gone_is_an_error(
     published: Path, records: Path, tmp_path: Path
 ) -> None:

@@ -39,7 +39,8 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploy:
         row = {
             "recipe": "cnn",
             "checks": [{"class": "covid", "passed": True}],
-            "rules": [{"name": "leaks", "verdict": kept}],
+            "rules": [{"name": "leaks", "outcome": kept}],
+            "trust": {"verdict": "unproven", "reasons": ["no adults"]},
             # Of a run that is repeated, with the version that the first has published.
             "duel": {"version": str(runs)},
         }

@@ -595,6 +595,7 @@ def release(version: int, decided: int | None = None) -> Release:
         reason="coronet alone passes the gate.",
         run="run-1",
         fingerprint="abc",
+        trust=f"unproven: no adults without covid in span {version}",
     )
 
 

@@ -504,6 +504,52 @@ def test_a_canary_keeps_its_pods_whatever_is_known_of_it(
     assert len(deployment.pods) == 2
 
 
+def test_the_verdict_is_a_note_on_the_predictor(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    for version in (1, 2):
+        rolled_out(service, release(version))
+        assert cluster.found
+        predictor = cluster.found["spec"]["predictor"]
+        assert predictor["annotations"]["cxrflow/trust"] == release(version).trust
+
+
+@standard
+def test_a_canary_has_its_own_verdict_and_the_stable_version_keeps_its(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    seen: set[tuple[str, str]] = set()
+
+    def look(method: str, path: str) -> None:
+        for deployment in cluster.deployments.values():
+            labels, notes = (deployment.template[key] for key in ("labels", "annotations"))
+            seen.add((labels["cxrflow/version"], notes["cxrflow/trust"]))
+
+    cluster.meanwhile = look
+    rolled_out(service, release(2))
+    assert seen == {(str(version), release(version).trust) for version in (1, 2)}
+
+
+@standard
+def test_a_version_of_an_earlier_release_gets_no_verdict_so_its_pods_stay(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, dataclasses.replace(release(1), trust=""))
+    assert cluster.held
+    stable = json.loads(cluster.held["data"]["stable"])
+    del stable["trust"]  # as that release stored it
+    cluster.held["data"]["stable"] = json.dumps(stable)
+    first, seen = set(cluster.pods("1")), set()
+
+    def look(method: str, path: str) -> None:
+        seen.update(cluster.pods("1"))
+
+    cluster.meanwhile = look
+    rolled_out(service, release(2))
+    assert seen == first
+
+
 @standard
 def test_where_kserve_does_not_split_traffic_it_switches_after_the_known_answers(
     cluster: Cluster, service: InferenceService

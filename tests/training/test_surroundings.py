@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training import surroundings
+
+SIDE = 48
+
+
+def lungs(top: int, left: int, height: int, width: int) -> np.ndarray:
+    mask = np.zeros((1, SIDE, SIDE, 1), np.float32)
+    mask[0, top : top + height, left : left + width] = 1
+    return mask
+
+
+def image(mask: np.ndarray, inside: float, outside: float) -> np.ndarray:
+    return (mask * inside + (1 - mask) * outside).astype(np.float32)
+
+
+def test_the_lungs_are_fitted_to_the_place_of_the_other_s() -> None:
+    ours, theirs = lungs(4, 4, 16, 12), lungs(20, 18, 24, 18)
+    made = surroundings.swapped(
+        *map(tf.constant, (image(ours, 50, 100), ours, image(theirs, 20, 100), theirs))
+    ).numpy()
+    inner = made[0, 22:42, 20:34, 0]
+    np.testing.assert_allclose(inner, 50, atol=1)
+    far = 1 - surroundings.swollen(surroundings.swollen(surroundings.swollen(theirs))).numpy()
+    np.testing.assert_allclose(made[far == 1], 100, atol=1)
+
+
+def test_nothing_of_the_other_lungs_is_left_and_nothing_of_our_far_surroundings() -> None:
+    random = np.random.default_rng(0)
+    ours, theirs = lungs(10, 10, 20, 20), lungs(12, 8, 24, 26)
+    theirs[0, 20:30, 16:22] = 0  # another outline
+    pixels, others = (random.uniform(50, 150, ours.shape).astype(np.float32) for _ in range(2))
+    # As bright as before: brightness is part of the surroundings.
+    their_lungs = np.where(theirs == 1, random.uniform(50, 150, theirs.shape), others)
+    made = [
+        surroundings.swapped(
+            *map(tf.constant, (pixels, ours, shown.astype(np.float32), theirs))
+        ).numpy()
+        for shown in (others, their_lungs)
+    ]
+    np.testing.assert_allclose(made[0], made[1], atol=1e-3)
+    corner = pixels.copy()
+    corner[:, :3, :3], corner[:, -3:, -3:] = corner[:, -3:, -3:].copy(), corner[:, :3, :3].copy()
+    swapped = surroundings.swapped(*map(tf.constant, (corner, ours, others, theirs))).numpy()
+    np.testing.assert_allclose(swapped, made[0], atol=1e-3)
+
+
+def test_lungs_are_exposed_as_the_other_image() -> None:
+    mask = lungs(10, 10, 20, 20)
+    made = surroundings.swapped(
+        *map(tf.constant, (image(mask, 100, 200), mask, image(mask, 10, 100), mask))
+    ).numpy()
+    assert made[0, 20, 20, 0] == pytest.approx(50, abs=1)
+
+
+def test_a_texture_fills_another_outline() -> None:
+    ours, theirs = lungs(10, 10, 20, 10), lungs(6, 6, 30, 30)
+    ours[0, 10:20, 10:14] = 0
+    made = surroundings.retextured(
+        *map(tf.constant, (image(ours, 80, 0), image(theirs, 200, 0)))
+    ).numpy()
+    np.testing.assert_array_equal(made > 0, theirs > 0)
+    np.testing.assert_allclose(made[theirs == 1], 80, atol=1)
+
+
+def batch(count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    masks = np.concatenate([lungs(8 + n % 5, 8 + n % 3, 20, 24) for n in range(count)])
+    pixels = np.concatenate([image(masks[n : n + 1], 20, 50 + 5 * n) for n in range(count)])
+    return tf.constant(pixels), tf.constant(masks)
+
+
+CLASSES = tf.range(32) // 2 % 2
+
+
+def test_half_of_a_batch_has_the_surroundings_of_images_of_another_class() -> None:
+    pixels, masks = batch(32)
+    total = 0
+    place = {value: number for number, value in enumerate(pixels.numpy()[:, 0, 0, 0].tolist())}
+    for seed in range(8):
+        made = surroundings.mixed(pixels, masks, CLASSES, tf.constant([0, seed])).numpy()
+        giver = np.array([place[value] for value in made[:, 0, 0, 0].tolist()])
+        changed = giver != np.arange(32)
+        assert (CLASSES.numpy()[giver] != CLASSES.numpy())[changed].all()
+        np.testing.assert_array_equal(made[~changed], pixels.numpy()[~changed])
+        total += changed.sum()
+    assert 0.4 < total / (8 * 32) < 0.6
+
+
+def test_the_same_seed_mixes_alike_and_another_otherwise() -> None:
+    pixels, masks = batch(16)
+    mixed = tf.function(surroundings.mixed)
+    one, again, other = (
+        mixed(pixels, masks, CLASSES[:16], tf.constant([3, seed])).numpy() for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_images_without_lungs_give_and_get_no_surroundings() -> None:
+    pixels, masks = batch(16)
+    has_lungs = (np.arange(16) % 2 == 1)[:, None, None, None]
+    place = pixels.numpy()[:, 0, 0, 0].tolist()
+    for seed in range(4):
+        seeds = tf.constant([0, seed])
+        made = surroundings.mixed(pixels, masks * has_lungs, CLASSES[:16], seeds).numpy()
+        giver = np.array([place.index(value) for value in made[:, 0, 0, 0].tolist()])
+        assert (giver % 2 == 1)[1::2].all()
+        np.testing.assert_array_equal(made[::2], pixels.numpy()[::2])
+
+
+def test_a_batch_of_one_class_stays_as_it_is() -> None:
+    pixels, masks = batch(8)
+    made = surroundings.mixed(pixels, masks, tf.zeros(8, tf.int32), tf.constant([0, 1]))
+    np.testing.assert_array_equal(made, pixels)
+
+
+def test_lungs_alone_get_the_outline_of_others() -> None:
+    pixels, masks = batch(16)
+    alone = tf.where(masks > 0, pixels + 10 * tf.range(16.0)[:, None, None, None], 0.0)
+    made = surroundings.mixed(alone, None, CLASSES[:16], tf.constant([0, 1])).numpy()
+    outlines = {tuple(np.argwhere(mask)[0]) for mask in masks.numpy()}
+    changed = ((made > 0) != (alone.numpy() > 0)).any(axis=(1, 2, 3))
+    assert changed.any()
+    assert all(tuple(np.argwhere(mask)[0]) in outlines for mask in made > 0)
+    for number in range(16):
+        lit = made[number][made[number] > 0]
+        np.testing.assert_allclose(lit, alone.numpy()[number].max(), atol=1)
