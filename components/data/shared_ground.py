@@ -19,7 +19,7 @@ GROUND = ["source", "age_group"]
 ENOUGH = 10
 _GROWN_UP = 18  # years
 _SO = (
-    "no test on these data can tell a model of covid from a model of the source. Add a source (`--source`) "
+    "no test on these data can tell a model of covid from a model of the source. Add a source (--source) "
     "that has adults without covid, or both."
 )
 
@@ -98,6 +98,6 @@ def warning(ground: Mapping[str, Any]) -> str:
         sentences.append(f"{COVID} shares no source and no age group with {named} here: {_SO}")
     if little:
         sentences.append(
-            f"On ground that they share with {COVID} there are only {', '.join(little)} test images."
+            f"Few test images of other labels share source and age group with {COVID}: {', '.join(little)}."
         )
     return " ".join(sentences)

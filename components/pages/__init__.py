@@ -27,7 +27,12 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, interval=_interval, words=_words, area=_area, area_words=_area_words
+        percent=_percent,
+        measure=_measure,
+        interval=_interval,
+        words=_words,
+        area=_area,
+        area_words=_area_words,
     )
     return environment.get_template(template).render({"version": version("cxrflow"), **values})
 
@@ -41,6 +46,13 @@ def image_uri(image: Image.Image) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}\u00a0%"
+
+
+def _measure(value: float | None) -> str:
+    """Formats a count, or a share in 0..1."""
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 def _interval(rate: Mapping[str, float | None]) -> Markup:

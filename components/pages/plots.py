@@ -221,6 +221,9 @@ def recalls(candidates: Sequence[Mapping[str, Any]]) -> Markup:
         return _svg(figure)
 
 
+_LABEL = 0.08  # the width of a figure beside its bar
+
+
 def levels(figures: Mapping[str, float], chance: float) -> Markup:
     """Returns figures in 0..1 as horizontal bars, with a line for chance.
 
@@ -237,7 +240,8 @@ def levels(figures: Mapping[str, float], chance: float) -> Markup:
         axes.axvline(chance, color=_INK, lw=1, ls=(0, (4, 3)))
         axes.text(chance, -0.62, " chance", ha="left", va="center", fontsize=9)
         for y, value in enumerate(figures.values()):
-            axes.text(value + 0.012, y, f"{100 * value:.0f} %", va="center")
+            beside = chance if value <= chance < value + _LABEL else value  # not on the line
+            axes.text(beside + 0.012, y, f"{100 * value:.0f} %", va="center")
         axes.set(xlim=(0, 1.1), ylim=(len(names) - 0.5, -0.9), xlabel="mean recall of the classes")
         axes.tick_params(left=False)
         axes.spines["left"].set_visible(False)

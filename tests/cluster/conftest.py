@@ -70,7 +70,7 @@ def versions(
     found = []
     for name, thresholds in {"1": {}, "2": {"covid": 0.0}, "3": {"normal": 0.0}}.items():
         decision = home / f"decision-{name}"
-        gate.gate([evaluation], {"default": 0.0, **thresholds}, decision)
+        gate.gate([evaluation], {"default": 0.0, **thresholds}, decision, audits=[audit])
         found.append(
             Path(deploy(model, evaluation, audit, decision, str(home / "store"), "cxrflow"))
         )

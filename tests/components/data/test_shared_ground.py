@@ -55,11 +55,11 @@ def test_a_label_alone_is_warned_of() -> None:
         table(("clinic", 50, "covid", "test", 20), ("kermany", None, "normal", "test", 20))
     )
     assert warning(apart).startswith("covid and normal share no source and no age group here: ")
-    assert "Add a source (`--source`) that has adults without covid, or both." in warning(apart)
+    assert "Add a source (--source) that has adults without covid, or both." in warning(apart)
 
 
 def test_little_shared_ground_is_warned_of_and_enough_is_not() -> None:
-    for count, said in ((4, "there are only 4 of normal test images"), (10, "")):
+    for count, said in ((4, "share source and age group with covid: 4 of normal."), (10, "")):
         found = shared_ground(
             table(("nih", 50, "covid", "test", 20), ("nih", 40, "normal", "test", count))
         )
