@@ -206,7 +206,8 @@ def test_every_answer_has_the_verdict_on_the_model(
     assert httpx.get(f"{url}/model").json()["trust"] == trust
     assert samples(url)["cxrflow_model_trusted"] == 0
     card = (served / "model_card.md").read_text().splitlines()
-    assert card[2].startswith(f"**Verdict: {trust['verdict']}.** {trust['reasons'][0]}")
+    reason = trust["reasons"][0]
+    assert card[2].startswith(f"**Verdict: {trust['verdict']}.** {reason[0].upper()}{reason[1:]}.")
 
 
 def samples(url: str) -> dict[str, float]:
