@@ -20,7 +20,7 @@ from core.artifacts import CARD
 from core.errors import UserError
 from core.files import alone, read_json, sha256_of, write_aside, write_json
 from core.kubernetes_api import Conflict, KubernetesApi
-from core.progress import logger
+from core.progress import Progress, logger
 from training import HOSTS
 from training.recipes import recipe_named
 
@@ -79,7 +79,8 @@ def train_job(
     kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
 
     # Another run may request the same training. Not every file system has locks: see `_collected`.
-    with alone(home):
+    nodes = job["spec"]["trainer"]["numNodes"]
+    with alone(home), Progress(f"training {recipe.name} on {nodes} nodes"):
         return _waited_for(kubernetes, path, job, asked, inputs, home, output, poll_seconds)
 
 

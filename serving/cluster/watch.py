@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.kubernetes_api import Conflict
+from core.progress import Progress
 from serving.cluster import canary, known_answers, route
 from serving.cluster.inference_service import ROUTES, InferenceService, Manifest, Pod, shown
 from serving.cluster.known_answers import Unfit
@@ -58,18 +59,19 @@ class Watch:
           Unfit: there are too few in time.
         """
         until = time.monotonic() + self._policy.ready_seconds
-        while True:
-            pods = self._service.pods(self._version)
-            ready = [pod for pod in pods if pod.ready]
-            if len(ready) >= needed:
-                return ready
-            if time.monotonic() > until:
-                trouble = [f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
-                raise Unfit(
-                    f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of {needed} "
-                    f"pods; {'; '.join(trouble) or _complaints(self._service.read())}"
-                )
-            self.again(state)
+        with Progress(f"waiting until version {self._version} is ready"):
+            while True:
+                pods = self._service.pods(self._version)
+                ready = [pod for pod in pods if pod.ready]
+                if len(ready) >= needed:
+                    return ready
+                if time.monotonic() > until:
+                    trouble = "; ".join(f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble)
+                    raise Unfit(
+                        f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of "
+                        f"{needed} pods; {trouble or _complaints(self._service.read())}"
+                    )
+                self.again(state)
 
     def check(self, pods: list[Pod], answers: list[dict[str, Any]]) -> None:
         """Checks the known answers of each pod.
@@ -93,16 +95,17 @@ class Watch:
             return True
         name = predictor_name(state.candidate)
         until = time.monotonic() + self._policy.ready_seconds
-        while True:
-            there = self._service.read()
-            if there and route.is_seen_ready(there, name, state.percent):
-                return self._share(state) is not None
-            if time.monotonic() > until:
-                raise Unfit(
-                    f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
-                    f"pods are; {_complaints(there)}"
-                )
-            self.again(state)
+        with Progress(f"waiting until KServe finds version {self._version} ready"):
+            while True:
+                there = self._service.read()
+                if there and route.is_seen_ready(there, name, state.percent):
+                    return self._share(state) is not None
+                if time.monotonic() > until:
+                    raise Unfit(
+                        f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
+                        f"pods are; {_complaints(there)}"
+                    )
+                self.again(state)
 
     def watch(self, state: State) -> None:
         """Watches the candidate at its share of the traffic.
@@ -111,23 +114,24 @@ class Watch:
           Unfit: it does worse than the stable version.
           Unproven: there is too little evidence.
         """
-        until = time.monotonic() + self._policy.ready_seconds
-        while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
-            self.again(state)
         candidate, stable = canary.Evidence(), canary.Evidence()
         shares: list[float | None] = []
-        until = time.monotonic() + self._policy.step_seconds
-        while True:
-            is_last = bool(shares) and time.monotonic() > until and not candidate.silent
-            candidate.add(self._looks(self._version))
-            stable.add(self._looks(state.stable.version))
-            shares.append(self._share(state))
-            reason = canary.why_not(candidate, stable)
-            if reason:
-                raise Unfit(reason)
-            if is_last and not candidate.silent:
-                break
-            self.again(state)
+        with Progress(f"watching version {self._version} at {state.percent} %"):
+            until = time.monotonic() + self._policy.ready_seconds
+            while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
+                self.again(state)
+            until = time.monotonic() + self._policy.step_seconds
+            while True:
+                is_last = bool(shares) and time.monotonic() > until and not candidate.silent
+                candidate.add(self._looks(self._version))
+                stable.add(self._looks(state.stable.version))
+                shares.append(self._share(state))
+                reason = canary.why_not(candidate, stable)
+                if reason:
+                    raise Unfit(reason)
+                if is_last and not candidate.silent:
+                    break
+                self.again(state)
         self._say(
             f"at {state.percent} %: {candidate.requests:.0f} requests, {candidate.errors:.0f} failed; "
             f"version {state.stable.version}: {stable.requests:.0f}, {stable.errors:.0f} failed"
