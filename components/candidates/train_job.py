@@ -95,9 +95,10 @@ def _waited_for(
     poll_seconds: float,
 ) -> dict[str, Any]:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-    if _state(kubernetes.call("GET", f"{path}/{name}")) == "Failed":
-        kubernetes.call("DELETE", f"{path}/{name}")
-        while kubernetes.call("GET", f"{path}/{name}"):
+    failed = kubernetes.call("GET", f"{path}/{name}")
+    if _state(failed) == "Failed":
+        _delete(kubernetes, path, failed)
+        while (there := kubernetes.call("GET", f"{path}/{name}")) and _is_same(there, failed):
             time.sleep(poll_seconds)
     while True:
         there = kubernetes.call("GET", f"{path}/{name}")
@@ -131,17 +132,28 @@ def _collected(
             shutil.copytree(home / MODEL, aside)
         taken = True
     except (FileNotFoundError, shutil.Error):
+        if (home / MODEL).exists():  # the copy failed for another reason, such as a full disk
+            raise
         taken = False
     # Renamed before the job is deleted, so that the files of another run that starts then are not removed.
     gone = home.with_name(f"{home.name}-{job['metadata']['uid']}")
     with contextlib.suppress(FileNotFoundError):
         home.rename(gone)
+    _delete(kubernetes, path, job)
+    shutil.rmtree(gone, ignore_errors=True)
+    return taken
+
+
+def _delete(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
+    """Deletes a job, unless another run has recreated it."""
     known = {"uid": job["metadata"]["uid"]}
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": known}
     with contextlib.suppress(Conflict):
         kubernetes.call("DELETE", f"{path}/{job['metadata']['name']}", options)
-    shutil.rmtree(gone, ignore_errors=True)
-    return taken
+
+
+def _is_same(job: Manifest, other: Manifest) -> bool:
+    return bool(job["metadata"]["uid"] == other["metadata"]["uid"])
 
 
 def _digest(directory: Path) -> str:

@@ -6,6 +6,7 @@ and concurrent rollouts detect each other: the later decision wins. `serving.clu
 traffic, and `serving.cluster.canary` judges a canary.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -154,6 +155,7 @@ class _Rollout:
         self._watch = Watch(service, self._template, release.version, policy, self._say)
 
     def run(self) -> None:
+        self._replace_unborn()
         seen = False
         while True:
             try:
@@ -169,6 +171,18 @@ class _Rollout:
 
     def _agreed(self) -> tuple[Manifest, State] | None:
         return agreed(self._service, self._template, self._policy.poll_seconds)
+
+    def _replace_unborn(self) -> None:
+        """Replaces the state of an earlier first version whose InferenceService the cluster has refused."""
+        stored = load(self._service)
+        if (
+            stored
+            and not stored.service_uid
+            and stored.stable.decided < self._release.decided
+            and self._service.read() is None
+        ):
+            with contextlib.suppress(Conflict):
+                self._save(stored, stable=self._release)
 
     def _begin(self, seen: bool) -> None:
         stored = load(self._service)
@@ -243,11 +257,14 @@ class _Rollout:
         version, stable = self._release.version, state.stable.version
         try:
             pods = self._watch.ready(state, state.replicas)
-            splits = not self._policy.steps or self._watch.splits(state)
-            if state.percent == 0 or not splits:
+            # A candidate that has a share was in the route: what vanishes from it since is no evidence.
+            splits = bool(state.percent or not self._policy.steps) or self._watch.splits(state)
+            if state.percent == 0:
                 self._check(pods)
-            elif state.percent in self._policy.steps:
+            elif self._policy.steps:
                 self._watch.watch(state)
+            # Pods may have been replaced meanwhile.
+            self._watch.require_steady(state, state.replicas)
         except Unfit as error:
             self._say(f"rolled back: {error}")
             self._end(state, state.stable, ROLLED_BACK, str(error))

@@ -78,11 +78,30 @@ class Watch:
 
         Raises:
           Unfit: an answer is wrong, missing or slow.
+          Conflict: a pod went away while it was asked.
         """
         path = f"/v1/models/{self._service.name}:predict"
         for pod in pods:
             ask = functools.partial(self._service.post, pod.name, path)
-            self._say(known_answers.check(ask, answers, pod.name))
+            try:
+                self._say(known_answers.check(ask, answers, pod.name))
+            except Unfit:
+                ready = {other.uid for other in self._service.pods(self._version) if other.ready}
+                if pod.uid not in ready:  # evicted or drained while it was asked
+                    raise Conflict from None
+                raise
+
+    def require_steady(self, state: State, needed: int) -> None:
+        """Checks that as many pods as needed are ready, and that none was restarted.
+
+        Raises:
+          Unfit: there are too few in time, or one was restarted.
+        """
+        for pod in self.ready(state, needed):
+            if pod.restarts:
+                raise Unfit(
+                    f"its server was restarted: {pod.name} ({pod.restarts} times; {pod.trouble})"
+                )
 
     def splits(self, state: State) -> bool:
         """Returns whether KServe lists the candidate in the route, once KServe has seen it ready.

@@ -35,6 +35,7 @@ from tests.serving.cluster.played import (
     connected,
     merged,
     noted,
+    refused,
     release,
     running,
 )
@@ -745,6 +746,128 @@ def test_a_pod_that_was_evicted_or_drained_is_none(
     at_a_look(cluster, 50, 2, evict)
     rolled_out(service, release(2), dataclasses.replace(QUICK, step_seconds=0.2))
     assert gone
+    assert cluster.shares() == {"2": 100}
+
+
+def test_a_canary_whose_new_pods_are_never_ready_is_not_promoted(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour()
+
+    def evict() -> None:
+        cluster.behaviours["2"] = Behaviour(ready=False, trouble="CrashLoopBackOff")
+        for deployment in cluster.deployments.values():
+            deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
+        cluster.reconcile()
+
+    at_a_look(cluster, 100, 2, evict)
+    policy = dataclasses.replace(QUICK, steps=(50, 100), step_seconds=0.2, unseen=True)
+    with pytest.raises(UserError, match="CrashLoopBackOff"):
+        rolled_out(service, release(2), policy)
+    assert cluster.shares() == {"1": 100}
+
+
+def test_a_pod_that_goes_away_while_it_is_asked_is_not_the_versions_fault(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    gone: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path and not gone:
+            gone.append(path)
+            for deployment in cluster.deployments.values():
+                for name in [name for name in deployment.pods if "-v2-" in name]:
+                    del deployment.pods[name]
+            cluster.reconcile()
+
+    cluster.meanwhile = look
+    rolled_out(service, release(2))
+    assert gone
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_route_that_forgets_a_canary_is_not_a_kserve_that_does_not_split(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if cluster.held and cluster.held["data"]["percent"] == "50":
+            del cluster.routes[NAME]["spec"]["rules"][0]["backendRefs"][1:]
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match=r"not promoted: at 50 % the route gave it only 0 % of the"):
+        rolled_out(service, release(2))
+
+
+def test_with_smaller_shares_than_it_has_it_is_watched_all_the_same(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    once(cluster, 50, lambda: cluster.faults.extend([401] * 9))
+    with pytest.raises(UserError):
+        rolled_out(service, release(2))
+    cluster.faults.clear()
+    cluster.traffic = 0
+    with pytest.raises(UserError, match="not promoted: at 50 % only 0 requests came"):
+        rolled_out(service, release(2), dataclasses.replace(QUICK, steps=(20,)))
+
+
+@standard
+def test_where_kserve_does_not_split_traffic_a_restart_speaks_against_it_too(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.splits = False
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour(restarts=7)
+    with pytest.raises(RolledBack, match=r"its server was restarted: cxrflow-v2-\S+ \(7 times"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+def test_what_serves_already_is_not_deleted_when_its_state_is_lost(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.held = None
+    cluster.behaviours["1"] = Behaviour(covid=0.2)
+    assert rolled_out(service, release(1)) == ["it is served"]
+    assert cluster.shares() == {"1": 100}
+
+
+@pytest.mark.parametrize("mode", ["Knative"], indirect=True)
+def test_a_canary_whose_state_is_lost_is_not_taken_for_the_stable_version(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    once(cluster, 10, lambda: cluster.faults.extend([401] * 9))
+    with pytest.raises(UserError):
+        rolled_out(service, release(2))
+    cluster.faults.clear()
+    cluster.held = None
+    with pytest.raises(
+        UserError, match=r"version 2 is a canary of .*which names the stable version"
+    ):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 90, "2": 10}
+
+
+def test_a_first_version_that_was_refused_is_not_served_before_a_later_one(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    def look(method: str, path: str) -> None:
+        if method == "PATCH" and path.endswith("/inferenceservices/cxrflow"):
+            raise refused(403, "exceeded quota")
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="exceeded quota"):
+        rolled_out(service, release(1))
+    seen = shares(cluster)
+    rolled_out(service, release(2))
+    assert all("1" not in share for share in seen)
     assert cluster.shares() == {"2": 100}
 
 
