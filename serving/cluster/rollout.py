@@ -166,7 +166,7 @@ class _Rollout:
                     return
                 seen = there is not None
             except Conflict:
-                logger.info("another rollout has changed the state; looking again")
+                logger.info("the cluster has changed meanwhile; looking again")
                 seen = True
 
     def _agreed(self) -> tuple[Manifest, State] | None:

@@ -191,7 +191,9 @@ def adopted(service: InferenceService, there: Manifest, stored: State | None) ->
             "delete it, or choose another name"
         )
     if not state.outcome:  # it serves already, so it is no first version to be checked
-        state = dataclasses.replace(state, outcome={**asdict(state.stable), "outcome": SERVED})
+        stable = state.stable
+        outcome = {"version": stable.version, "decided": stable.decided, "reason": stable.reason}
+        state = dataclasses.replace(state, outcome={**outcome, "outcome": SERVED})
     return dataclasses.replace(
         state,
         service_uid=uid,

@@ -110,6 +110,13 @@ def at_a_look(cluster: Cluster, percent: int, number: int, happens: Any) -> None
     cluster.meanwhile = look
 
 
+def replace_pods(cluster: Cluster) -> None:
+    """Has other pods take the place of all of version 2."""
+    for deployment in cluster.deployments.values():
+        deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
+    cluster.reconcile()
+
+
 def test_a_first_version_is_served_at_once(
     cluster: Cluster, service: InferenceService, kserve_schemas: Path
 ) -> None:
@@ -738,9 +745,7 @@ def test_a_pod_that_was_evicted_or_drained_is_none(
         for one in pods({"serving.kserve.io/inferenceservice": NAME, "cxrflow/version": "2"}):
             gone.append(merged(one, ended))
             gone[-1]["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
-        for deployment in cluster.deployments.values():
-            deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
-        cluster.reconcile()
+        replace_pods(cluster)
 
     monkeypatch.setattr(cluster, "_pods", with_gone)
     at_a_look(cluster, 50, 2, evict)
@@ -757,9 +762,7 @@ def test_a_canary_whose_new_pods_are_never_ready_is_not_promoted(
 
     def evict() -> None:
         cluster.behaviours["2"] = Behaviour(ready=False, trouble="CrashLoopBackOff")
-        for deployment in cluster.deployments.values():
-            deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
-        cluster.reconcile()
+        replace_pods(cluster)
 
     at_a_look(cluster, 100, 2, evict)
     policy = dataclasses.replace(QUICK, steps=(50, 100), step_seconds=0.2, unseen=True)
@@ -777,15 +780,43 @@ def test_a_pod_that_goes_away_while_it_is_asked_is_not_the_versions_fault(
     def look(method: str, path: str) -> None:
         if path.endswith(":predict") and "-v2-" in path and not gone:
             gone.append(path)
-            for deployment in cluster.deployments.values():
-                for name in [name for name in deployment.pods if "-v2-" in name]:
-                    del deployment.pods[name]
-            cluster.reconcile()
+            replace_pods(cluster)
 
     cluster.meanwhile = look
     rolled_out(service, release(2))
     assert gone
     assert cluster.shares() == {"2": 100}
+
+
+def test_a_pod_that_crashes_each_time_it_is_asked_is_the_versions_fault(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def asked(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path:
+            cluster.behaviours["2"] = Behaviour(ready=False)
+            raise refused(500, "connection reset")
+
+    cluster.meanwhile = asked
+    with pytest.raises(RolledBack, match="connection reset"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+def test_a_version_whose_pods_are_evicted_each_time_they_are_asked_is_rolled_back(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path:
+            replace_pods(cluster)
+
+    cluster.meanwhile = look
+    with pytest.raises(RolledBack, match="does not answer"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
 
 
 @standard
