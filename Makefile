@@ -40,6 +40,7 @@ setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts w
 	@.uv/bin/pip install --quiet --disable-pip-version-check uv
 
 .venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+	@echo "installing the locked packages; this takes some minutes" >&2
 ifeq ($(TFDV),legacy)
 	$(UV) sync --quiet --locked --all-extras --no-extra cuda --no-extra tfdv
 	UV_PROJECT_ENVIRONMENT=.venv-tfdv $(UV) sync --quiet --locked --python 3.11 --only-group tfdv-legacy
@@ -114,15 +115,18 @@ test: lint browser kustomize dcmtk flink storage trainer ## run all checks and t
 DEMO ?= demo
 DEMO_RECIPES := cnn-dubey,cnn-dubey+lungs
 DEMO_GATE := covid=0.8,default=0.8,in-lungs=0
+DEMO_RUN = $(RUN)cxrflow run --quick \
+	--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
+	--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO)
+DEMO_QUERY = $(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
 demo: setup ## run everything on sample radiographs, serve the winner, query it (KEEP=1: keep serving)
 	@$(RUN)cxrflow stop --output $(DEMO) >/dev/null
 	rm -rf $(DEMO)
 	$(RUN)cxrflow sample-data $(DEMO)/data
-	$(if $(KEEP),,trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(RUN)cxrflow run --quick \
-		--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
-		--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO); \
+	@echo "$(DEMO_RUN)"
+	@$(if $(KEEP),,trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(DEMO_RUN); \
 	test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }; \
-	$(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
+	echo "$(DEMO_QUERY)"; $(DEMO_QUERY)
 	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
 
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.

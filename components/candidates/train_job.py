@@ -98,7 +98,10 @@ def _waited_for(
     failed = kubernetes.call("GET", f"{path}/{name}")
     if _state(failed) == "Failed":
         _delete(kubernetes, path, failed)
-        while (there := kubernetes.call("GET", f"{path}/{name}")) and _is_same(there, failed):
+        uid = failed["metadata"]["uid"]
+        while (there := kubernetes.call("GET", f"{path}/{name}")) and there["metadata"][
+            "uid"
+        ] == uid:
             time.sleep(poll_seconds)
     while True:
         there = kubernetes.call("GET", f"{path}/{name}")
@@ -150,10 +153,6 @@ def _delete(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": known}
     with contextlib.suppress(Conflict):
         kubernetes.call("DELETE", f"{path}/{job['metadata']['name']}", options)
-
-
-def _is_same(job: Manifest, other: Manifest) -> bool:
-    return bool(job["metadata"]["uid"] == other["metadata"]["uid"])
 
 
 def _digest(directory: Path) -> str:
