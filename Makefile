@@ -15,7 +15,7 @@ CODE := core components pipelines serving training tests bench
 RUN := .venv/bin/
 # Installs system packages that Python's package index does not have.
 APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
-	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends "$$@" >/dev/null' apt
+	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends --no-remove "$$@" >/dev/null' apt
 
 # Images are named `cxrflow-<target>:<version>`, as in the steps and the manifests.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -40,6 +40,7 @@ setup: .venv/.ready ## create the environments (.venv, and .venv-tfdv on hosts w
 	@.uv/bin/pip install --quiet --disable-pip-version-check uv
 
 .venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+	@echo "installing the locked packages; this takes some minutes" >&2
 ifeq ($(TFDV),legacy)
 	$(UV) sync --quiet --locked --all-extras --no-extra cuda --no-extra tfdv
 	UV_PROJECT_ENVIRONMENT=.venv-tfdv $(UV) sync --quiet --locked --python 3.11 --only-group tfdv-legacy
@@ -100,9 +101,11 @@ trainer: .tools/trainer-schemas
 	@which go >/dev/null || $(APT) golang-go \
 	|| { echo "test: install Go, which fetches Kubeflow Trainer's schemas" >&2; exit 1; }
 	@rm -rf $@.tmp; mkdir -p $@.tmp
-	@go mod download -json github.com/kubeflow/trainer/v2@v2.2.0 | sed -n 's/^.*"Dir": "\(.*\)".*/\1/p' | \
+	@go mod download -json github.com/kubeflow/trainer/v2@v2.2.0 >$@.tmp/module || \
+		{ echo "test: cannot download Kubeflow Trainer's schemas; is the Go module proxy reachable?" >&2; exit 1; }
+	@sed -n 's/^.*"Dir": "\(.*\)".*/\1/p' $@.tmp/module | \
 		xargs -I{} sh -c 'cp {}/manifests/base/crds/trainer.kubeflow.org_*.yaml $@.tmp'
-	@mv $@.tmp $@
+	@rm $@.tmp/module; mv $@.tmp $@
 
 test: lint browser kustomize dcmtk flink storage trainer ## run all checks and tests
 	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
@@ -112,15 +115,18 @@ test: lint browser kustomize dcmtk flink storage trainer ## run all checks and t
 DEMO ?= demo
 DEMO_RECIPES := cnn-dubey,cnn-dubey+lungs
 DEMO_GATE := covid=0.8,default=0.8
+DEMO_RUN = $(RUN)cxrflow run --quick \
+	--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
+	--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO)
+DEMO_QUERY = $(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
 demo: setup ## run everything on sample radiographs, serve the winner, query it (KEEP=1: keep serving)
 	@$(RUN)cxrflow stop --output $(DEMO) >/dev/null
 	rm -rf $(DEMO)
 	$(RUN)cxrflow sample-data $(DEMO)/data
-	$(if $(KEEP),,trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(RUN)cxrflow run --quick \
-		--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
-		--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO); \
+	@echo "$(DEMO_RUN)"
+	@$(if $(KEEP),,trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(DEMO_RUN); \
 	test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }; \
-	$(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
+	echo "$(DEMO_QUERY)"; $(DEMO_QUERY)
 	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
 
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.
@@ -169,10 +175,11 @@ images-test: setup debian-image ## build the images from scratch and test each o
 # What runs on the node: the server, and of KServe what downloads models, by its own package.
 STORAGE := build/storage-initializer
 cluster-images: setup debian-image .tools/cluster
-	@which containerd runc ip >/dev/null && test -d /usr/lib/cni || \
-		$(APT) containerd runc iproute2 containernetworking-plugins
-	@podman image exists localhost/cxrflow-serving:$(VERSION) || \
-		$(MAKE) images IMAGES=serving BASE=localhost/debian:trixie-slim BUILDER="$(BUILDAH)"
+	@which containerd >/dev/null || $(APT) containerd
+	@which runc >/dev/null || $(APT) runc
+	@which ip >/dev/null || $(APT) iproute2
+	@test -d /usr/lib/cni || $(APT) containernetworking-plugins
+	$(MAKE) images IMAGES=serving BASE=localhost/debian:trixie-slim BUILDER="$(BUILDAH)"
 	@rm -rf $(STORAGE) build/cluster-images.tar; mkdir -p $(STORAGE)
 	@cp .tools/cluster/initializer-entrypoint $(STORAGE)
 	@$(UV) export --quiet --locked --only-group dev --no-hashes > $(STORAGE)/constraints.txt

@@ -20,7 +20,7 @@ from core.artifacts import CARD
 from core.errors import UserError
 from core.files import alone, read_json, sha256_of, write_aside, write_json
 from core.kubernetes_api import Conflict, KubernetesApi
-from core.progress import logger
+from core.progress import Progress, logger
 from training import HOSTS
 from training.recipes import recipe_named
 
@@ -79,7 +79,8 @@ def train_job(
     kubernetes = KubernetesApi("train", f"TrainJob {namespace}/{name}", "manifests/many-nodes", api)
 
     # Another run may request the same training. Not every file system has locks: see `_collected`.
-    with alone(home):
+    nodes = job["spec"]["trainer"]["numNodes"]
+    with alone(home), Progress(f"training {recipe.name} on {nodes} nodes"):
         return _waited_for(kubernetes, path, job, asked, inputs, home, output, poll_seconds)
 
 
@@ -94,9 +95,13 @@ def _waited_for(
     poll_seconds: float,
 ) -> dict[str, Any]:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-    if _state(kubernetes.call("GET", f"{path}/{name}")) == "Failed":
-        kubernetes.call("DELETE", f"{path}/{name}")
-        while kubernetes.call("GET", f"{path}/{name}"):
+    failed = kubernetes.call("GET", f"{path}/{name}")
+    if _state(failed) == "Failed":
+        _delete(kubernetes, path, failed)
+        uid = failed["metadata"]["uid"]
+        while (there := kubernetes.call("GET", f"{path}/{name}")) and there["metadata"][
+            "uid"
+        ] == uid:
             time.sleep(poll_seconds)
     while True:
         there = kubernetes.call("GET", f"{path}/{name}")
@@ -130,17 +135,24 @@ def _collected(
             shutil.copytree(home / MODEL, aside)
         taken = True
     except (FileNotFoundError, shutil.Error):
+        if (home / MODEL).exists():  # the copy failed for another reason, such as a full disk
+            raise
         taken = False
     # Renamed before the job is deleted, so that the files of another run that starts then are not removed.
     gone = home.with_name(f"{home.name}-{job['metadata']['uid']}")
     with contextlib.suppress(FileNotFoundError):
         home.rename(gone)
+    _delete(kubernetes, path, job)
+    shutil.rmtree(gone, ignore_errors=True)
+    return taken
+
+
+def _delete(kubernetes: KubernetesApi, path: str, job: Manifest) -> None:
+    """Deletes a job, unless another run has recreated it."""
     known = {"uid": job["metadata"]["uid"]}
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": known}
     with contextlib.suppress(Conflict):
         kubernetes.call("DELETE", f"{path}/{job['metadata']['name']}", options)
-    shutil.rmtree(gone, ignore_errors=True)
-    return taken
 
 
 def _digest(directory: Path) -> str:

@@ -328,9 +328,8 @@ def drawn(examples: pd.DataFrame, recipe: Recipe, seed: int) -> tuple[pd.DataFra
     lot = (examples["id"] + f"/{seed}").map(lambda text: hashlib.sha256(text.encode()).hexdigest())
     of_class = examples["label"].map(recipe.task)
     rank = lot.groupby(of_class).rank()
-    chosen = rank <= of_class.map(
-        recipe.subset
-    )  # an image without a class has no rank and is not chosen
+    # An image without a class has no rank and is not chosen.
+    chosen = rank <= of_class.map(recipe.subset)
     rest = examples[~chosen].assign(
         kind="subset", reason=f"not drawn: {recipe.name}'s paper has fewer images"
     )

@@ -226,9 +226,8 @@ class InferenceService:
     def _apply(self, path: str, manifest: Manifest, advice: str) -> Manifest:
         kind = "application/apply-patch+yaml"
         applied: Manifest | None = self._api.call("PATCH", path, manifest, kind, FIELD_MANAGER)
-        if (
-            applied is None
-        ):  # an apply creates a missing object, so the kind or the namespace is unknown
+        # An apply creates a missing object, so the kind or the namespace is unknown.
+        if applied is None:
             raise UserError(
                 f"deploy: the cluster knows no {manifest['kind']} in namespace {self.namespace}: {advice}"
             )

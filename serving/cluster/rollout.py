@@ -6,6 +6,7 @@ and concurrent rollouts detect each other: the later decision wins. `serving.clu
 traffic, and `serving.cluster.canary` judges a canary.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -158,6 +159,7 @@ class _Rollout:
         self._watch = Watch(service, self._template, release.version, policy, self._say)
 
     def run(self) -> None:
+        self._replace_unborn()
         seen = False
         while True:
             try:
@@ -168,11 +170,23 @@ class _Rollout:
                     return
                 seen = there is not None
             except Conflict:
-                logger.info("another rollout has changed the state; looking again")
+                logger.info("the cluster has changed meanwhile; looking again")
                 seen = True
 
     def _agreed(self) -> tuple[Manifest, State] | None:
         return agreed(self._service, self._template, self._policy.poll_seconds)
+
+    def _replace_unborn(self) -> None:
+        """Replaces the state of an earlier first version whose InferenceService the cluster has refused."""
+        stored = load(self._service)
+        if (
+            stored
+            and not stored.service_uid
+            and stored.stable.decided < self._release.decided
+            and self._service.read() is None
+        ):
+            with contextlib.suppress(Conflict):
+                self._save(stored, stable=self._release)
 
     def _begin(self, seen: bool) -> None:
         stored = load(self._service)
@@ -247,11 +261,14 @@ class _Rollout:
         version, stable = self._release.version, state.stable.version
         try:
             pods = self._watch.ready(state, state.replicas)
-            splits = not self._policy.steps or self._watch.splits(state)
-            if state.percent == 0 or not splits:
+            # A candidate that has a share was in the route: what vanishes from it since is no evidence.
+            splits = bool(state.percent or not self._policy.steps) or self._watch.splits(state)
+            if state.percent == 0:
                 self._check(pods)
-            elif state.percent in self._policy.steps:
+            elif self._policy.steps:
                 self._watch.watch(state)
+            # Pods may have been replaced meanwhile.
+            self._watch.require_steady(state, state.replicas)
         except Unfit as error:
             self._say(f"rolled back: {error}")
             self._end(state, state.stable, ROLLED_BACK, str(error))

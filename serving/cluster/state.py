@@ -176,6 +176,12 @@ def adopted(service: InferenceService, there: Manifest, stored: State | None) ->
             replicas=here.replicas,
             outcome=json.loads(notes.get(_OUTCOME, "{}")),
         )
+    elif here.version and here.percent is not None and not here.beside:  # Knative's newest revision
+        raise UserError(
+            f"deploy: version {here.version} is a canary of {service}, and the ConfigMap "
+            f"{service.state_name}, which names the stable version, is gone. Restore it from a backup, or "
+            f"delete {service} and deploy a version again"
+        )
     elif here.version:
         state = State(
             stable=Release(
@@ -187,6 +193,10 @@ def adopted(service: InferenceService, there: Manifest, stored: State | None) ->
             f"deploy: the {service} was not made by cxrflow (its pods have no label {VERSION_LABEL}); "
             "delete it, or choose another name"
         )
+    if not state.outcome:  # it serves already, so it is no first version to be checked
+        stable = state.stable
+        outcome = {"version": stable.version, "decided": stable.decided, "reason": stable.reason}
+        state = dataclasses.replace(state, outcome={**outcome, "outcome": SERVED})
     return dataclasses.replace(
         state,
         service_uid=uid,

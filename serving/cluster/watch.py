@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.kubernetes_api import Conflict
+from core.progress import Progress
 from serving.cluster import canary, known_answers, route
 from serving.cluster.inference_service import ROUTES, InferenceService, Manifest, Pod, shown
 from serving.cluster.known_answers import Unfit
@@ -18,6 +19,9 @@ from serving.cluster.policy import Policy
 from serving.cluster.state import State, load
 
 logger = logging.getLogger("cxrflow")
+
+# Pods that may go away while they are asked for known answers.
+_MOST_LOST = 3
 
 
 class Unproven(Exception):
@@ -50,6 +54,7 @@ class Watch:
         self._service, self._template, self._version = service, template, version
         self._policy, self._say = policy, say
         self._is_standard = not is_knative(template)
+        self._lost = 0
 
     def ready(self, state: State, needed: int) -> list[Pod]:
         """Returns the ready pods of the release once there are as many as needed.
@@ -58,29 +63,51 @@ class Watch:
           Unfit: there are too few in time.
         """
         until = time.monotonic() + self._policy.ready_seconds
-        while True:
-            pods = self._service.pods(self._version)
-            ready = [pod for pod in pods if pod.ready]
-            if len(ready) >= needed:
-                return ready
-            if time.monotonic() > until:
-                trouble = [f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble]
-                raise Unfit(
-                    f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of {needed} "
-                    f"pods; {'; '.join(trouble) or _complaints(self._service.read())}"
-                )
-            self.again(state)
+        with Progress(f"waiting until version {self._version} is ready"):
+            while True:
+                pods = self._service.pods(self._version)
+                ready = [pod for pod in pods if pod.ready]
+                if len(ready) >= needed:
+                    return ready
+                if time.monotonic() > until:
+                    trouble = "; ".join(f"{pod.name}: {pod.trouble}" for pod in pods if pod.trouble)
+                    raise Unfit(
+                        f"{canary.NOT_READY} after {self._policy.ready_seconds:g} s: {len(ready)} of "
+                        f"{needed} pods; {trouble or _complaints(self._service.read())}"
+                    )
+                self.again(state)
 
     def check(self, pods: list[Pod], answers: list[dict[str, Any]]) -> None:
         """Checks the known answers of each pod.
 
         Raises:
           Unfit: an answer is wrong, missing or slow.
+          Conflict: a pod was evicted or drained while it was asked.
         """
         path = f"/v1/models/{self._service.name}:predict"
         for pod in pods:
             ask = functools.partial(self._service.post, pod.name, path)
-            self._say(known_answers.check(ask, answers, pod.name))
+            try:
+                self._say(known_answers.check(ask, answers, pod.name))
+            except Unfit:
+                there = {other.uid for other in self._service.pods(self._version)}
+                self._lost += pod.uid not in there
+                # A pod that a node evicts each time it is asked is the version's fault after all.
+                if pod.uid in there or self._lost > _MOST_LOST:
+                    raise
+                raise Conflict from None
+
+    def require_steady(self, state: State, needed: int) -> None:
+        """Checks that as many pods as needed are ready, and that no server was restarted.
+
+        Raises:
+          Unfit: there are too few in time, or a server was restarted.
+        """
+        evidence = canary.Evidence()
+        evidence.add([self._look(pod) for pod in self.ready(state, needed)])
+        reason = canary.why_not(evidence, canary.Evidence())
+        if reason:
+            raise Unfit(reason)
 
     def splits(self, state: State) -> bool:
         """Returns whether KServe lists the candidate in the route, once KServe has seen it ready.
@@ -93,16 +120,17 @@ class Watch:
             return True
         name = predictor_name(state.candidate)
         until = time.monotonic() + self._policy.ready_seconds
-        while True:
-            there = self._service.read()
-            if there and route.is_seen_ready(there, name, state.percent):
-                return self._share(state) is not None
-            if time.monotonic() > until:
-                raise Unfit(
-                    f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
-                    f"pods are; {_complaints(there)}"
-                )
-            self.again(state)
+        with Progress(f"waiting until KServe finds version {self._version} ready"):
+            while True:
+                there = self._service.read()
+                if there and route.is_seen_ready(there, name, state.percent):
+                    return self._share(state) is not None
+                if time.monotonic() > until:
+                    raise Unfit(
+                        f"{canary.NOT_READY} for KServe after {self._policy.ready_seconds:g} s, although its "
+                        f"pods are; {_complaints(there)}"
+                    )
+                self.again(state)
 
     def watch(self, state: State) -> None:
         """Watches the candidate at its share of the traffic.
@@ -111,23 +139,24 @@ class Watch:
           Unfit: it does worse than the stable version.
           Unproven: there is too little evidence.
         """
-        until = time.monotonic() + self._policy.ready_seconds
-        while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
-            self.again(state)
         candidate, stable = canary.Evidence(), canary.Evidence()
         shares: list[float | None] = []
-        until = time.monotonic() + self._policy.step_seconds
-        while True:
-            is_last = bool(shares) and time.monotonic() > until and not candidate.silent
-            candidate.add(self._looks(self._version))
-            stable.add(self._looks(state.stable.version))
-            shares.append(self._share(state))
-            reason = canary.why_not(candidate, stable)
-            if reason:
-                raise Unfit(reason)
-            if is_last and not candidate.silent:
-                break
-            self.again(state)
+        with Progress(f"watching version {self._version} at {state.percent} %"):
+            until = time.monotonic() + self._policy.ready_seconds
+            while (self._share(state) or 0.0) < state.percent and time.monotonic() < until:
+                self.again(state)
+            until = time.monotonic() + self._policy.step_seconds
+            while True:
+                is_last = bool(shares) and time.monotonic() > until and not candidate.silent
+                candidate.add(self._looks(self._version))
+                stable.add(self._looks(state.stable.version))
+                shares.append(self._share(state))
+                reason = canary.why_not(candidate, stable)
+                if reason:
+                    raise Unfit(reason)
+                if is_last and not candidate.silent:
+                    break
+                self.again(state)
         self._say(
             f"at {state.percent} %: {candidate.requests:.0f} requests, {candidate.errors:.0f} failed; "
             f"version {state.stable.version}: {stable.requests:.0f}, {stable.errors:.0f} failed"

@@ -31,7 +31,8 @@ def why_not() -> str:
     """Returns why this host cannot have a node, or nothing."""
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         return "it takes root"
-    if not os.access(_hierarchies()[0], os.W_OK):
+    hierarchies = _hierarchies()
+    if not hierarchies or not os.access(hierarchies[0], os.W_OK):
         return "the control groups cannot be changed"
     return ""
 

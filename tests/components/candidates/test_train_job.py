@@ -298,6 +298,27 @@ def test_two_runs_that_share_a_job_both_get_its_model(
     assert not [one for one in (tmp_path / "checkpoints" / "jobs").iterdir() if one.is_dir()]
 
 
+def test_a_result_that_cannot_be_copied_is_kept(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "start", succeed)
+    (tmp_path / "examples").mkdir()
+    copytree = shutil.copytree
+
+    def full(source: Path, target: Path) -> Path:
+        if source.name == "model":
+            raise shutil.Error([(str(source), str(target), "No space left on device")])
+        return copytree(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_job_module.shutil, "copytree", full)
+        with pytest.raises(shutil.Error, match="No space left"):
+            run(trainer, tmp_path / "examples", tmp_path / "examples")
+    run(trainer, tmp_path / "examples", tmp_path / "examples")
+    assert len(trainer.jobs) == 1
+    assert (tmp_path / "model" / "model.json").exists()
+
+
 def test_a_job_whose_result_is_gone_is_run_again(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from tests.serving.cluster.played import (
     connected,
     merged,
     noted,
+    refused,
     release,
     running,
 )
@@ -107,6 +108,13 @@ def at_a_look(cluster: Cluster, percent: int, number: int, happens: Any) -> None
                 happens()
 
     cluster.meanwhile = look
+
+
+def replace_pods(cluster: Cluster) -> None:
+    """Has other pods take the place of all of version 2."""
+    for deployment in cluster.deployments.values():
+        deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
+    cluster.reconcile()
 
 
 def test_a_first_version_is_served_at_once(
@@ -783,14 +791,160 @@ def test_a_pod_that_was_evicted_or_drained_is_none(
         for one in pods({"serving.kserve.io/inferenceservice": NAME, "cxrflow/version": "2"}):
             gone.append(merged(one, ended))
             gone[-1]["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
-        for deployment in cluster.deployments.values():
-            deployment.pods = {name: pod for name, pod in deployment.pods.items() if "-v1-" in name}
-        cluster.reconcile()
+        replace_pods(cluster)
 
     monkeypatch.setattr(cluster, "_pods", with_gone)
     at_a_look(cluster, 50, 2, evict)
     rolled_out(service, release(2), dataclasses.replace(QUICK, step_seconds=0.2))
     assert gone
+    assert cluster.shares() == {"2": 100}
+
+
+def test_a_canary_whose_new_pods_are_never_ready_is_not_promoted(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour()
+
+    def evict() -> None:
+        cluster.behaviours["2"] = Behaviour(ready=False, trouble="CrashLoopBackOff")
+        replace_pods(cluster)
+
+    at_a_look(cluster, 100, 2, evict)
+    policy = dataclasses.replace(QUICK, steps=(50, 100), step_seconds=0.2, unseen=True)
+    with pytest.raises(UserError, match="CrashLoopBackOff"):
+        rolled_out(service, release(2), policy)
+    assert cluster.shares() == {"1": 100}
+
+
+def test_a_pod_that_goes_away_while_it_is_asked_is_not_the_versions_fault(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    gone: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path and not gone:
+            gone.append(path)
+            replace_pods(cluster)
+
+    cluster.meanwhile = look
+    rolled_out(service, release(2))
+    assert gone
+    assert cluster.shares() == {"2": 100}
+
+
+def test_a_pod_that_crashes_each_time_it_is_asked_is_the_versions_fault(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def asked(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path:
+            cluster.behaviours["2"] = Behaviour(ready=False)
+            raise refused(500, "connection reset")
+
+    cluster.meanwhile = asked
+    with pytest.raises(RolledBack, match="connection reset"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+def test_a_version_whose_pods_are_evicted_each_time_they_are_asked_is_rolled_back(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path:
+            replace_pods(cluster)
+
+    cluster.meanwhile = look
+    with pytest.raises(RolledBack, match="does not answer"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+@standard
+def test_a_route_that_forgets_a_canary_is_not_a_kserve_that_does_not_split(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if cluster.held and cluster.held["data"]["percent"] == "50":
+            del cluster.routes[NAME]["spec"]["rules"][0]["backendRefs"][1:]
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match=r"not promoted: at 50 % the route gave it only 0 % of the"):
+        rolled_out(service, release(2))
+
+
+def test_with_smaller_shares_than_it_has_it_is_watched_all_the_same(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    once(cluster, 50, lambda: cluster.faults.extend([401] * 9))
+    with pytest.raises(UserError):
+        rolled_out(service, release(2))
+    cluster.faults.clear()
+    cluster.traffic = 0
+    with pytest.raises(UserError, match="not promoted: at 50 % only 0 requests came"):
+        rolled_out(service, release(2), dataclasses.replace(QUICK, steps=(20,)))
+
+
+@standard
+def test_where_kserve_does_not_split_traffic_a_restart_speaks_against_it_too(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.splits = False
+    rolled_out(service, release(1))
+    cluster.behaviours["2"] = Behaviour(restarts=7)
+    with pytest.raises(RolledBack, match=r"its server was restarted: cxrflow-v2-\S+ \(7 times"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+def test_what_serves_already_is_not_deleted_when_its_state_is_lost(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    cluster.held = None
+    cluster.behaviours["1"] = Behaviour(covid=0.2)
+    assert rolled_out(service, release(1)) == ["it is served"]
+    assert cluster.shares() == {"1": 100}
+
+
+@pytest.mark.parametrize("mode", ["Knative"], indirect=True)
+def test_a_canary_whose_state_is_lost_is_not_taken_for_the_stable_version(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    once(cluster, 10, lambda: cluster.faults.extend([401] * 9))
+    with pytest.raises(UserError):
+        rolled_out(service, release(2))
+    cluster.faults.clear()
+    cluster.held = None
+    with pytest.raises(
+        UserError, match=r"version 2 is a canary of .*which names the stable version"
+    ):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 90, "2": 10}
+
+
+def test_a_first_version_that_was_refused_is_not_served_before_a_later_one(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    def look(method: str, path: str) -> None:
+        if method == "PATCH" and path.endswith("/inferenceservices/cxrflow"):
+            raise refused(403, "exceeded quota")
+
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="exceeded quota"):
+        rolled_out(service, release(1))
+    seen = shares(cluster)
+    rolled_out(service, release(2))
+    assert all("1" not in share for share in seen)
     assert cluster.shares() == {"2": 100}
 
 
