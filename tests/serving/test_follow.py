@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from core.artifacts import Verdict
 from core.errors import UserError
 from serving import model as serving_model
 from serving import store
@@ -55,7 +56,8 @@ class Loaded:
     """Stands for a version that is loaded."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory, self.about = directory, {"version": directory.name}
+        self.directory = directory
+        self.about = {"version": directory.name, "trust": {"verdict": Verdict.TRUSTED}}
 
     def retire(self) -> None:
         pass
