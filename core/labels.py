@@ -22,6 +22,13 @@ _OTHER_CAUSES = frozenset(
 )
 
 
+# As people write COVID-19.
+_COVID = re.compile(
+    r"(?<![0-9a-z])(covid([\s_-]*(20)?19)?|sars[\s_-]*cov[\s_-]*2|2019[\s_-]*ncov)(?![0-9a-z])"
+)
+_NOT = frozenset("no non not negative without".split())
+_UNCERTAIN = frozenset("coronavirus possible probable suspected suspicion todo unknown".split())
+
 # Why a finding has no label that may be anything, covid too.
 NOT_LABELLED = "finding not yet labelled by the source"
 
@@ -36,8 +43,13 @@ def label_of(finding: str) -> tuple[str | None, str]:
     Returns:
       `(label, "")` with one of `LABELS`, or `(None, reason)`.
     """
-    words = {word for word in re.split(r"[/,\s]+", finding.strip().lower()) if word}
+    text = _COVID.sub(" covid-19 ", finding.strip().lower())
+    words = {word for word in re.split(r"[/,;_\s]+", text) if word}
     if "covid-19" in words:
+        if words & _UNCERTAIN:
+            return None, NOT_LABELLED
+        if words & _NOT:
+            return None, f"finding {finding!r} excludes COVID-19 and names no cause"
         return COVID, ""
     if words & _OTHER_CAUSES:
         return None, f"finding {finding!r} has a cause outside the four labels"
@@ -50,6 +62,6 @@ def label_of(finding: str) -> tuple[str | None, str]:
         return VIRAL, ""
     if words == {"no", "finding"}:
         return NORMAL, ""
-    if not words or words & {"todo", "unknown"}:
+    if not words or words & _UNCERTAIN:
         return None, NOT_LABELLED
     return None, f"finding {finding!r} does not name a cause"

@@ -9,12 +9,16 @@ from components.data.relatives import IDENTITY, relatives
 from core.artifacts import MADE_WITH
 from core.tables import read_table
 
+# In the column `part`, besides the names of splits: images of the version that a training continued from, and
+# images that its base was pretrained on.
+EARLIER, PRETRAINED = "earlier version", "pretraining"
+
 
 def made_with(model: Path, known: pd.DataFrame) -> pd.DataFrame:
     """Returns the images that a model was made with.
 
     Args:
-      model: the output of `train`, or a version of the model store.
+      model: the output of `train` or of `pretrain`, or a version of the model store.
       known: images with the columns of `relatives.IDENTITY`. Earlier releases recorded ids and bytes alone;
         patients and pictures of such images are looked up here, by id.
 

@@ -11,6 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from components.candidates import pretrain
+from components.candidates.made_with import EARLIER, PRETRAINED, made_with
 from components.data.relatives import IDENTITY
 from components.data.sources import covid_chestxray, kermany
 from core import divisions
@@ -51,7 +52,8 @@ def train(
       recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
       output: the directory to write, with `saved_model/` (see `training.export`), `model.json`,
         `history.csv` and `tensorboard/`, and given `examples` the images that it was made with,
-        `images.parquet` (`relatives.IDENTITY` and `part`). Written aside and renamed.
+        `images.parquet` (`relatives.IDENTITY` and `part`; those of its base and of the version it continues
+        from as well). Written aside and renamed.
       examples: the output of `ingest`, to check that a base of `pretrain` has not seen test images.
       start: a version of the model store. If it is of this recipe, and the base is not frozen, training
         continues from its weights, instead of `weights`.
@@ -72,9 +74,10 @@ def train(
     """
     manifest = data.read_manifest(records)
     before = _continued(start, recipe) if start else None
-    base = start_weights.pretrained_directory(recipe, weights)
+    from_base = recipe.pretrained and not before
+    base = start_weights.pretrained_directory(recipe, weights) if from_base else None
     segmenter = load_segmenter(lungs) if lungs and recipe.needs_lungs else None
-    if recipe.pretrained and base and not before:
+    if base:
         pretrain.require_unseen(base, examples, recipe, division)
     trained = loop.train(
         recipe,
@@ -144,7 +147,9 @@ def train(
         trained.history.to_csv(aside / HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
         if examples:
-            _made_with(examples, recipe, parts).to_parquet(aside / MADE_WITH, index=False)
+            earlier = {EARLIER: start if before else None, PRETRAINED: base}
+            table = _made_with(examples, recipe, parts, earlier)
+            table.to_parquet(aside / MADE_WITH, index=False)
     last = trained.history.iloc[-1]
     logger.info(
         "%s: trained in %.0f s, validation accuracy %.3f",
@@ -190,8 +195,15 @@ def _what_it_knows(
     return round(temperature, 4), ood.fitted(learnt, truth, judged)
 
 
-def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
+def _made_with(
+    examples: Path, recipe: Recipe, parts: divisions.Division, earlier: Mapping[str, Path | None]
+) -> pd.DataFrame:
     table = read_table(examples / EXAMPLES, columns=[*IDENTITY, "label", "split"])
     seen = table["split"].isin([*parts.train, *parts.validation])
-    table = table[seen & table["label"].isin(list(recipe.task))]
-    return table[[*IDENTITY, "split"]].rename(columns={"split": "part"})
+    ours = table[seen & table["label"].isin(list(recipe.task))]
+    tables = [ours[[*IDENTITY, "split"]].rename(columns={"split": "part"})]
+    for part, weights in earlier.items():
+        if weights:
+            tables.append(made_with(weights, table).assign(part=part))
+    # The weights remember images that are in the data no more.
+    return pd.concat(tables).drop_duplicates("id", ignore_index=True)

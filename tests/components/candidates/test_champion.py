@@ -1,6 +1,7 @@
 """What a challenger is held against, and what training continues from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,25 @@ def test_training_continues_from_the_version_that_is_served(
     card = train(tiny_cnn, records, tmp_path / "model", tmp_path / "checkpoints", start=start)
     assert card["parent"] == "1"
     assert card["starting_point"].startswith("from version 1, which started from scratch")
+
+
+def test_what_its_version_was_made_with_a_continued_model_was_made_with(
+    tiny_cnn, published: Path, examples: Path, records: Path, tmp_path: Path
+) -> None:
+    version = tmp_path / "cxrflow" / "1"
+    shutil.copytree(published / "cxrflow" / "1", version)
+    (version / "images.parquet").unlink(missing_ok=True)
+    known = pd.read_parquet(examples / "examples.parquet")
+    identity = known[["id", "patient", "sha256", "perceptual_hash"]].iloc[:1]
+    gone = identity.assign(id="withdrawn.png", part="train")
+    gone.to_parquet(version / "images.parquet")
+    train(
+        tiny_cnn, records, tmp_path / "model", tmp_path / "checkpoints",
+        start=version, examples=examples,
+    )  # fmt: skip
+    made = pd.read_parquet(tmp_path / "model" / "images.parquet").set_index("id")["part"]
+    assert made["withdrawn.png"] == "earlier version"
+    assert set(made) == {"train", "validation", "earlier version"}
 
 
 def test_the_verdict_on_the_champion_is_that_of_its_gate(

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_a_training_starts_from_it_and_says_so(
     random = architectures.build(small, "none", 5).get_layer("base").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(theirs, other, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(theirs, random, strict=True))
+
+
+def test_a_model_was_made_with_what_its_base_has_seen(
+    small, base: Path, examples: Path, records: Path, tmp_path: Path
+) -> None:
+    before = pd.read_parquet(base / "images.parquet")
+    gone = before.iloc[:1].assign(id="withdrawn.png", patient="p", sha256="f" * 64)
+    other = tmp_path / "base"
+    shutil.copytree(base, other)
+    pd.concat([before, gone]).to_parquet(other / "images.parquet")
+    train(small, records, tmp_path / "model", tmp_path, weights=str(other), examples=examples)
+    made = pd.read_parquet(tmp_path / "model" / "images.parquet").set_index("id")["part"]
+    assert made["withdrawn.png"] == "pretraining"
+    assert set(made) > {"train", "validation"}
+    assert made.index.is_unique
 
 
 def test_a_base_that_has_seen_what_is_tested_is_refused(
