@@ -58,16 +58,20 @@ def check_for_new_data_step(
     archive: str,
     if_new: bool,
     sources: list[str],
+    external: list[str],
 ) -> str:
-    """Checks whether the sources have changed since the last span. See `check_for_new_data`."""
+    """Checks external sources, and whether the others have changed. See `check_for_new_data`."""
+    from components.data.sources.listed import parse, require_images
     from core.artifacts import NewData
+    from core.locations import location
 
+    # Hours before an audit needs them.
+    for source in parse(external).values():
+        require_images(source, to_train_on=False)
     if not if_new:
         return NewData.NEW
 
     from components.data.check_for_new_data import check_for_new_data
-    from components.data.sources.listed import parse
-    from core.locations import location
 
     return check_for_new_data(
         location(covid_directory),

@@ -8,7 +8,7 @@ from components.data.sources import covid_chestxray, kermany, listed
 from components.trust import rules
 from core.artifacts import VERSION
 from core.errors import UserError
-from core.locations import is_remote, location, names, reaching, sizes
+from core.locations import is_remote, location, names, reaching
 from core.settings import DEFAULT
 from serving import NAME
 from serving.store import version_in
@@ -137,23 +137,11 @@ def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> 
 
 
 def _require_source(source: listed.Listed, to_train_on: bool) -> None:
-    with reaching(source.directory):
-        if source.is_csv or not is_remote(source.place):
-            rows = list(listed.read(source, to_train_on=to_train_on))
-            there = {row.path for row in rows}
-            if not is_remote(source.directory):
-                there &= sizes(source.directory).keys()
-            if not there:
-                raise UserError(
-                    f"{source.name}: none of the {len(rows)} images that {source.place} names is in "
-                    f"{source.directory}"
-                )
-            if not any(row.finding_is_known for row in rows if row.path in there):
-                raise UserError(
-                    f"{source.name}: of none of the {len(there)} images in {source.place} is the finding "
-                    "known; name it in the column label, or in the folder's name"
-                )
-        elif not source.place.is_dir():
+    if source.is_csv or not is_remote(source.place):
+        listed.require_images(source, to_train_on=to_train_on)
+        return
+    with reaching(source.place):
+        if not source.place.is_dir():
             raise UserError(f"{source.name}: there is no {source.place}")
 
 

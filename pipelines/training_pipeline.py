@@ -111,6 +111,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             archive=archive,
             if_new=if_new,
             sources=sources,
+            external=external,
         ).set_display_name("Check for new data")
         # The key of the cache does not include the content of directories.
         checked.set_caching_options(False)

@@ -47,9 +47,10 @@ def surroundings(examples: pd.DataFrame, directories: Mapping[str, Path]) -> dic
         covid-chestxray-dataset, so only its images are blanked.
 
     Returns:
-      `images`, how many were looked at, `of` so many; and `rows`: `view`, `what`, numbers of `images` and
-      `patients`, and `auc` (see `intervals.roc_auc`), cross-validated by patient. There is no row where a
-      side has fewer than 8 images or 4 unrelated patients.
+      `images`, how many were looked at, `of` so many; `unread`, how many files could not be read now; and
+      `rows`: `view`, `what`, numbers of `images` and `patients`, and `auc` (see `intervals.roc_auc`),
+      cross-validated by patient. There is no row where a side has fewer than 8 images or 4 unrelated
+      patients.
     """
     table = _sample(examples[examples["source"].isin(directories)])
     whole, blanked = _thumbnails(table, directories)
@@ -63,7 +64,7 @@ def surroundings(examples: pd.DataFrame, directories: Mapping[str, Path]) -> dic
             if row:
                 rows.append({"view": view, "what": what, **row})
     seen = int((~np.isnan(whole).any(axis=(1, 2))).sum())
-    return {"images": seen, "of": len(examples), "rows": rows}
+    return {"images": seen, "of": len(examples), "unread": len(table) - seen, "rows": rows}
 
 
 def _sample(examples: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +152,6 @@ def _separated(
         # Every fold must have patients of both to learn from.
         if side.sum() < _FEWEST or len(np.unique(related[side])) < _FOLDS:
             return None
-    pixels = pixels[:, pixels.std(axis=0) > 0]
     linear = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.001, class_weight="balanced", max_iter=200)
     )

@@ -168,7 +168,8 @@ def _surroundings(
         from components.data.surroundings import surroundings
 
         kept = surroundings(table, directories)
-        if archive and span:
+        # A file that is away for a moment must not count as absent in all later runs.
+        if archive and span and not kept["unread"]:
             spans.keep_surroundings(archive, span["number"], kept)
     return kept
 

@@ -117,6 +117,11 @@ def fetch_repository(
     with _client() as client:
         url = f"{github}/repos/{repository.path}/git/trees/{repository.commit}?recursive=1"
         tree = _asked(client, url, repository.name, repository.where_to_get_it)
+        if tree.get("truncated"):
+            raise UserError(
+                f"{repository.name}: the server lists only a part of the repository's files. Get it "
+                f"yourself: {repository.where_to_get_it}"
+            )
         published = [
             Published(
                 path=entry["path"],

@@ -16,7 +16,7 @@ from components.data.sources import Row, covid_chestxray, kermany, merged
 from components.data.sources.csv_files import read_csv
 from core.errors import UserError
 from core.labels import LABELS, label_of
-from core.locations import absolute, location, sizes
+from core.locations import absolute, is_remote, location, reaching, sizes
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _NEEDED, _PATIENT = ("path", "label"), "patient"
@@ -112,6 +112,32 @@ def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False
         yield from merged(_of_csv(source, {view.lower() for view in views}, to_train_on))
     else:
         yield from _of_folders(source, to_train_on)
+
+
+def require_images(source: Listed, *, to_train_on: bool) -> None:
+    """Checks that a source can be read, and that an image of it can be used.
+
+    Args:
+      source, to_train_on: see `read`.
+
+    Raises:
+      UserError: see `read`; or no image is there, or of none the finding is known.
+    """
+    with reaching(source.place):
+        rows = list(read(source, to_train_on=to_train_on))
+        there = {row.path for row in rows}
+        if not is_remote(source.directory):
+            there &= sizes(source.directory).keys()
+    if not there:
+        raise UserError(
+            f"{source.name}: none of the {len(rows)} images that {source.place} names is in "
+            f"{source.directory}"
+        )
+    if not any(row.finding_is_known for row in rows if row.path in there):
+        raise UserError(
+            f"{source.name}: no image in {source.place} has a known finding; name it in the column label, "
+            "or in the folder's name"
+        )
 
 
 def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:

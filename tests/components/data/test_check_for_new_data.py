@@ -6,7 +6,9 @@ from components.data import spans
 from components.data.check_for_new_data import check_for_new_data
 from components.data.choose_to_train import choose_to_train
 from components.data.ingest import ingest
+from components.steps import check_for_new_data_step
 from core.artifacts import COMPARISONS, NewData, ToTrain
+from core.errors import UserError
 from core.files import write_json
 from tests.datasets import covid_row, draw, write_datasets, write_metadata
 
@@ -121,3 +123,14 @@ def test_a_value_that_is_not_used_makes_no_span_and_is_new_once(
         assert check_for_new_data(*sources, archive) == NewData.NOTHING
     write_metadata(covid, [covid_row(0, age="61"), *rows[1:], ct, gone])
     assert ingest(*sources, tmp_path / "again", archive=archive)["span"]["number"] == 2
+
+
+@pytest.mark.parametrize("if_new", [False, True])
+def test_a_missing_external_source_ends_a_run_at_its_beginning(
+    tmp_path: Path, if_new: bool
+) -> None:
+    with pytest.raises(UserError, match="clinic"):
+        check_for_new_data_step.python_func(
+            covid_directory=str(tmp_path), kermany_directory=str(tmp_path), views=[], archive="",
+            if_new=if_new, sources=[], external=[f"clinic={tmp_path / 'images.csv'}"],
+        )  # fmt: skip

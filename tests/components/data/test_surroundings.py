@@ -68,6 +68,13 @@ def test_a_frame_that_tells_the_label_is_found(made: Callable) -> None:
     assert {row["what"] for row in found["rows"]} == {"covid or another label"}
 
 
+def test_a_frame_that_is_the_same_everywhere_tells_nothing(made: Callable) -> None:
+    def change(pixels: np.ndarray, label: str) -> None:
+        pixels[:8] = pixels[-8:] = pixels[:, :8] = pixels[:, -8:] = 0
+
+    assert told(surroundings(*made(change)))[FRAME]["value"] == 0.5
+
+
 def test_what_is_in_the_lungs_is_not_in_their_surroundings(made: Callable) -> None:
     def change(pixels: np.ndarray, label: str) -> None:
         pixels[LUNGS] += 100 * (label == "covid")
@@ -143,7 +150,12 @@ def test_a_span_is_looked_at_once(
     examples, directories = made(lambda pixels, label: None)
     span = {"archive": str(tmp_path / "archive"), "number": 1}
     (tmp_path / "archive" / "spans").mkdir(parents=True)
+    away = directories["covid-chestxray"] / examples["path"][0]
+    away.rename(away.with_suffix(".away"))
+    assert _surroundings(examples, span, directories)["unread"] == 1
+    away.with_suffix(".away").rename(away)
     first = _surroundings(examples, span, directories)
+    assert first["unread"] == 0, "what was incomplete is not kept"
     monkeypatch.setattr(module, "surroundings", lambda *_: pytest.fail("looked again"))
     assert _surroundings(examples, span, directories) == first
     assert spans.surroundings(tmp_path / "archive", 2) is None

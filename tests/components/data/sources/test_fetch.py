@@ -101,6 +101,13 @@ def there(directory: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_listing_of_a_part_is_an_error(publisher: Publisher, tmp_path: Path) -> None:
+    listing = f"/repos/ieee8023/covid-chestxray-dataset/git/trees/{COMMIT}"
+    publisher.files[listing] = json.dumps({"tree": [], "truncated": True}).encode()
+    with pytest.raises(UserError, match="only a part of the repository's files"):
+        get(publisher, tmp_path)
+
+
 ONE = f"/ieee8023/covid-chestxray-dataset/{COMMIT}/images/one.png"
 
 
