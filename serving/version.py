@@ -62,8 +62,10 @@ class Version:
     Attributes:
       directory: of the model store.
       about: what clients may know about it: `name`, `version`, `recipe`, `classes`, `starting_point`,
-        `phantoms`, `quick`, `fingerprint` of the data, `trust`, the verdict (see `serving.verdict`), and
-        `recall`, rows of `class` and `recall` with its interval on the pipeline's test split.
+        `phantoms`, `quick`, `fingerprint` of the data, `trust`, the verdict (see `serving.verdict`),
+        `answers`, what it answered on the pipeline's test split (see `components.candidates.evaluate`; None
+        if an earlier release published it), and `recall`, rows of `class` and `recall` with its interval
+        there.
       classes: in the order of the probabilities.
       classify: from float32 [height, width, 1] in 0..255 to a `Classified`.
       explain: from the same to an `Explanation`.
@@ -181,6 +183,7 @@ def _about(directory: Path) -> dict[str, Any]:
             "quick": card["recipe"].get("quick", False),  # missing in earlier releases
             "fingerprint": card["fingerprint"],
             "trust": verdict.of_winner(decision),
+            "answers": winner.get("answers"),  # missing in earlier releases
             "recall": [{"class": row["class"], **row["recall"]} for row in winner["checks"]],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
