@@ -275,10 +275,8 @@ def _tell(version: Version) -> None:
     """Sets the metrics that describe the version."""
     metrics.TRUSTED.set(version.about["trust"]["verdict"] == Verdict.TRUSTED)
     metrics.EXPECTED.clear()
-    expected = version.about["answers"]
-    if expected:  # an earlier release published it without
-        for name, share in {**expected["classes"], protocol.UNKNOWN: expected["abstained"]}.items():
-            metrics.EXPECTED.labels(name).set(share)
+    for name, share in version.expected.items():
+        metrics.EXPECTED.labels(name).set(share)
     for name in (*version.classes, protocol.UNKNOWN):
         metrics.PREDICTIONS.labels(name)  # from zero, as in `serving.metrics`
 

@@ -1,7 +1,7 @@
 """Metrics of the rollout on the cluster.
 
-The state of a rollout is a ConfigMap (see `serving.cluster.state`). The ServingRuntime mounts it, so the server
-can read it without any permission or connection. Kubernetes updates the files within about a minute.
+The state of a rollout is a ConfigMap (see `serving.cluster.state`). The ServingRuntime mounts it, so the
+server needs no permission and no connection to read it. Kubernetes updates the files within about a minute.
 """
 
 import json

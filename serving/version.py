@@ -11,7 +11,7 @@ import tensorflow as tf
 from core.artifacts import CARD, DECISION
 from core.errors import UserError
 from core.files import read_json
-from serving import metrics, store, verdict
+from serving import metrics, protocol, store, verdict
 from serving.batches import Batches
 from training import export
 
@@ -67,6 +67,8 @@ class Version:
         if an earlier release published it), and `recall`, rows of `class` and `recall` with its interval
         there.
       classes: in the order of the probabilities.
+      expected: the share of the test split's images that got each label, in 0..1; empty if an earlier release
+        published the version.
       classify: from float32 [height, width, 1] in 0..255 to a `Classified`.
       explain: from the same to an `Explanation`.
     """
@@ -80,6 +82,10 @@ class Version:
         self.directory = directory
         self.about = _about(directory)
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
+        answers = self.about["answers"]
+        self.expected: dict[str, float] = (
+            {**answers["classes"], protocol.UNKNOWN: answers["abstained"]} if answers else {}
+        )
         try:
             self._exported = export.load(directory)
         except (OSError, ValueError, tf.errors.OpError) as error:

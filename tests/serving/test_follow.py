@@ -5,10 +5,12 @@ import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import tensorflow as tf
 
+from core.artifacts import Verdict
 from core.errors import UserError
 from serving import model as serving_model
 from serving import store
@@ -54,8 +56,12 @@ def test_what_stays(error: Exception) -> None:
 class Loaded:
     """Stands for a version that is loaded."""
 
+    classes: tuple[str, ...] = ()
+    expected: ClassVar[dict[str, float]] = {}
+
     def __init__(self, directory: Path) -> None:
-        self.directory, self.about = directory, {"version": directory.name}
+        self.directory = directory
+        self.about = {"version": directory.name, "trust": {"verdict": Verdict.TRUSTED}}
 
     def retire(self) -> None:
         pass
