@@ -16,6 +16,7 @@ import tenacity
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipelines.targets import SERVICE_ACCOUNT
 from serving import local, ports
 from serving.local import Server
 from tests.serving.files import encoded, v1
@@ -184,6 +185,7 @@ def test_every_metric_is_of_a_named_producer(ask: Ask, serving: Server) -> None:
         sample.name for family in text_string_to_metric_families(told) for sample in family.samples
     }
     expressions = " ".join([*QUERIES.values(), *(rule["expr"] for rule in RULES)])
+    assert f'service_account="{SERVICE_ACCOUNT}"' in expressions
     expressions = re.sub(r'"[^"]*"', "", expressions)
     used = set(re.findall(r"\b(?:cxrflow|request|kube)_\w+", expressions))
     assert used - OF_THE_CLUSTER <= exposed
