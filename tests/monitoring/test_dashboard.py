@@ -136,11 +136,12 @@ def send(url: str, requests: int) -> None:
     """Sends predictions, one explanation, and what is no image."""
     random = np.random.default_rng(0)
     pictures = [encoded(random.integers(0, 255, (150, 140), np.uint8)) for _ in range(IMAGES)]
-    with httpx.Client(base_url=f"{url}/v1/models/cxrflow", timeout=60) as client:
+    model = f"{url}/v1/models/cxrflow"
+    with httpx.Client(timeout=60) as client:
         for _ in range(requests):
-            client.post(":predict", json=v1(*pictures)).raise_for_status()
-        client.post(":explain", json=v1(pictures[0])).raise_for_status()
-        assert client.post(":predict", json=v1(b"text")).status_code == 400
+            client.post(f"{model}:predict", json=v1(*pictures)).raise_for_status()
+        client.post(f"{model}:explain", json=v1(pictures[0])).raise_for_status()
+        assert client.post(f"{model}:predict", json=v1(b"text")).status_code == 400
 
 
 def numbers(result: list[dict[str, Any]]) -> list[float]:
