@@ -26,7 +26,7 @@ BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -
 	echo podman build || echo buildah build)
 
 .PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk flink storage \
-	trainer cluster-images \
+	trainer prometheus cluster-images \
 	cluster-test debian-image kind-up minikube-up kind-down minikube-down
 
 help: ## list the commands
@@ -107,7 +107,28 @@ trainer: .tools/trainer-schemas
 		xargs -I{} sh -c 'cp {}/manifests/base/crds/trainer.kubeflow.org_*.yaml $@.tmp'
 	@rm $@.tmp/module; mv $@.tmp $@
 
-test: lint browser kustomize dcmtk flink storage trainer ## run all checks and tests
+# Alerts and the dashboard are tested with Debian's Prometheus, which is only unpacked: installing it would start a
+# service.
+prometheus: .tools/monitoring-schemas
+	@which prometheus promtool >/dev/null || test -x .tools/prometheus/promtool || ( \
+		sudo=$$([ $$(id -u) = 0 ] || echo sudo); mkdir -p .tools/prometheus; cd .tools/prometheus; \
+		$$sudo apt-get -qq update && apt-get -qq -o APT::Sandbox::User=root download prometheus && \
+		dpkg-deb --extract prometheus_*.deb all && mv all/usr/bin/* . && rm -r all prometheus_*.deb) \
+	|| { echo "test: install Prometheus, which the tests of alerts need" >&2; exit 1; }
+
+# The Prometheus operator's schemas, generated from its Go types as its own releases are.
+MONITORING := github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring
+.tools/monitoring-schemas:
+	@which go >/dev/null || $(APT) golang-go \
+	|| { echo "test: install Go, which generates the Prometheus operator's schemas" >&2; exit 1; }
+	@rm -rf $@.tmp; mkdir -p $@.tmp
+	@cd $@.tmp && { go mod init schemas && echo 'package schemas; import _ "$(MONITORING)/v1"' >schemas.go && \
+		go get $(MONITORING)@v0.95.2 && go mod tidy; } 2>log || { cat log >&2; exit 1; }
+	@GOBIN=$(CURDIR)/.tools go install sigs.k8s.io/controller-tools/cmd/controller-gen@v0.20.0
+	@cd $@.tmp && ../controller-gen crd paths=$(MONITORING)/v1 output:crd:dir=schemas
+	@mv $@.tmp/schemas $@; rm -rf $@.tmp
+
+test: lint browser kustomize dcmtk flink storage trainer prometheus ## run all checks and tests
 	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
 # A short training of the small network on drawn radiographs, as a demonstration. `make bench ONLY=demo`

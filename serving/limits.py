@@ -18,6 +18,18 @@ class FeatureLogSettings(BaseSettings):
     feature_share: float = Field(default=0.1, ge=0, le=1)
 
 
+class RolloutSettings(BaseSettings):
+    """Where the state of a rollout is mounted; see `serving.rollout_metrics`.
+
+    Attributes:
+      rollout: a directory; empty if there is none.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CXRFLOW_", frozen=True)
+
+    rollout: str = ""
+
+
 class Limits(BaseSettings):
     """Limits of the server, each set by an environment variable, e.g. `CXRFLOW_BODY_MB=64`.
 

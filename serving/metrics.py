@@ -12,7 +12,17 @@ TRUSTED = Gauge(
     "cxrflow_model_trusted",
     "Whether the version that is served has the verdict trusted: 1, else 0.",
 )
+EXPECTED = Gauge(
+    "cxrflow_expected_share",
+    "The share of the test split's images that got this label from the version that is served.",
+    ["class"],
+)
 FEATURE_ROWS_DROPPED = Counter(
     "cxrflow_feature_rows_dropped", "Rows of the feature log that could not be written."
 )
 REJECTED = Counter("cxrflow_rejected", "Rejected requests, by reason.", ["reason"])
+
+# These count from zero, because Prometheus does not see the first event of a series that begins with it.
+REQUESTS.labels(500)
+REQUESTS.labels(503)
+REJECTED.labels("busy")

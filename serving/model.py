@@ -78,7 +78,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         directory = store.version_in(self._directory)
         # TensorFlow's threads inherit the priority of the thread that starts them.
         self._version = self._decoders.submit(Version, directory).result()
-        _tell_trust(self._version)
+        _tell(self._version)
         self.ready = True
         return self.ready
 
@@ -112,7 +112,7 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             self._failure = self._failed(directory, error)
             return
         before, self._version = self._version, version
-        _tell_trust(version)
+        _tell(version)
         self._failure = None
         before.retire()
         logger.info("serving version %s", version.about["version"])
@@ -271,8 +271,14 @@ class ChestXrayModel(Model):  # type: ignore[misc]
         return asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
 
 
-def _tell_trust(version: Version) -> None:
+def _tell(version: Version) -> None:
+    """Sets the metrics that describe the version."""
     metrics.TRUSTED.set(version.about["trust"]["verdict"] == Verdict.TRUSTED)
+    metrics.EXPECTED.clear()
+    for name, share in version.expected.items():
+        metrics.EXPECTED.labels(name).set(share)
+    for name in (*version.classes, protocol.UNKNOWN):
+        metrics.PREDICTIONS.labels(name)  # from zero, as in `serving.metrics`
 
 
 def _give_way() -> None:

@@ -23,6 +23,7 @@ from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+from prometheus_client import REGISTRY
 
 from core.errors import UserError
 from core.locations import location
@@ -30,9 +31,10 @@ from serving import GRPC_PORT, NAME, PORT, ports
 from serving.dataplane import DataPlane
 from serving.feature_log import FeatureLog
 from serving.guard import Guard, protocol
-from serving.limits import FeatureLogSettings, Limits
+from serving.limits import FeatureLogSettings, Limits, RolloutSettings
 from serving.model import Busy, ChestXrayModel
 from serving.rest import application
+from serving.rollout_metrics import RolloutMetrics
 from serving.rpc import NotServed, Servicer
 
 
@@ -77,6 +79,9 @@ def serve(
     limits, kept = Limits(), FeatureLogSettings()
     log = FeatureLog(location(kept.feature_log), kept.feature_share) if kept.feature_log else None
     model = ChestXrayModel(name, model_dir, limits, log)
+    state = RolloutSettings().rollout
+    if state:
+        REGISTRY.register(RolloutMetrics(Path(state)))
     # Check both ports before loading the model, which takes long.
     with ports.bound(host, port, "--port") as listening:
         ports.bound(host, grpc_port, "--grpc-port").close()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from core.artifacts import CARD, DECISION
 from core.errors import UserError
 from core.files import read_json
-from serving import metrics, store, verdict
+from serving import metrics, protocol, store, verdict
 from serving.batches import Batches
 from training import export
 
@@ -62,9 +62,13 @@ class Version:
     Attributes:
       directory: of the model store.
       about: what clients may know about it: `name`, `version`, `recipe`, `classes`, `starting_point`,
-        `phantoms`, `quick`, `fingerprint` of the data, `trust`, the verdict (see `serving.verdict`), and
-        `recall`, rows of `class` and `recall` with its interval on the pipeline's test split.
+        `phantoms`, `quick`, `fingerprint` of the data, `trust`, the verdict (see `serving.verdict`),
+        `answers`, what it answered on the pipeline's test split (see `components.candidates.evaluate`; None
+        if an earlier release published it), and `recall`, rows of `class` and `recall` with its interval
+        there.
       classes: in the order of the probabilities.
+      expected: the share of the test split's images that got each label, in 0..1; empty if an earlier release
+        published the version.
       classify: from float32 [height, width, 1] in 0..255 to a `Classified`.
       explain: from the same to an `Explanation`.
     """
@@ -78,6 +82,10 @@ class Version:
         self.directory = directory
         self.about = _about(directory)
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
+        answers = self.about["answers"]
+        self.expected: dict[str, float] = (
+            {**answers["classes"], protocol.UNKNOWN: answers["abstained"]} if answers else {}
+        )
         try:
             self._exported = export.load(directory)
         except (OSError, ValueError, tf.errors.OpError) as error:
@@ -181,6 +189,7 @@ def _about(directory: Path) -> dict[str, Any]:
             "quick": card["recipe"].get("quick", False),  # missing in earlier releases
             "fingerprint": card["fingerprint"],
             "trust": verdict.of_winner(decision),
+            "answers": winner.get("answers"),  # missing in earlier releases
             "recall": [{"class": row["class"], **row["recall"]} for row in winner["checks"]],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -321,6 +321,30 @@ def trainer_schemas() -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def monitoring_schemas() -> Path:
+    """The directory of the Prometheus operator's CustomResourceDefinitions."""
+    directory = Path(__file__).parents[1] / ".tools" / "monitoring-schemas"
+    if not directory.is_dir():
+        _missing("no schemas of the Prometheus operator: `make prometheus` generates them")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> Callable[[str], str]:
+    """Returns a finder of Prometheus' programs, `prometheus` and `promtool`."""
+
+    def found(name: str) -> str:
+        unpacked = Path(__file__).parents[1] / ".tools" / "prometheus"
+        program = shutil.which(name) or shutil.which(name, path=str(unpacked))
+        if not program:
+            _missing(f"no {name}: `make prometheus` fetches it")
+        assert program
+        return program
+
+    return found
+
+
 def _missing(message: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)

@@ -163,18 +163,20 @@ def predictions(
       patients: of each image, by its id; see `data.patients`.
 
     Returns:
-      one row per image, sorted by `id`: `id`, `patient`, `truth`, `predicted` and a probability for each
-      class.
+      one row per image, sorted by `id`: `id`, `patient`, `truth`, `predicted`, a probability for each
+      class, and `abstained`, whether the server would abstain.
     """
     parts = []
     with Progress("images predicted", len(images)) as progress:
         for content, position, identity in images.batch(_BATCH).prefetch(1):
-            probabilities = exported.predict(image_bytes=content)["probabilities"].numpy()
+            answer = exported.predict(image_bytes=content)
+            probabilities = answer["probabilities"].numpy()
             part = pd.DataFrame(probabilities, columns=list(classes))
             part.insert(0, "id", [value.decode() for value in identity.numpy()])
             part.insert(1, "patient", [patients[name] for name in part["id"]])
             part.insert(2, "truth", [classes[i] for i in position.numpy()])
             part.insert(3, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
+            part["abstained"] = answer["ood_score"].numpy() > 1
             parts.append(part)
             progress.advance(len(part))
     return pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)

@@ -48,16 +48,18 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     Args:
       model: the output of `train`.
       records: the TFRecords.
-      output: the directory to write, with `metrics.json`; `predictions.parquet`, a row for each image:
-        `id`, `patient`, `truth`, `predicted` and a probability for each class; `gallery.json`, some test
-        images with their heat maps; `known_answers.json`, two test images of each class with the model's
-        answers (see `serving.cluster.known_answers`); and `evaluation.html`. Written aside and renamed.
+      output: the directory to write, with `metrics.json`; `predictions.parquet`, a row for each image (see
+        `training.export.predictions`); `gallery.json`, some test images with their heat maps;
+        `known_answers.json`, two test images of each class with the model's answers (see
+        `serving.cluster.known_answers`); and `evaluation.html`. Written aside and renamed.
 
     Returns:
       the content of `metrics.json`: see `training.metrics.evaluate`, with `recipe`, `division`,
-      `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset), and
-      `validation`: on the validation split the number of `images`, `covid_recall` (a rate, see
-      `training.intervals.share`) and `macro_f1`; None if the division has no separate validation part.
+      `starting_point`, `quick` (see `Recipe`), `fingerprint` (of the test images' dataset); `answers`, of the
+      test images: `abstained`, the share from which the server would abstain, and `classes`, the share that
+      it would answer with each class; and `validation`: on the validation split the number of `images`,
+      `covid_recall` (a rate, see `training.intervals.share`) and `macro_f1`; None if the division has no
+      separate validation part.
 
     Raises:
       UserError: the records are incomplete, or a split lacks a class.
@@ -78,6 +80,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
         )
     figures = {
         **_figures(predictions, recipe),
+        "answers": _answers(predictions, recipe),
         "validation": validation,
         "recipe": recipe.name,
         "division": card["division"],
@@ -144,6 +147,14 @@ def _figures(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
     return metrics.evaluate(
         truth, probabilities, recipe.classes, predictions["patient"].to_numpy(str)
     )
+
+
+def _answers(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
+    answered = predictions["predicted"].where(~predictions["abstained"])
+    return {
+        "abstained": float(predictions["abstained"].mean()),
+        "classes": {name: float((answered == name).mean()) for name in recipe.classes},
+    }
 
 
 def _in_short(figures: dict[str, Any]) -> dict[str, Any]:

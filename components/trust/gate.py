@@ -46,7 +46,7 @@ def decide(
     Returns:
       `winner`, a recipe's name or None; `reason`, a sentence; `gate`, the thresholds; `trust`, as given; and
       `candidates`, a row each: `recipe`, `passed`, `reasons` (why not), `behind` (why it passes and does
-      not win, or empty), `macro_f1`, `validation` (see `evaluate`, or None), `starting_point`,
+      not win, or empty), `macro_f1`, `validation` and `answers` (see `evaluate`, or None), `starting_point`,
       `duel` (or None), `checks`, a row for each class: `class`, `recall` (with its interval), `threshold`,
       `threshold_low` (of the interval's lower end, or None), `passed`; `rules`, see `rules.judged`; and
       `trust`, see `rules.verdict`, or None.
@@ -159,6 +159,7 @@ def _judged(
         "behind": "",
         "macro_f1": candidate["macro_f1"],
         "validation": candidate.get("validation"),
+        "answers": candidate.get("answers"),
         "starting_point": candidate["starting_point"],
         "checks": checks,
         "rules": of_trust,

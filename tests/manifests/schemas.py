@@ -14,7 +14,8 @@ KUBERNETES = "1.34"
 
 def errors(manifest: dict[str, Any], resources: Path) -> list[str]:
     """Returns what is wrong with an object, by Kubernetes' own schemas and a directory of others'."""
-    if manifest["apiVersion"].startswith(("serving.kserve.io/", "trainer.kubeflow.org/")):
+    groups = ("serving.kserve.io/", "trainer.kubeflow.org/", "monitoring.coreos.com/")
+    if manifest["apiVersion"].startswith(groups):
         return _by_custom_resource(manifest, resources)
     try:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)

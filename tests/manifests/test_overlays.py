@@ -1,6 +1,8 @@
 """Every overlay, built by the real kustomize and held against the schemas of what takes it."""
 
+import copy
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import yaml
 
 from components.candidates import train_job
 from pipelines.targets import TARGETS, job_template
+from serving.cluster.inference_service import VERSION_LABEL
 from tests.manifests.schemas import errors, unrestricted, without
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +97,12 @@ def test_the_storage_container_serves_the_model_store_alone(
     assert prefix.split("://")[1].split("/")[0] == bucket, "not any bucket"
 
 
-def test_prometheus_is_optional(manifests: list[dict[str, Any]]) -> None:
-    assert not [m for m in manifests if m["kind"] == "PodMonitor"]
+MONITORING = ("PodMonitor", "PrometheusRule", "cxrflow-dashboard")
+
+
+@pytest.fixture(scope="module")
+def monitored() -> list[dict[str, Any]]:
+    """The overlay for kind, with monitoring."""
     directory = ROOT / "build" / "with-prometheus"
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -103,12 +110,53 @@ def test_prometheus_is_optional(manifests: list[dict[str, Any]]) -> None:
             "resources: [../../manifests/overlays/kind]\n"
             "components: [../../manifests/components/monitoring]\n"
         )
-        monitor = named(built("../build/with-prometheus"), "PodMonitor")
+        return built("../build/with-prometheus")
     finally:
         shutil.rmtree(directory)
+
+
+def test_monitoring_is_optional(manifests: list[dict[str, Any]]) -> None:
+    assert not [m for m in manifests if {m["kind"], m["metadata"]["name"]} & set(MONITORING)]
+
+
+def test_monitoring_is_what_prometheus_and_grafana_take(
+    monitored: list[dict[str, Any]], monitoring_schemas: Path
+) -> None:
+    monitor, rule = named(monitored, "PodMonitor"), named(monitored, "PrometheusRule")
+    dashboard = named(monitored, "ConfigMap", "cxrflow-dashboard")
+    for manifest in (monitor, rule, dashboard):
+        assert manifest["metadata"]["namespace"] == "cxrflow"
+        assert not errors(manifest, monitoring_schemas), manifest["kind"]
+    wrong = copy.deepcopy(rule)
+    wrong["spec"]["groups"][0]["rules"][0]["annotation"] = {}
+    assert errors(wrong, monitoring_schemas)
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["cxrflow.json"])["uid"] == "cxrflow"
+
+
+def test_prometheus_scrapes_every_predictor_and_knows_its_version(
+    monitored: list[dict[str, Any]],
+) -> None:
+    spec = named(monitored, "PodMonitor")["spec"]
     labels = {"serving.kserve.io/inferenceservice": "cxrflow"}
-    assert monitor["metadata"]["namespace"] == "cxrflow"
-    assert monitor["spec"]["selector"]["matchLabels"] == labels
+    assert spec["selector"]["matchLabels"] == labels
+    (endpoint,) = spec["podMetricsEndpoints"]
+    (runtime,) = named(monitored, "ServingRuntime")["spec"]["containers"]
+    assert endpoint["portNumber"] in {port["containerPort"] for port in runtime["ports"]}
+    (relabeling,) = endpoint["relabelings"]
+    label = re.sub(r"\W", "_", VERSION_LABEL)
+    assert relabeling["sourceLabels"] == [f"__meta_kubernetes_pod_label_{label}"]
+
+
+def test_the_server_finds_the_state_of_the_rollout(manifests: list[dict[str, Any]]) -> None:
+    runtime = named(manifests, "ServingRuntime")["spec"]
+    (container,) = runtime["containers"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "rollout")
+    (volume,) = (v for v in runtime["volumes"] if v["name"] == "rollout")
+    assert {"name": "CXRFLOW_ROLLOUT", "value": mount["mountPath"]} in container["env"]
+    # Before the first rollout there is none, and a pod would wait for it.
+    state = f"{inference_service(manifests)['metadata']['name']}-rollout"
+    assert volume["configMap"] == {"name": state, "optional": True}
 
 
 def test_the_schemas_find_what_is_wrong(

@@ -5,6 +5,7 @@ import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import tensorflow as tf
@@ -54,6 +55,9 @@ def test_what_stays(error: Exception) -> None:
 
 class Loaded:
     """Stands for a version that is loaded."""
+
+    classes: tuple[str, ...] = ()
+    expected: ClassVar[dict[str, float]] = {}
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -216,6 +216,18 @@ def samples(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
+def test_prometheus_is_told_what_to_expect(url: str, version: Path) -> None:
+    decision = json.loads((version / "decision.json").read_text())
+    (winner,) = (row for row in decision["candidates"] if row["recipe"] == decision["winner"])
+    shares = {**winner["answers"]["classes"], "unknown": winner["answers"]["abstained"]}
+    assert set(shares) == {"normal", "covid", "unknown"}
+    told = samples(url)
+    for label, share in shares.items():
+        assert told[f'cxrflow_expected_share{{class="{label}"}}'] == pytest.approx(share)
+        assert f'cxrflow_predictions_total{{class="{label}"}}' in told
+    assert 'cxrflow_rejected_total{reason="busy"}' in told
+
+
 def test_prometheus_is_told(url: str, radiograph: bytes) -> None:
     before = samples(url)
     predict = f"{url}/v1/models/cxrflow:predict"

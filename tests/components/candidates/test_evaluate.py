@@ -68,6 +68,23 @@ def test_the_figures_of_validation_are_those_of_the_exported_model_there(
     assert recall["low"] < recall["high"]
 
 
+def test_the_shares_of_the_answers_are_what_a_server_would_count(
+    model: Path, records: Path, tiny_cnn, evaluation: Path
+) -> None:
+    images = data.encoded_images(records, data.read_manifest(records), tiny_cnn, ["test"])
+    classify = export.load(model / "saved_model").predict
+    counted = {"normal": 0, "covid": 0, "unknown": 0}
+    for content, _, _ in images.batch(8):
+        answer = classify(image_bytes=content)
+        for row, score in zip(answer["probabilities"].numpy(), answer["ood_score"], strict=True):
+            counted["unknown" if score > 1 else tiny_cnn.classes[row.argmax()]] += 1
+    shares = read_json(evaluation / "metrics.json")["answers"]
+    total = sum(counted.values())
+    assert {**shares["classes"], "unknown": shares["abstained"]} == {
+        name: count / total for name, count in counted.items()
+    }
+
+
 def test_a_division_without_a_validation_part_has_no_figures_of_it(
     model: Path, records: Path, tmp_path: Path
 ) -> None:
