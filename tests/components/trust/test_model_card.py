@@ -49,9 +49,7 @@ def published(
     monkeypatch.setattr(release.local, "check", lambda version: "it answers")
     gate([evaluation], {"default": 0.0}, tmp_path / "decision", audits=[audited])
     store = str(tmp_path / "store")
-    return Path(
-        release.deploy(model, evaluation, audited, tmp_path / "decision", store, "cxrflow")
-    )
+    return Path(release.deploy(model, evaluation, audited, tmp_path / "decision", store, "cxrflow"))
 
 
 def test_a_candidate_that_was_audited_with_external_data_is_deployed_with_its_card(
