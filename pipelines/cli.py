@@ -19,7 +19,6 @@ from core.locations import absolute, is_remote
 from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
 from pipelines.options import (
-    DEPLOYED,
     OUTPUT,
     SEED,
     Datasets,
@@ -31,6 +30,7 @@ from pipelines.options import (
     spread,
 )
 from pipelines.refusals import next_steps, refusals
+from serving.verdict import DEPLOYED
 from training.recipes import CANDIDATES, RECIPES, quick_name, recipe_named, with_epochs
 
 app = typer.Typer(
@@ -419,6 +419,7 @@ def audit(
     external: Externals = None,
 ) -> None:
     """Measure what a model's answers follow, and give a verdict: trusted, unproven or not trusted."""
+    from components.pages import measure
     from pipelines import checks
     from pipelines.local_run import CONTINUES
 
@@ -434,7 +435,7 @@ def audit(
         )
     console.print()
     for row in measured["rules"]:
-        value = "–" if row["value"] is None else f"{row['value']:.2f}"
+        value = measure(row["value"])
         colour = {Outcome.KEPT: "green", Outcome.BROKEN: "red"}.get(row["outcome"], "dim")
         outcome = f"[{colour}]{row['outcome']:<10}[/]"
         console.print(f"{outcome} {value:>6}  {escape(row['what'])}", highlight=False)

@@ -12,8 +12,9 @@ from components.trust.rules import GATE
 from core.artifacts import Trust
 from core.errors import UserError
 from pipelines.console import console, parts_of, print_rows, quiet
-from pipelines.options import CANARY, CANARY_MINUTES, DEPLOYED, spread
+from pipelines.options import CANARY, CANARY_MINUTES, spread
 from serving.cluster.policy import Policy, parse_steps
+from serving.verdict import DEPLOYED
 
 if TYPE_CHECKING:
     from pipelines.kubeflow import Kubeflow

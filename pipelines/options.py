@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from components.data.sources.covid_chestxray import FRONTAL_VIEWS
-from core.artifacts import Trust
 from core.locations import absolute
 from pipelines.console import parts_of
 from serving.cluster.policy import Policy
@@ -20,11 +19,6 @@ from training.start_weights import IMAGENET
 
 OUTPUT = Path("cxrflow-output")
 SEED = 0
-# Which candidates a run deploys, by `--trust`.
-DEPLOYED = {
-    Trust.ENFORCE: "enforce: only trusted candidates that pass the gate are deployed",
-    Trust.FLAG: "flag: candidates that pass the gate are deployed with their verdict",
-}
 CANARY, CANARY_MINUTES = ",".join(map(str, Policy.steps)), Policy.step_seconds / 60
 
 Output = Annotated[Path, typer.Option(help="Where all results are written.", file_okay=False)]

@@ -28,7 +28,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters.update(
         percent=_percent,
-        measure=_measure,
+        measure=measure,
         interval=_interval,
         words=_words,
         area=_area,
@@ -44,15 +44,15 @@ def image_uri(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
-
-
-def _measure(value: float | None) -> str:
-    """Formats a count, or a share in 0..1."""
+def measure(value: float | None) -> str:
+    """Returns the text of a count (an int), of a share in 0..1, or of neither (None)."""
     if value is None:
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
 def _interval(rate: Mapping[str, float | None]) -> Markup:

@@ -19,6 +19,7 @@ from core.artifacts import (
     MADE_WITH,
     METRICS,
     SAVED_MODEL,
+    Trust,
 )
 from core.errors import UserError
 from core.files import alone, read_json, write_json, write_text
@@ -65,13 +66,15 @@ def deploy(
       run: the pipeline's; kept beside the model.
       archive: of the data that the model was made with; see `components.data.spans`. Kept beside the model.
         The outcome is recorded there: after an error, the next scheduled run tries again, unless the model
-        was rolled back.
+        was rolled back or refused.
       report: gets what was done and why, as Markdown, even after an error.
 
     Returns:
       the published version's directory or URL.
 
     Raises:
+      verdict.LessTrusted: the version that is served now is trusted more. It may have been deployed since the
+        gate compared the two.
       UserError: the model gives other answers than in its evaluation, and is not published; or it is
         published, but the server does not start or rejects it, or it is rolled back (see
         `serving.cluster.rollout`).
@@ -80,7 +83,11 @@ def deploy(
         raise UserError(f"deploy: KServe cannot read {models}; give a store at gs:// or s3://")
     decided, card = read_json(decision), read_json(model / CARD)
     trust = verdict.of_winner(decided)
-    said = [decided["reason"], f"the model is {verdict.in_words(trust)}"]
+    said = [
+        decided["reason"],
+        f"the model is {verdict.in_words(trust)}",
+        f"--trust {verdict.DEPLOYED[Trust(decided['trust'])]}",
+    ]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             lineage = Path(scratch, LINEAGE)
@@ -111,6 +118,7 @@ def deploy(
             with Progress("checking the known answers"):
                 said.append(local.check(candidate))
             logger.info("%s", said[-1])
+            _require_trust(trust, models, name, service)
             version = store.publish(candidate, models)
         said.append(f"published as version {store.number_of(version)} of {name}: {version}")
         logger.info("%s", said[-1])
@@ -139,6 +147,10 @@ def deploy(
                 _record(archive, card, spans.State.ROLLED_BACK, str(error))
                 raise
         _record(archive, card, spans.State.DEPLOYED, said[-1])
+    except verdict.LessTrusted as error:
+        said.append(f"refused: {error}")
+        _record(archive, card, spans.State.REFUSED, str(error))
+        raise
     except UserError as error:
         said.append(f"ended: {error}")
         raise
@@ -146,6 +158,23 @@ def deploy(
         if report:
             write_text(report, "".join(f"- {line}\n" for line in said))
     return version
+
+
+def _require_trust(
+    trust: Mapping[str, Any], models: str, name: str, service: "InferenceService | None"
+) -> None:
+    """Requires that the version that is served now is not trusted more."""
+    if service:
+        from serving.cluster import state
+
+        there = state.served(service)
+        served = there.stable.uri if there else None
+    else:
+        served = store.newest(models, name)
+    theirs = verdict.of_version(served) if served else None
+    if served and theirs:
+        ours, words = verdict.in_words(trust), verdict.in_words(theirs)
+        verdict.require_no_less(ours, words, store.number_of(served))
 
 
 def _identity(card: Mapping[str, Any], decided: Mapping[str, Any]) -> str:

@@ -7,15 +7,17 @@ from typing import Any
 from components import pages
 from components.data.validation.findings import drifted, in_words
 from components.pages import plots
-from core.artifacts import ANOMALIES, COMPARISONS, METRICS, REPORT, SUMMARY
+from core.artifacts import ANOMALIES, COMPARISONS, METRICS, REPORT, SUMMARY, Trust
 from core.files import read_json, write_text
 from core.labels import LABELS
+from core.progress import logger
+from serving.verdict import DEPLOYED
 
 
 def report(
     examples: Path, validation: Path, evaluations: Sequence[Path], decision: Path, output: Path
 ) -> None:
-    """Writes the page of a run.
+    """Writes the page of a run, and logs what the run deploys.
 
     Args:
       examples: the output of `ingest`.
@@ -27,6 +29,7 @@ def report(
     summary = read_json(examples / SUMMARY)
     decided = read_json(decision)
     metrics = [read_json(evaluation / METRICS) for evaluation in evaluations]
+    deployed = DEPLOYED[Trust(decided["trust"])]
     page = pages.render(
         REPORT,
         fingerprint=summary["fingerprint"],
@@ -43,10 +46,12 @@ def report(
         ],
         evaluations=metrics,
         decision=decided,
+        deployed=deployed,
         recalls=plots.recalls(decided["candidates"]),
         recalled=list(decided["gate"].items()),
     )
     write_text(output, page)
+    logger.info("--trust %s", deployed)
 
 
 def _by_kind(excluded: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -71,19 +71,9 @@ def decide(
         for i, (row, _) in enumerate(passed):
             if i != best:
                 row["behind"] = _behind(figures[i], figures[best], split, winner)
-        most = [row for row, _ in passed if _rank(row) == figures[best][0]]
-        among = (
-            f"the {len(passed)} that do"
-            if len(most) == len(passed)
-            else f"the {len(most)} that are trusted most, of {len(passed)} that do"
-        )
-        reason = (
-            f"{winner} passes the gate and has the highest recall of {COVID} of {among}, "
-            f"on the {split} split (of equals: the highest macro F1 there, then the first)"
-            f"{'' if validated else ': not all of them have figures of the validation split'}."
-            if len(passed) > 1
-            else f"{winner} alone passes the gate."
-        )
+        reason = _why(winner, figures, split)
+        if len(passed) > 1 and not validated:
+            reason += " Not all of them have figures of the validation split."
     return {
         "winner": winner,
         "reason": reason,
@@ -179,6 +169,32 @@ def _chosen_by(candidate: Mapping[str, Any], split: str) -> tuple[float, float]:
     told = COVID in candidate["classes"]
     recall = candidate["per_class"][COVID]["recall"]["value"] if told else 0.0
     return recall, candidate["macro_f1"]
+
+
+def _why(winner: str, figures: Sequence[tuple[float, float, float]], split: str) -> str:
+    """Returns why the winner wins, in a sentence; `figures` are those of the candidates that pass."""
+    best = max(figures)
+    count = len(figures)
+    most = [one for one in figures if one[0] == best[0]]
+    if count == 1:
+        return f"{winner} alone passes the gate."
+    if len(most) == 1:
+        return f"{winner} is the most trusted of the {count} candidates that pass the gate."
+    of = f"Of the {count} candidates that pass the gate, "
+    if len(most) < count:
+        of += f"{len(most)} are trusted most; of these, "
+    alike = [one for one in most if one[1] == best[1]]
+    if len(alike) == 1:
+        return f"{of}{winner} has the highest recall of {COVID} on the {split} split."
+    if alike.count(best) == 1:
+        return (
+            f"{of}{winner} has the highest macro F1 on the {split} split among the {len(alike)} with the "
+            f"highest recall of {COVID} there."
+        )
+    return (
+        f"{of}{alike.count(best)} have both the highest recall of {COVID} and the highest macro F1 on the "
+        f"{split} split; {winner} comes first."
+    )
 
 
 def _behind(

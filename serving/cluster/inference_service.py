@@ -20,6 +20,10 @@ Manifest: TypeAlias = dict[str, Any]
 FIELD_MANAGER = "cxrflow"
 # Of a pod: its version of the model.
 VERSION_LABEL = "cxrflow/version"
+# Annotation of a pod with the origin of its version. It never changes while the version is served.
+RELEASE = "cxrflow/release"
+# And the verdict on it, in words.
+TRUST = "cxrflow/trust"
 CONTAINER_PORT = 8080
 
 # A resourceVersion that no object has: an apply with it creates the object or fails.

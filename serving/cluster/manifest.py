@@ -9,13 +9,8 @@ annotation here is set for both, and none is empty.
 import json
 from typing import Any
 
-from serving.cluster.inference_service import NEVER, VERSION_LABEL, Manifest
+from serving.cluster.inference_service import NEVER, RELEASE, TRUST, VERSION_LABEL, Manifest
 from serving.cluster.state import Release, State
-
-# Annotation of a pod with the origin of its version. It never changes while the version is served.
-RELEASE = "cxrflow/release"
-# And the verdict on it, in words.
-TRUST = "cxrflow/trust"
 
 _MODE = "serving.kserve.io/deploymentMode"
 

@@ -23,6 +23,7 @@ from serving.cluster.policy import Policy
 from serving.cluster.reconcile import agreed, tidy
 from serving.cluster.state import ROLLED_BACK, SERVED, Release, State, load, now, save, served
 from serving.cluster.watch import Unproven, Watch
+from serving.verdict import in_words, of_version, require_no_less
 
 logger = logging.getLogger("cxrflow")
 
@@ -37,6 +38,8 @@ def roll_out(
     policy: Policy,
     answers: list[dict[str, Any]] | None,
     said: list[str],
+    *,
+    by_hand: bool = False,
 ) -> None:
     """Rolls a release out, from wherever an earlier attempt stopped; does nothing if it is served already.
 
@@ -46,13 +49,16 @@ def roll_out(
       policy: how it is rolled out.
       answers: its known answers (see `serving.cluster.known_answers`); None: they are not checked.
       said: gets what was done, in sentences.
+      by_hand: whether a person chose the release, which may then be less trusted than the version that is
+        served.
 
     Raises:
       RolledBack: it was rolled back.
+      verdict.LessTrusted: the version that is served is trusted more; nothing was changed.
       UserError: it was not ready in time, there was too little evidence to promote it, a later decision
         superseded it, or its InferenceService was deleted meanwhile.
     """
-    _Rollout(service, release, policy, answers, said).run()
+    _Rollout(service, release, policy, answers, said, by_hand=by_hand).run()
 
 
 def promote(service: InferenceService) -> Release:
@@ -67,7 +73,7 @@ def promote(service: InferenceService) -> Release:
             f"promote: {service} has no canary; version {state.stable.version} is served"
         )
     release = dataclasses.replace(state.candidate, reason="promoted by hand")
-    roll_out(service, release, Policy(steps=()), None, [])
+    roll_out(service, release, Policy(steps=()), None, [], by_hand=True)
     return release
 
 
@@ -107,14 +113,28 @@ def go_back(service: InferenceService, version: str, policy: Policy, said: list[
       UserError: see `roll_out`, which this calls without a canary and without known answers.
     """
     home = _served(service).stable.uri.rpartition("/")[0]
+    uri = f"{home}/{version}"
     release = Release(
         version=version,
-        uri=f"{home}/{version}",
+        uri=uri,
         decided=now(),
-        reason="gone back to by hand",
-        trust="not known: gone back to by hand; the server's /model has the verdict",
+        reason="rolled back to by hand",
+        trust=_trust_of(uri),
     )
-    roll_out(service, release, dataclasses.replace(policy, steps=()), None, said)
+    policy = dataclasses.replace(policy, steps=())
+    roll_out(service, release, policy, None, said, by_hand=True)
+
+
+def _trust_of(uri: str) -> str:
+    """Returns the verdict on a version of the store in words, or that it is not known.
+
+    Going back must not fail because the store, which the cluster reads, cannot be read from here.
+    """
+    try:
+        trust = of_version(uri)
+    except UserError:
+        trust = None
+    return in_words(trust) if trust else "unknown: the model store could not be read"
 
 
 def _served(service: InferenceService) -> State:
@@ -152,7 +172,10 @@ class _Rollout:
         policy: Policy,
         answers: list[dict[str, Any]] | None,
         said: list[str],
+        *,
+        by_hand: bool,
     ) -> None:
+        self._by_hand = by_hand
         self._service, self._release, self._policy = service, release, policy
         self._answers, self._said = answers, said
         self._template = service.template()
@@ -227,6 +250,8 @@ class _Rollout:
         if state.candidate and state.candidate.version == release.version:
             self._try(state)
         elif state.stable.version != release.version:
+            if not self._by_hand:
+                require_no_less(release.trust, state.stable.trust, state.stable.version)
             self._say(f"beside version {state.stable.version}, without traffic")
             whole = self._whole(state)
             self._save(

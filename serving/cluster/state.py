@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from core.errors import UserError
 from serving.cluster.inference_service import (
     NEVER,
+    RELEASE,
+    TRUST,
     VERSION_LABEL,
     InferenceService,
     Manifest,
@@ -38,8 +40,8 @@ class Release:
       reason: why, in a sentence.
       run: of the pipeline that made it, if any.
       fingerprint: of the data it was trained on.
-      trust: the verdict on it, in words (see `serving.verdict`), or why it is not known; empty only in
-        states that earlier releases have stored.
+      trust: the verdict on it, in words (see `serving.verdict`), or why it is not known; empty only if an
+        earlier release, which had no verdicts, deployed it.
     """
 
     version: str
@@ -183,11 +185,7 @@ def adopted(service: InferenceService, there: Manifest, stored: State | None) ->
             f"delete {service} and deploy a version again"
         )
     elif here.version:
-        state = State(
-            stable=Release(
-                version=here.version, uri=here.uri, decided="", reason="found on the cluster"
-            )
-        )
+        state = State(stable=_found(there, here))
     else:
         raise UserError(
             f"deploy: the {service} was not made by cxrflow (its pods have no label {VERSION_LABEL}); "
@@ -202,6 +200,21 @@ def adopted(service: InferenceService, there: Manifest, stored: State | None) ->
         service_uid=uid,
         uid=stored.uid if stored else "",
         resource_version=stored.resource_version if stored else "",
+    )
+
+
+def _found(there: Manifest, here: Shown) -> Release:
+    """Returns the version that an InferenceService shows, with its notes: without them its pods restart."""
+    notes = there["spec"]["predictor"].get("annotations") or {}
+    origin = json.loads(notes.get(RELEASE, "{}"))
+    return Release(
+        version=here.version,
+        uri=here.uri,
+        decided="",
+        reason="found on the cluster",
+        run=origin.get("run", ""),
+        fingerprint=origin.get("fingerprint", ""),
+        trust=notes.get(TRUST, ""),
     )
 
 

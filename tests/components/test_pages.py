@@ -1,6 +1,7 @@
 """The pages, in a real browser: drawn whole, legible in a narrow window and in the dark."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,13 @@ def test_the_report_says_how_candidates_that_pass_were_told_apart(
     assert "are those of other, which comes first" in twin["behind"]
     assert twin["behind"] in page
     assert "has a higher recall" not in page
+    assert "--trust flag: candidates that pass the gate are deployed with their verdict." in page
+    (caption,) = re.findall(r"<caption>(The gate requires.*?)</caption>", page, re.DOTALL)
+    words = " ".join(caption.split())
+    assert re.findall(r"[^.]* wins\b", words) == [
+        " Of the candidates that pass, the most trusted one wins",
+        " If several are trusted equally, the one with the highest COVID recall on the validation split wins",
+    ]
     assert f"<br>{100 * metrics['validation']['macro_f1']:.1f}<td>" in page
     assert "Earlier decisions on this test split: 2." in page
 

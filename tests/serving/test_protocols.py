@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,9 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.inference_client import InferenceGRPCClient
 from PIL import Image
 
+from core.artifacts import VERSION
+from core.files import read_json, write_json
+from serving import local, store
 from serving.cluster import known_answers
 from serving.local import Server
 from tests.serving.files import PATIENT, awaited, dicom, encoded, v1
@@ -204,10 +208,32 @@ def test_every_answer_has_the_verdict_on_the_model(
     assert outputs["trust"] == [trust["verdict"]]
     assert outputs["trust_reasons"] == ["; ".join(trust["reasons"])]
     assert httpx.get(f"{url}/model").json()["trust"] == trust
-    assert samples(url)["cxrflow_model_trusted"] == 0
     card = (served / "model_card.md").read_text().splitlines()
     reason = trust["reasons"][0]
     assert card[2].startswith(f"**Verdict: {trust['verdict']}.** {reason[0].upper()}{reason[1:]}.")
+
+
+def test_the_metric_of_trust_follows_the_version_that_is_served(
+    version: Path, tmp_path: Path
+) -> None:
+    def published(verdict: str) -> Path:
+        made = tmp_path / f"with {verdict}"
+        shutil.copytree(version, made, ignore=shutil.ignore_patterns(VERSION))
+        decision = read_json(made / "decision.json")
+        decision["candidates"][0]["trust"] = {"verdict": verdict, "reasons": []}
+        write_json(made / "decision.json", decision)
+        candidate = store.assemble({".": made}, tmp_path / f"candidate {verdict}", "cxrflow")
+        return Path(store.publish(candidate, str(tmp_path / "store")))
+
+    home = tmp_path / "server"
+    try:
+        trusted = []
+        for verdict in ("trusted", "unproven"):
+            served = local.serve(published(verdict), home)
+            trusted.append(samples(served.url)["cxrflow_model_trusted"])
+    finally:
+        local.stop(home)
+    assert trusted == [1, 0]
 
 
 def samples(url: str) -> dict[str, float]:

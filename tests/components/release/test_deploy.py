@@ -12,7 +12,8 @@ from components.release import deploy as module
 from core.artifacts import AUDIT, AUDIT_PAGE, CARD, KNOWN_ANSWERS, METRICS, SAVED_MODEL
 from core.errors import UserError
 from core.files import write_json, write_text
-from serving.cluster import known_answers, rollout
+from serving.cluster import known_answers, rollout, state
+from serving.verdict import LessTrusted
 
 Deploy = Callable[..., str]
 
@@ -24,7 +25,13 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploy:
     monkeypatch.setattr(module.model_card, "written", lambda *_: {})
     runs = 0
 
-    def run(weights: str = "one", gate: float = 0.7, kept: str = "kept", **more: Any) -> str:
+    def run(
+        weights: str = "one",
+        gate: float = 0.7,
+        kept: str = "kept",
+        verdict: str = "unproven",
+        **more: Any,
+    ) -> str:
         nonlocal runs
         runs += 1
         home = tmp_path / f"run-{runs}"
@@ -40,11 +47,13 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploy:
             "recipe": "cnn",
             "checks": [{"class": "covid", "passed": True}],
             "rules": [{"name": "leaks", "outcome": kept}],
-            "trust": {"verdict": "unproven", "reasons": ["no adults"]},
+            "trust": {"verdict": verdict, "reasons": ["no adults"]} if verdict else None,
             # Of a run that is repeated, with the version that the first has published.
             "duel": {"version": str(runs)},
         }
-        decision = {"winner": "cnn", "candidates": [row], "gate": {"default": gate}}
+        decision = {
+            "winner": "cnn", "candidates": [row], "gate": {"default": gate}, "trust": "enforce",
+        }  # fmt: skip
         write_json(
             home / "decision", {**decision, "decided": f"2026-01-0{runs}", "reason": "It passes."}
         )
@@ -75,7 +84,7 @@ def test_an_object_store_has_it_once_too(deploy: Deploy, bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "state"),
+    ("error", "outcome"),
     [
         (None, spans.State.DEPLOYED),
         (UserError("the cluster is away"), spans.State.PASSED),
@@ -88,22 +97,84 @@ def test_what_has_come_of_the_span_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: UserError | None,
-    state: str,
+    outcome: str,
 ) -> None:
     def rolled_out(*_: object) -> None:
         if error:
             raise error
 
     monkeypatch.setattr(rollout, "roll_out", rolled_out)
+    monkeypatch.setattr(state, "served", lambda service: None)
     archive = tmp_path / "archive"
     spans.record_outcome(archive, 3, spans.State.PASSED, "It passes.")
     with pytest.raises(type(error)) if error else contextlib.nullcontext():
         deploy(
-            store=f"{bucket}/{state.replace(' ', '-')}",
+            store=f"{bucket}/{outcome.replace(' ', '-')}",
             archive=str(archive),
             service=object(),  # not asked: `roll_out` is played
         )
-    assert (spans.outcome(archive, 3) or {})["state"] == state
+    assert (spans.outcome(archive, 3) or {})["state"] == outcome
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    spans.record_outcome(tmp_path / "archive", 3, spans.State.PASSED, "It passes.")
+    return tmp_path / "archive"
+
+
+LESS = [("trusted", "unproven"), ("trusted", "not trusted"), ("unproven", "not trusted")]
+
+
+@pytest.mark.parametrize(("first", "then"), LESS)
+def test_a_less_trusted_version_does_not_replace_the_newest(
+    deploy: Deploy, archive: Path, tmp_path: Path, first: str, then: str
+) -> None:
+    """The gate of the second run compared it with what was served hours before."""
+    served = Path(deploy(verdict=first))
+    report = tmp_path / "report.md"
+    with pytest.raises(
+        LessTrusted, match=rf"version 1, which is served and stays.* is {first}: no"
+    ):
+        deploy("other", verdict=then, archive=str(archive), report=report)
+    assert sorted(entry.name for entry in served.parent.iterdir() if entry.name.isdigit()) == ["1"]
+    outcome = spans.outcome(archive, 3) or {}
+    assert outcome["state"] == spans.State.REFUSED
+    assert f"the model is {then}: no adults" in outcome["reason"]
+    lines = report.read_text().splitlines()
+    assert "- --trust enforce: only trusted candidates that pass the gate are deployed" in lines
+    assert lines[-1].startswith("- refused: deploy: the model is less trusted than version 1")
+    # A version that is as trusted, or more, replaces it.
+    assert Path(deploy("third", verdict=first)).name == "2"
+    assert Path(deploy("fourth", verdict="trusted")).name == "3"
+
+
+@pytest.mark.parametrize("verdict", ["", "not trusted"])
+def test_a_version_without_a_verdict_is_replaced_by_any(deploy: Deploy, verdict: str) -> None:
+    deploy(verdict="")
+    assert Path(deploy("other", verdict=verdict)).name == "2"
+
+
+@pytest.mark.parametrize(("first", "then"), LESS)
+def test_a_less_trusted_version_does_not_replace_what_a_cluster_serves(
+    deploy: Deploy,
+    archive: Path,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    then: str,
+) -> None:
+    monkeypatch.setattr(rollout, "roll_out", lambda *_: None)
+    monkeypatch.setattr(state, "served", lambda service: None)
+    store = f"{bucket}/{first}-{then}".replace(" ", "-")
+    uri = deploy(verdict=first, store=store, service=object())
+    # It was gone back to: it is not the newest of the store.
+    deploy("third", verdict="trusted", store=store)
+    release = state.Release(version="1", uri=uri, decided="", reason="", trust="")
+    monkeypatch.setattr(state, "served", lambda service: state.State(stable=release))
+    with pytest.raises(LessTrusted, match=f"version 1 is {first}: no adults"):
+        deploy("other", verdict=then, store=store, service=object(), archive=str(archive))
+    assert (spans.outcome(archive, 3) or {})["state"] == spans.State.REFUSED
+    assert deploy("other", verdict=first, store=store, service=object()) == f"{store}/cxr/3"
 
 
 def test_a_check_that_fails_leaves_the_span_to_be_tried_again(

@@ -13,6 +13,7 @@ from core.artifacts import Trust
 from core.errors import UserError
 from core.files import write_json
 from core.locations import location
+from serving.verdict import of_winner
 
 
 def candidate(recipe: str, macro_f1: float = 0.8, **recalls: float | None) -> dict:
@@ -51,7 +52,9 @@ def test_of_those_that_pass_the_highest_recall_of_covid_on_validation_wins() -> 
         GATE,
     )
     assert decision["winner"] == "b"
-    assert "highest recall of covid of the 2 that do, on the validation split" in decision["reason"]
+    assert decision["reason"] == (
+        "Of the 2 candidates that pass the gate, b has the highest recall of covid on the validation split."
+    )
     assert behind(decision) == [
         "its recall of covid on the validation split is lower than that of b", "", "",
     ]  # fmt: skip
@@ -66,6 +69,10 @@ def test_then_the_highest_macro_f1_on_validation() -> None:
     for order in (alike, alike[::-1]):
         decision = decide(order, GATE)
         assert decision["winner"] == "b"
+        assert decision["reason"] == (
+            "Of the 2 candidates that pass the gate, b has the highest macro F1 on the validation split "
+            "among the 2 with the highest recall of covid there."
+        )
         assert sorted(behind(decision)) == [
             "",
             "its recall of covid on the validation split is that of b, its macro F1 there is lower",
@@ -76,6 +83,10 @@ def test_then_the_first() -> None:
     alike = [validated(candidate(name, covid=0.95), 0.9) for name in ("a", "b")]
     decision = decide(alike, GATE)
     assert decision["winner"] == "a"
+    assert decision["reason"] == (
+        "Of the 2 candidates that pass the gate, 2 have both the highest recall of covid and the highest "
+        "macro F1 on the validation split; a comes first."
+    )
     assert behind(decision) == [
         "",
         "its recall of covid and its macro F1 on the validation split are those of a, which comes first",
@@ -94,8 +105,10 @@ def test_where_one_lacks_figures_of_validation_all_are_compared_on_the_test_spli
         GATE,
     )
     assert decision["winner"] == "b"
-    assert "of the 2 that do, on the test split" in decision["reason"]
-    assert "not all of them have figures of the validation split" in decision["reason"]
+    assert decision["reason"] == (
+        "Of the 2 candidates that pass the gate, b has the highest recall of covid on the test split. Not "
+        "all of them have figures of the validation split."
+    )
     assert "on the test split is lower" in behind(decision)[0]
 
 
@@ -325,8 +338,24 @@ def test_of_those_that_pass_the_most_trusted_wins() -> None:
     ]
     decision = decide(both, GATE, audits=[UNPROVEN, audited()])
     assert decision["winner"] == "trusted"
-    assert "of the 1 that are trusted most, of 2 that do" in decision["reason"]
+    assert (
+        decision["reason"] == "trusted is the most trusted of the 2 candidates that pass the gate."
+    )
     assert behind(decision) == ["trusted is trusted more", ""]
+
+
+def test_of_several_that_are_trusted_most_the_highest_recall_wins() -> None:
+    three = [
+        validated(candidate("best", covid=0.99), 0.99),
+        validated(candidate("one", covid=0.95), 0.95),
+        validated(candidate("two", covid=0.95), 0.96),
+    ]
+    decision = decide(three, GATE, audits=[UNPROVEN, audited(), audited()])
+    assert decision["winner"] == "two"
+    assert decision["reason"] == (
+        "Of the 3 candidates that pass the gate, 2 are trusted most; of these, two has the highest recall "
+        "of covid on the validation split."
+    )
 
 
 @pytest.mark.parametrize(
@@ -351,6 +380,14 @@ def test_a_less_trusted_candidate_never_replaces_the_champion(
             f"while version 3, which is served, is {theirs}"
             in decision["candidates"][0]["reasons"][0]
         )
+
+
+@pytest.mark.parametrize("ours", [audited(), UNPROVEN, UNTRUSTED])
+def test_a_champion_without_a_verdict_outranks_no_candidate_that_was_audited(ours: dict) -> None:
+    old = of_winner({"winner": "old", "candidates": [{"recipe": "old"}]})
+    assert old == {"verdict": "unproven", "reasons": ["it was published without a verdict"]}
+    even = {"covid_recall": [1.0, 1.0], "accuracy": [1.0, 1.0], "images": 9, "version": "3"}
+    assert decide([ONE], GATE, duels=[{**even, "trust": old}], audits=[ours])["winner"] == "a"
 
 
 def test_a_gate_is_written_as_names_and_numbers() -> None:

@@ -17,13 +17,15 @@ import yaml
 
 from core import kubernetes_api
 from core.errors import UserError
+from core.files import write_json
 from core.kubernetes_api import KubernetesApi
 from serving.cluster import known_answers, watch
 from serving.cluster.inference_service import InferenceService
 from serving.cluster.manifest import manifest_of
 from serving.cluster.policy import Policy, parse_steps
-from serving.cluster.rollout import RolledBack, roll_out
+from serving.cluster.rollout import RolledBack, go_back, promote, roll_out
 from serving.cluster.state import Release, State, load, save
+from serving.verdict import LessTrusted
 from tests.manifests.schemas import errors
 from tests.serving.cluster.played import (
     ANSWERS,
@@ -555,6 +557,108 @@ def test_a_version_of_an_earlier_release_gets_no_verdict_so_its_pods_stay(
 
     cluster.meanwhile = look
     rolled_out(service, release(2))
+    assert seen == first
+
+
+def judged(version: int, trust: str) -> Release:
+    return dataclasses.replace(release(version), trust=trust)
+
+
+@pytest.mark.parametrize("trust", ["unproven: no adults", "not trusted: leaks"])
+def test_a_less_trusted_version_is_not_put_beside_a_more_trusted_one(
+    cluster: Cluster, service: InferenceService, trust: str
+) -> None:
+    rolled_out(service, judged(1, "trusted"))
+    before = copy.deepcopy((cluster.found, cluster.held))
+    with pytest.raises(
+        LessTrusted, match=rf"version 1, which is served and stays.*model is {trust}"
+    ):
+        rolled_out(service, judged(2, trust))
+    assert (cluster.found, cluster.held) == before
+    rolled_out(service, judged(3, "trusted"))
+    assert cluster.shares() == {"3": 100}
+
+
+def test_a_trusted_version_that_is_promoted_meanwhile_is_not_replaced(
+    cluster: Cluster, service: InferenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run promotes a trusted version before this one begins its canary."""
+    rolled_out(service, judged(1, "unproven: no adults"))
+    apply_state, raced = InferenceService.apply_state, []
+
+    def slow(self: InferenceService, manifest: dict[str, Any]) -> dict[str, Any]:
+        if not raced:
+            raced.append("yes")
+            rolled_out(self, judged(2, "trusted"))
+        return apply_state(self, manifest)
+
+    monkeypatch.setattr(InferenceService, "apply_state", slow)
+    with pytest.raises(LessTrusted, match="version 2, which is served"):
+        rolled_out(service, judged(3, "unproven: no adults"))
+    assert cluster.shares() == {"2": 100}
+
+
+@pytest.mark.parametrize("served", ["", "unproven: it was published without a verdict"])
+def test_a_version_without_a_verdict_gives_way_to_any(
+    cluster: Cluster, service: InferenceService, served: str
+) -> None:
+    rolled_out(service, judged(1, served))
+    rolled_out(service, judged(2, "not trusted: leaks"))
+    assert cluster.shares() == {"2": 100}
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_person_may_go_back_to_a_less_trusted_version_which_keeps_its_verdict(
+    cluster: Cluster, service: InferenceService, tmp_path: Path, published: bool
+) -> None:
+    first, second = (
+        dataclasses.replace(judged(version, trust), uri=str(tmp_path / str(version)))
+        for version, trust in ((1, "not trusted: leaks"), (2, "trusted"))
+    )
+    rolled_out(service, first)
+    rolled_out(service, second)
+    if published:
+        trust = {"verdict": "not trusted", "reasons": ["leaks"]}
+        rows = [{"recipe": "cnn", "trust": trust}]
+        write_json(tmp_path / "1" / "decision.json", {"winner": "cnn", "candidates": rows})
+    go_back(service, "1", QUICK, [])
+    assert cluster.shares() == {"1": 100}
+    assert cluster.found
+    words = "not trusted: leaks" if published else "unknown: the model store could not be read"
+    assert cluster.found["spec"]["predictor"]["annotations"]["cxrflow/trust"] == words
+    assert noted(cluster, "stable")["reason"] == "rolled back to by hand"
+
+
+def test_a_person_may_promote_a_less_trusted_canary(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, judged(1, "trusted"))
+    stored = load(service)
+    assert stored
+    save(service, dataclasses.replace(stored, candidate=judged(2, "not trusted: leaks"), percent=0))
+    promote(service)
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_lost_state_loses_no_note_of_what_is_served_so_its_pods_stay(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, judged(1, "trusted"))
+    first, seen = set(cluster.pods("1")), set()
+    cluster.held = None
+    with pytest.raises(LessTrusted):
+        rolled_out(service, judged(2, "unproven: no adults"))
+    stable = noted(cluster, "stable")
+    assert (stable["trust"], stable["run"]) == ("trusted", release(1).run)
+
+    def look(method: str, path: str) -> None:
+        seen.update(cluster.pods("1"))
+        for deployment in cluster.deployments.values():
+            assert "cxrflow/trust" in deployment.template["annotations"]
+
+    cluster.meanwhile = look
+    rolled_out(service, judged(2, "trusted"))
     assert seen == first
 
 
