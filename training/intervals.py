@@ -253,4 +253,6 @@ def chance_of_difference(
 def _binomial(count: int) -> np.ndarray:
     """Returns the chances of 0 to `count` heads of `count` coins."""
     factorials = np.r_[0.0, np.cumsum(np.log(np.arange(1, count + 1)))]
-    return np.exp(factorials[-1] - factorials - factorials[::-1] - count * np.log(2))
+    logarithms = factorials[-1] - factorials - factorials[::-1] - count * np.log(2)
+    chances: np.ndarray = np.exp(logarithms)
+    return chances

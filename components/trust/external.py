@@ -82,8 +82,7 @@ def measure(
         if (answered["truth"] == name).any()
     }
     recall = {
-        name: intervals.share(of["predicted"] == name, of["group"])
-        for name, of in members.items()
+        name: intervals.share(of["predicted"] == name, of["group"]) for name, of in members.items()
     }
     return {
         "name": source.name,

@@ -25,7 +25,7 @@ LOW = "-low"
 FEWEST_ELSEWHERE = 20
 # Answers about swapped images that follow the lungs or the surroundings.
 FEWEST_SWAPPED = 20
-# If fewer swapped images of one class keep their answer, the candidate answers to the seams.
+# If fewer swapped images of one class keep their answer, seams change the answers.
 LEAST_CONTROL = 0.5
 MOST_REASONS = 3
 
@@ -86,8 +86,8 @@ def _no_swaps(audit: Mapping[str, Any]) -> str:
     if control < LEAST_CONTROL:
         kept = _beyond(control, at_least=True)
         return (
-            f"keeps {100 * kept:.0f} % of its answers in surroundings of the same class, so seams confuse it: "
-            f"at least {100 * LEAST_CONTROL:.0f} % needed"
+            f"keeps {100 * kept:.0f} % of its answers in surroundings of the same class, so seams "
+            f"confuse it: at least {100 * LEAST_CONTROL:.0f} % needed"
         )
     if either < FEWEST_SWAPPED:
         return (
@@ -190,7 +190,8 @@ RULES = (
         measure=_lung_free,
         broken="keeps {value:.0%} of its accuracy when the lungs are blanked, at most 50 % allowed",
         lacking=_unless(
-            _lung_free, "hardly better than chance, so blanked lungs show nothing: a better model needed"
+            _lung_free,
+            "hardly better than chance, so blanked lungs show nothing: a better model needed",
         ),
     ),
     Rule(
@@ -203,7 +204,7 @@ RULES = (
         lacking=_unless(
             _alike,
             "too few test patients with covid and others share source and age group: add a --source that "
-            "has both",
+            "has both, with ages",
         ),
     ),
     Rule(

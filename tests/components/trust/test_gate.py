@@ -327,8 +327,10 @@ def test_one_external_place_does_not_stand_for_another_that_cannot_be_judged() -
     assert said == {
         "verdict": "unproven",
         "reasons": [
-            "too few patients to judge in --external clinic (3; left out: 13 seen, 2 unreadable, "
-            "5 abstained): 20 without covid, or of one class, needed"
+            (
+                "too few patients to judge in --external clinic (3; left out: 13 seen, 2 unreadable, "
+                "5 abstained): 20 without covid, or of one class, needed"
+            )
         ],
     }
     # What is broken in one place is broken, whatever another place lacks.
