@@ -236,11 +236,23 @@ def chance_of_difference(
         return 1.0
     of_patient = np.rint(np.bincount(_numbered(patients), difference)).astype(int)
     steps = np.abs(of_patient[of_patient != 0])
-    # The distribution of the sum over all signs; its middle is zero.
+    # The distribution of the sum over all signs; its middle is zero. Of steps of one size it is binomial.
+    chances = np.ones(1)
+    for size, count in zip(*np.unique(steps, return_counts=True), strict=True):
+        of_size = np.zeros(2 * size * count + 1)
+        of_size[:: 2 * size] = _binomial(count)
+        length = len(chances) + len(of_size) - 1
+        both = np.fft.rfft(chances, length) * np.fft.rfft(of_size, length)
+        chances = np.fft.irfft(both, length)
     reach = int(steps.sum())
-    chances = np.zeros(2 * reach + 1)
-    chances[reach] = 1.0
-    for step in steps:
-        chances = (np.roll(chances, step) + np.roll(chances, -step)) / 2
     sums = np.abs(np.arange(-reach, reach + 1))
-    return min(1.0, float(chances[sums >= abs(int(of_patient.sum()))].sum()))
+    chance = float(chances[sums >= abs(int(of_patient.sum()))].sum())
+    return min(1.0, max(0.0, chance))
+
+
+def _binomial(count: int) -> np.ndarray:
+    """Returns the chances of 0 to `count` heads of `count` coins."""
+    factorials = np.r_[0.0, np.cumsum(np.log(np.arange(1, count + 1)))]
+    logarithms = factorials[-1] - factorials - factorials[::-1] - count * np.log(2)
+    chances: np.ndarray = np.exp(logarithms)
+    return chances

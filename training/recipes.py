@@ -51,8 +51,9 @@ class Recipe:
       published: the paper's own figures.
       ours: what was chosen here because the paper leaves it open.
       view: what the network sees of an image: all of it, or the lungs alone; see `training.views`.
-      mixed: whether half of the training images have the surroundings of one of another class in each epoch,
-        or, where the network sees the lungs alone, the outline of its lungs; see `training.surroundings`.
+      mixed: whether training images have the surroundings of others in each epoch, so that these tell nothing
+        about the class; or, where the network sees the lungs alone, the outline of their lungs; see
+        `training.surroundings.mixed`.
       augmented: whether images are augmented in each epoch; see `training.augment`.
       balanced: whether the sources of a class have the same weight; see `data.image_weights`.
       quick: whether it is a first look: small images, few epochs, a learning rate that decays to zero. It

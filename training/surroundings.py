@@ -80,10 +80,12 @@ def swollen(masks: tf.Tensor) -> tf.Tensor:
 def mixed(
     pixels: tf.Tensor, masks: tf.Tensor | None, classes: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Returns a batch in which half of the images have the surroundings of an image of another class.
+    """Returns a batch in which the surroundings of images tell nothing about the class of their lungs.
 
-    With two classes, the surroundings then tell nothing about the class of the lungs. If the other image were
-    of any class, the surroundings would still tell it in three of four images.
+    For each image one of the classes in the batch is drawn, all with the same chance. If it is its own, the
+    image stays as it is; otherwise it gets the surroundings of a random image of that class. So of two
+    classes half of the images change, of four three quarters. If half changed whatever the number of classes,
+    or to an image of any class, surroundings would still tell the class more often than by chance.
 
     Args:
       pixels: float32 [N, height, width, 1] in 0..255, in random order.
@@ -99,11 +101,16 @@ def mixed(
     count = tf.shape(pixels)[0]
     shown = tf.cast(pixels > 0, tf.float32) if masks is None else masks
     has_lungs = tf.reduce_mean(shown, (1, 2, 3)) >= lungs.LEAST
-    possible = (classes[:, tf.newaxis] != classes[tf.newaxis]) & has_lungs[tf.newaxis]
-    drawn = tf.where(possible, tf.random.stateless_uniform([count, count], seeds[0]), -1.0)
-    partner = tf.argmax(drawn, axis=1)
+    same = classes[:, tf.newaxis] == classes[tf.newaxis]
+    size = tf.reduce_sum(tf.cast(same & has_lungs[tf.newaxis], tf.float32), axis=1)
+    possible = ~same & has_lungs[tf.newaxis]
+    # With its class's size as the exponent, a draw is the highest as often in each class.
+    draws = tf.random.stateless_uniform([count, count], seeds[0]) ** size
+    partner = tf.argmax(tf.where(possible, draws, -1.0), axis=1)
+    of_own = tf.cast(has_lungs, tf.float32) / tf.maximum(size, 1.0)
+    classes_there = tf.maximum(tf.round(tf.reduce_sum(of_own)), 1.0)
     chosen = has_lungs & tf.reduce_any(possible, axis=1)
-    chosen &= tf.random.stateless_uniform([count], seeds[1]) < 0.5
+    chosen &= tf.random.stateless_uniform([count], seeds[1]) < 1 - 1 / classes_there
     others = tf.gather(pixels, partner)
     if masks is None:
         made = retextured(pixels, others)

@@ -1,6 +1,7 @@
 """Where covid and each other class can be compared like with like: within one source and age group.
 
-Elsewhere a model that tells the classes apart may tell the sources apart, or adults from children.
+Elsewhere a model that tells the classes apart may tell the sources apart, or adults from children. Images of
+unknown age share no ground: they may be of children and adults.
 """
 
 from collections.abc import Mapping
@@ -8,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from components.data.sources import kermany
+from components.data.sources import covid_chestxray, kermany
 from core.divisions import TEST, TRAIN
 from core.labels import COVID, LABELS
 
 ADULT, CHILD, UNKNOWN = "adult", "child", "unknown"
-# The columns that make two images alike; see `age_groups`.
+# The columns that make two images alike; see `grounded`.
 GROUND = ["source", "age_group"]
-# As many test images of the other label, or the comparison says little.
+# As many test patients of the other label, or the comparison says little.
 ENOUGH = 10
 _GROWN_UP = 18  # years
 _SO = (
@@ -37,17 +38,37 @@ def age_groups(examples: pd.DataFrame) -> pd.Series:
     return group
 
 
+def grounded(examples: pd.DataFrame) -> pd.DataFrame:
+    """Returns the images whose ground is known, with the columns of `GROUND`.
+
+    Args:
+      examples: with the columns `source`, `origin` and `age`.
+
+    Returns:
+      without images of unknown age, and with `age_group`. Where a user's source names places, `source` is
+      the source and the place, and images without a place are left out. Each of the two published datasets
+      is one source: nearly every COVID image of theirs has an origin of its own.
+    """
+    source, origin = examples["source"], examples["origin"].fillna("")
+    given = ~source.isin([covid_chestxray.NAME, kermany.NAME])
+    has_places = source.isin(source[given & (origin != "")])
+    group = age_groups(examples)
+    known = (group != UNKNOWN) & ~(has_places & (origin == ""))
+    place = source.where(~has_places, source + "/" + origin)
+    return examples.assign(source=place, age_group=group)[known]
+
+
 def shared_ground(examples: pd.DataFrame) -> dict[str, Any]:
     """Returns how many images there are of each source and age group, and where covid meets other labels.
 
     Args:
-      examples: with the columns `source`, `age`, `label`, `patient` and `split`.
+      examples: with the columns `source`, `origin`, `age`, `label`, `patient` and `split`.
 
     Returns:
       `counts`: rows of `source`, `age_group`, `label`, and `images` and `patients` of `train` and `test`;
       `shared`: by each other label that there is, the grounds where both it and covid have test images: rows
-      of `source` and `age_group`, with the numbers of test images of `covid` and of the `others`. Unknown
-      ages are a group of their own.
+      of `source` and `age_group` (see `grounded`), with the numbers of test patients of `covid` and of the
+      `others`.
     """
     table = examples.assign(age_group=age_groups(examples))
     counts = []
@@ -57,8 +78,8 @@ def shared_ground(examples: pd.DataFrame) -> dict[str, Any]:
             of_split = members[members["split"] == split]
             row[split] = {"images": len(of_split), "patients": int(of_split["patient"].nunique())}
         counts.append(row)
-    test = table[table["split"] == TEST]
-    by_ground = test.groupby([*GROUND, "label"]).size().unstack(fill_value=0)
+    test = grounded(examples[examples["split"] == TEST])
+    by_ground = test.groupby([*GROUND, "label"])["patient"].nunique().unstack(fill_value=0)
     shared: dict[str, list[dict[str, Any]]] = {}
     for label in LABELS:
         if label != COVID and (table["label"] == label).any():
@@ -98,6 +119,9 @@ def warning(ground: Mapping[str, Any]) -> str:
         sentences.append(f"{COVID} shares no source and no age group with {named} here: {_SO}")
     if little:
         sentences.append(
-            f"Few test images of other labels share source and age group with {COVID}: {', '.join(little)}."
+            f"Few test patients with other labels share source and age group with {COVID}: "
+            f"{', '.join(little)}."
         )
+    if sentences and any(row["age_group"] == UNKNOWN for row in ground["counts"]):
+        sentences.append("Images of unknown age do not count: add their ages if you know them.")
     return " ".join(sentences)

@@ -6,7 +6,7 @@ signal", Nature Machine Intelligence 2021). The audit only asks the candidate, a
 follows from its measurements; see `components.trust.rules`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from components.data import splits
 from components.data.sources.listed import Listed
 from components.pages import plots
 from components.trust import external as elsewhere
-from components.trust import like_with_like, rules, swaps
+from components.trust import like_with_like, probes, rules, swaps
 from components.trust.rules import View
 from core.artifacts import (
     AUDIT,
@@ -43,6 +43,7 @@ from core.progress import Progress, logger
 from core.tables import read_table
 from serving import verdict
 from training import (
+    architectures,
     calibration,
     data,
     export,
@@ -50,8 +51,8 @@ from training import (
     heat_maps,
     intervals,
     lungs,
-    metrics,
     ood,
+    start_weights,
     surroundings,
 )
 from training.preprocess import to_input
@@ -133,18 +134,20 @@ def audit(
         `recall` by class, with intervals: of the candidate when it is given the whole image, the image with
         blanked lungs, and the lungs alone.
       `lung_free_explained`: the share of its balanced accuracy above chance that is left when the lungs are
-        blanked; None if the candidate is hardly above chance.
+        blanked; None if the candidate is hardly above chance, or only one class has images. `chance` is that
+        of the classes that have images.
       `swaps`: see `swaps.followed`.
       `like_with_like`: see `like_with_like.like_with_like`; `adults`: see `like_with_like.alarms_of_adults`.
       `attribution`: by class and `all`, the share of Grad-CAM's mass in the lungs (`inside`), the share of
         the image that is lungs (`area`), and their ratio (`focus`); None if there are no lungs or all maps
         are empty.
+      `probes`: what its features tell of the source and the age; see `probes.probes`.
       `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`: the row with
         the lowest recall among those with at least 20 images of covid; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
-      `abstention`: on the test split, the share that is `rejected` as unlike the training images, and how
-        many answers are wrong if only some are given (see `ood.risk_coverage`), by `ood_score` and by
-        `confidence`.
+      `abstention`: on the test split, the share that is `rejected` as unlike the training images, the
+        `recall` of the others by class, and how many answers are wrong if only some are given (see
+        `ood.risk_coverage`), by `ood_score` and by `confidence`.
       `external`: a row for each source; see `external.measure`.
       `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
       `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
@@ -162,15 +165,19 @@ def audit(
     table = everyone.set_index("id").loc[seen.ids].reset_index()
     table["truth"] = [recipe.classes[i] for i in seen.truth]
     table["predicted"] = [recipe.classes[i] for i in seen.probabilities.argmax(axis=1)]
+    # Some patients of published collections have two names: intervals take relatives by picture as one.
+    table["patient"] = splits.groups(table).astype(str)
 
     measured = {**_identity(candidate, manifest), **_measured(seen, table, recipe.classes)}
     measured["swaps"], shown = _swapped(candidate, records, manifest, table, seen, finder)
+    measured["probes"] = _revealed(candidate, records, manifest, table)
     measured["calibration"]["temperature"] = candidate.card["temperature"]
     measured["lungs"] |= read_json(segmenter / SEGMENTER_CARD)
     summary = read_json(examples / SUMMARY)
     leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
     measured |= {"leaks": leakage.ours, "leakage": vars(leakage)}
-    inside = measured["views"][View.WHOLE]["recall"]
+    # Elsewhere, too, only answered images count.
+    inside = measured["abstention"]["recall"]
     parts = division(candidate.card["division"])
     made = made_with(model, everyone)
     if made.empty:
@@ -244,16 +251,19 @@ def _identity(candidate: _Candidate, manifest: Mapping[str, Any]) -> dict[str, A
 
 def _measured(seen: _Seen, table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     """Returns what follows from the candidate's answers about the test images; see `audit`."""
-    patients = table["patient"].to_numpy(str)
+    named = np.array(classes)
     views = {
-        view: _figures(seen.truth, shares, classes, patients) for view, shares in seen.views.items()
+        view: _figures(table.assign(predicted=named[shares.argmax(axis=1)]), classes)
+        for view, shares in seen.views.items()
     }
+    chance = _chance(views[View.WHOLE])
     groups = _subgroups(table)
     return {
         "images": len(seen.truth),
         "views": views,
+        "chance": chance,
         "lung_free_explained": _explained(
-            views[View.LUNG_FREE]["balanced"], views[View.WHOLE]["balanced"], len(classes)
+            views[View.LUNG_FREE]["balanced"], views[View.WHOLE]["balanced"], chance
         ),
         "like_with_like": like_with_like.like_with_like(
             table, seen.probabilities[:, classes.index(COVID)]
@@ -263,7 +273,7 @@ def _measured(seen: _Seen, table: pd.DataFrame, classes: Sequence[str]) -> dict[
         "subgroups": groups,
         "lowest_subgroup": _lowest(groups),
         "calibration": calibration.reliability(seen.probabilities, seen.truth),
-        "abstention": _abstention(seen.ood_score, seen.probabilities, seen.truth, patients),
+        "abstention": _abstention(seen.ood_score, seen.probabilities, table, classes),
         "lungs": {"not_found": int((seen.area < lungs.LEAST).sum())},
     }
 
@@ -284,7 +294,7 @@ def _page(
         classes=recipe.classes,
         levels=plots.levels(
             {view: figures["balanced"] for view, figures in measured["views"].items()},
-            1 / len(recipe.classes),
+            measured["chance"],
         ),
         reliability=plots.reliability(measured["calibration"]["bins"]),
         risk=plots.risk_coverage(
@@ -458,13 +468,10 @@ def _image(pixels: tf.Tensor) -> Image.Image:
     return image.resize((_PICTURE, _PICTURE))
 
 
-def _figures(
-    truth: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], patients: np.ndarray
-) -> dict[str, Any]:
-    figures = metrics.evaluate(truth, probabilities, classes, patients)
-    recall = {name: figures["per_class"][name]["recall"] for name in classes}
+def _figures(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    recall = _recall(table, classes)
     return {
-        "accuracy": figures["accuracy"],
+        "accuracy": _right(table),
         # Of a version of the store, images may be left of some classes alone.
         "balanced": float(
             np.mean([rate["value"] for rate in recall.values() if rate["value"] is not None])
@@ -473,8 +480,16 @@ def _figures(
     }
 
 
-def _explained(balanced: float, whole: float, classes: int) -> float | None:
-    chance = 1 / classes
+def _recall(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, intervals.Rate]:
+    return {name: _right(table[table["truth"] == name]) for name in classes}
+
+
+def _chance(figures: Mapping[str, Any]) -> float:
+    """Returns the balanced accuracy of guessing: only classes that have images count."""
+    return 1 / sum(rate["value"] is not None for rate in figures["recall"].values())
+
+
+def _explained(balanced: float, whole: float, chance: float) -> float | None:
     if whole < chance + 0.05:
         return None
     return max(0.0, (balanced - chance) / (whole - chance))
@@ -519,14 +534,7 @@ def _swapped(
         empty = np.empty((0, *recipe.input_size, 1), np.float32)
         nobody = np.empty(0, str)
         return swaps.followed(exported.classify, empty, None, seen.truth[:0], nobody, [], []), []
-    # Only these images are read again, so that memory does not grow with the test split.
-    row_of = {seen.ids[image]: row for row, image in enumerate(used)}
-    pixels = np.empty((len(used), *recipe.input_size, 1), np.float32)
-    tested = division(candidate.card["division"]).test
-    for content, _, identity in data.encoded_images(records, manifest, recipe, tested):
-        row = row_of.get(identity.numpy().decode())
-        if row is not None:
-            pixels[row] = exported.preprocess(image_bytes=content)["pixels"].numpy()
+    pixels = _pixels(candidate, records, manifest, seen.ids[used])
     masks = None if recipe.view == "lungs" else _masks(segmenter, pixels)
     pairs, controls = (
         [(used.index(inner), used.index(outer)) for inner, outer in chosen]
@@ -550,6 +558,40 @@ def _swapped(
         for row, (inner, outer) in enumerate(pairs[:_SWAPS_SHOWN])
     ]
     return figures, shown
+
+
+def _revealed(
+    candidate: _Candidate, records: Path, manifest: Mapping[str, Any], table: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Returns what the candidate's features of some test images reveal; see `probes.probes`."""
+    model = architectures.build(candidate.recipe, start_weights.NONE, seed=0)
+    export.restore(model, candidate.saved)
+    head = model.get_layer(architectures.HEAD)
+    features = keras.Sequential(
+        [model.get_layer(architectures.BASE), keras.Model(head.inputs[0], head.layers[-1].input)]
+    )
+    members = probes.sample(table)
+    pixels = _pixels(candidate, records, manifest, members["id"])
+    found = features.predict(pixels, batch_size=_BATCH, verbose=0)
+    return probes.probes(found.reshape(len(members), -1), members)
+
+
+def _pixels(
+    candidate: _Candidate, records: Path, manifest: Mapping[str, Any], ids: Iterable[str]
+) -> np.ndarray:
+    """Returns what the network sees of some test images, float32 [ids, height, width, 1].
+
+    They are read again, so that memory does not grow with the test split.
+    """
+    recipe = candidate.recipe
+    row_of = {identity: row for row, identity in enumerate(ids)}
+    pixels = np.empty((len(row_of), *recipe.input_size, 1), np.float32)
+    tested = division(candidate.card["division"]).test
+    for content, _, identity in data.encoded_images(records, manifest, recipe, tested):
+        row = row_of.get(identity.numpy().decode())
+        if row is not None:
+            pixels[row] = candidate.exported.preprocess(image_bytes=content)["pixels"].numpy()
+    return pixels
 
 
 def _masks(segmenter: keras.Model, pixels: np.ndarray) -> np.ndarray:
@@ -588,11 +630,12 @@ def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def _abstention(
-    score: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, patients: np.ndarray
+    score: np.ndarray, probabilities: np.ndarray, table: pd.DataFrame, classes: Sequence[str]
 ) -> dict[str, Any]:
-    wrong = probabilities.argmax(axis=1) != truth
+    wrong = (table["truth"] != table["predicted"]).to_numpy()
     return {
-        "rejected": intervals.share(score > 1, patients),
+        "rejected": intervals.share(score > 1, table["patient"]),
+        "recall": _recall(table[score <= 1], classes),
         "ood_score": ood.risk_coverage(score, wrong),
         "confidence": ood.risk_coverage(-probabilities.max(axis=1), wrong),
     }

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from components.data import splits
 from components.data.facts import inspect
 from components.data.relatives import IDENTITY, relatives
 from components.data.sources import Row, listed
@@ -44,24 +45,27 @@ def measure(
       source: the radiographs.
       recipe: of the model.
       seen: the images that it was made with, with the columns of `relatives.IDENTITY`.
-      internal: its recall on the test split, by class; see `intervals.rate`.
+      internal: its recall of the test images that it answers, by class; see `intervals.rate`.
 
     Returns:
       `name`; `images` and `patients`, how many were asked about; `left_out`: numbers of images that were
       `seen`, `unlabelled` and `unreadable`; `unreadable`, the first of these: `path` and `reason`;
-      `abstained`, a share of `images`. Of the answered images: `others`, how many are without covid, and
-      `called_covid`, the share of those that is called covid; by class `counts`, `recall`, and its `drop`
-      (see `intervals.drop`) from the test split; and `areas`, of each place that has both sides: `place`,
-      `covid` and `others` (numbers of images), and `auc`, of covid against the rest (see
-      `intervals.roc_auc`). A place is an image's `Row.origin`, or the whole source if it names none. Never of
-      several places together: it could be the place that tells the sides apart.
+      `abstained`, a share of `images`, and `answered`, how many are left. Of the answered images: `others`,
+      how many are without covid, and `called_covid`, the share of those that is called covid; by class
+      `counts`, `recall`, and its `drop` (see `intervals.drop`) from the test split; `judged_patients`, how
+      many unrelated patients (see `splits.groups`) the `others` and each class have; and `areas`, of each
+      place that has both sides: `place`, `covid` and `others` (numbers of images), and `auc`, of covid
+      against the rest (see `intervals.roc_auc`). A place is an image's `Row.origin`, or the whole source if
+      it names none. Never of several places together: it could be the place that tells the sides apart.
+      Intervals are over unrelated patients.
     """
     with reaching(source.place):
         rows = list(listed.read(source))
         labelled = [row for row in rows if row.finding_is_known]
         asked, bad = _asked(exported, source, recipe, labelled)
     old = relatives(asked, seen)
-    new = asked[~old]
+    # Of one collection, too, copies of a picture have different patients' names.
+    new = asked[~old].assign(group=lambda images: splits.groups(images).astype(str))
     left_out = {
         "seen": int(old.sum()),
         "unlabelled": len(rows) - len(labelled),
@@ -78,8 +82,7 @@ def measure(
         if (answered["truth"] == name).any()
     }
     recall = {
-        name: intervals.share(of["predicted"] == name, of["patient"])
-        for name, of in members.items()
+        name: intervals.share(of["predicted"] == name, of["group"]) for name, of in members.items()
     }
     return {
         "name": source.name,
@@ -87,9 +90,14 @@ def measure(
         "patients": int(new["patient"].nunique()),
         "left_out": left_out,
         "unreadable": bad[:_REASONS_SHOWN],
-        "abstained": intervals.share(new["abstained"], new["patient"]),
+        "abstained": intervals.share(new["abstained"], new["group"]),
+        "answered": len(answered),
+        "judged_patients": {
+            "others": int(others["group"].nunique()),
+            **{name: int(of["group"].nunique()) for name, of in members.items()},
+        },
         "others": len(others),
-        "called_covid": intervals.share(others["predicted"] == COVID, others["patient"]),
+        "called_covid": intervals.share(others["predicted"] == COVID, others["group"]),
         "counts": {name: len(of) for name, of in members.items()},
         "recall": recall,
         "drop": {name: intervals.drop(internal[name], rate) for name, rate in recall.items()},
@@ -159,7 +167,7 @@ def _areas(answered: pd.DataFrame, name: str) -> list[dict[str, Any]]:
                     "place": str(place),
                     "covid": int(is_covid.sum()),
                     "others": int((~is_covid).sum()),
-                    "auc": intervals.roc_auc(is_covid, images["score"], images["patient"]),
+                    "auc": intervals.roc_auc(is_covid, images["score"], images["group"]),
                 }
             )
     return areas

@@ -10,6 +10,7 @@ Numbers that are not given are those of `GATE`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -20,11 +21,11 @@ from training.recipes import RECIPES
 
 GATE = "covid=0.9,default=0.7"
 LOW = "-low"
-# Images of a class, or without covid, in another place.
+# Unrelated patients of a class, or without covid, in another place.
 FEWEST_ELSEWHERE = 20
 # Answers about swapped images that follow the lungs or the surroundings.
 FEWEST_SWAPPED = 20
-# If fewer swapped images of one class keep their answer, the candidate answers to the seams.
+# If fewer swapped images of one class keep their answer, seams change the answers.
 LEAST_CONTROL = 0.5
 MOST_REASONS = 3
 
@@ -42,7 +43,7 @@ class Outcome(StrEnum):
 
     KEPT = "kept"
     BROKEN = "broken"
-    NOT_JUDGED = "not judged"  # there are too few images to measure it
+    NOT_JUDGED = "not judged"  # there is too little to measure it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,8 @@ class Rule:
       at_least: whether the measure must reach the bound; otherwise it must not exceed it.
       measure: finds the measure in an audit (see `components.trust.audit`); None if it was not measured.
       broken: a short sentence about a measure that breaks the bound, with `{value}`.
-      lacking: what would let the rule be judged; empty: a candidate can be trusted without it.
-      needed: whether an audit needs the rule; if not, a candidate can be trusted without it.
+      lacking: finds in an audit why the rule cannot be judged, in a short sentence that says what would let
+        it be; empty if it can be judged, or if a candidate can be trusted without it.
     """
 
     name: str
@@ -66,23 +67,101 @@ class Rule:
     at_least: bool
     measure: Callable[[Mapping[str, Any]], float | None]
     broken: str
-    lacking: str = ""
-    needed: Callable[[Mapping[str, Any]], bool] = lambda audit: True
+    lacking: Callable[[Mapping[str, Any]], str] = lambda audit: ""
 
 
 def _follows_lungs(audit: Mapping[str, Any]) -> float | None:
+    value: float | None = audit["swaps"]["follows"]["value"]
+    return None if _no_swaps(audit) else value
+
+
+def _no_swaps(audit: Mapping[str, Any]) -> str:
     swaps = audit["swaps"]
-    few = swaps["lungs"] + swaps["surroundings"] < FEWEST_SWAPPED
-    if few or swaps["control"]["value"] < LEAST_CONTROL:
-        return None
-    value: float = swaps["follows"]["value"]
+    either, control = swaps["lungs"] + swaps["surroundings"], swaps["control"]["value"]
+    if not swaps["pairs"]:
+        return (
+            "too few right answers with lungs found to swap surroundings: more test images, or a better "
+            "model, needed"
+        )
+    if control < LEAST_CONTROL:
+        kept = _beyond(control, at_least=True)
+        return (
+            f"keeps {100 * kept:.0f} % of its answers in surroundings of the same class, so seams "
+            f"confuse it: at least {100 * LEAST_CONTROL:.0f} % needed"
+        )
+    if either < FEWEST_SWAPPED:
+        return (
+            f"only {either} of {swaps['pairs']} answers about swapped images name the class of lungs or "
+            f"surroundings: at least {FEWEST_SWAPPED} needed"
+        )
+    return ""
+
+
+def _lung_free(audit: Mapping[str, Any]) -> float | None:
+    value: float | None = audit["lung_free_explained"]
     return value
 
 
-def _nothing_elsewhere(audit: Mapping[str, Any]) -> bool:
-    """Returns whether there are external data, and too few images of them can be judged."""
-    counts = [[place["others"], *place["counts"].values()] for place in audit["external"]]
-    return bool(counts) and max(map(max, counts)) < FEWEST_ELSEWHERE
+def _alike(audit: Mapping[str, Any]) -> float | None:
+    value: float | None = (audit["like_with_like"]["auc"] or {}).get("low")
+    return value
+
+
+def _alarms(audit: Mapping[str, Any]) -> float | None:
+    value: float | None = audit["adults"]["false_alarms"]["value"]
+    return value
+
+
+def _alarms_elsewhere(audit: Mapping[str, Any]) -> float | None:
+    return max(
+        (
+            place["called_covid"]["value"]
+            for place in audit["external"]
+            if place["judged_patients"]["others"] >= FEWEST_ELSEWHERE
+        ),
+        default=None,
+    )
+
+
+def _drop_elsewhere(audit: Mapping[str, Any]) -> float | None:
+    return max(
+        (
+            drop["value"]
+            for place in audit["external"]
+            for name, drop in place["drop"].items()
+            if place["judged_patients"][name] >= FEWEST_ELSEWHERE and drop["value"] is not None
+        ),
+        default=None,
+    )
+
+
+def _too_few_elsewhere(audit: Mapping[str, Any]) -> str:
+    few = [
+        _few(place)
+        for place in audit["external"]
+        if max(place["judged_patients"].values()) < FEWEST_ELSEWHERE
+    ]
+    if not few:
+        return ""
+    return (
+        f"too few patients to judge in --external {' and '.join(few)}: {FEWEST_ELSEWHERE} without covid, or "
+        "of one class, needed"
+    )
+
+
+def _few(place: Mapping[str, Any]) -> str:
+    """Returns a place's name, its largest number of patients, and why other images of it do not count."""
+    causes = {**place["left_out"], "abstained": place["images"] - place["answered"]}
+    others = ", ".join(f"{count} {why}" for why, count in causes.items() if count)
+    most = max(place["judged_patients"].values())
+    return f"{place['name']} ({most}{'; left out: ' if others else ''}{others})"
+
+
+def _unless(
+    measure: Callable[[Mapping[str, Any]], float | None], sentence: str
+) -> Callable[[Mapping[str, Any]], str]:
+    """Returns a `Rule.lacking` that says a sentence if there is no measure."""
+    return lambda audit: sentence if measure(audit) is None else ""
 
 
 RULES = (
@@ -101,29 +180,31 @@ RULES = (
         at_least=True,
         measure=_follows_lungs,
         broken="follows the lungs in {value:.0%} of images with swapped surroundings, at least 70 % needed",
-        lacking="too few right answers to swap surroundings: more test images, or a better model, needed",
+        lacking=_no_swaps,
     ),
     Rule(
         name="lung-free-explained",
         what="share of the accuracy above chance that is left when the lungs are blanked",
         bound=0.5,
         at_least=False,
-        measure=lambda audit: audit["lung_free_explained"],
+        measure=_lung_free,
         broken="keeps {value:.0%} of its accuracy when the lungs are blanked, at most 50 % allowed",
-        lacking="hardly better than chance, so blanked lungs show nothing: a better model needed",
+        lacking=_unless(
+            _lung_free,
+            "hardly better than chance, so blanked lungs show nothing: a better model needed",
+        ),
     ),
     Rule(
         name="like-with-like",
         what="lower end of the area under the ROC curve for covid within one source and age group",
         bound=0.6,
         at_least=True,
-        measure=lambda audit: (
-            audit["like_with_like"]["auc"] and audit["like_with_like"]["auc"]["low"]
-        ),
+        measure=_alike,
         broken="ROC area of covid within one source and age group as low as {value:.2f}, at least 0.6 needed",
-        lacking=(
-            "too few test images of covid and others share source and age group: add a --source that "
-            "has both"
+        lacking=_unless(
+            _alike,
+            "too few test patients with covid and others share source and age group: add a --source that "
+            "has both, with ages",
         ),
     ),
     Rule(
@@ -131,10 +212,11 @@ RULES = (
         what="share of adults without covid that are called covid",
         bound=0.3,
         at_least=False,
-        measure=lambda audit: audit["adults"]["false_alarms"]["value"],
+        measure=_alarms,
         broken="answers covid for {value:.0%} of adults without covid, at most 30 % allowed",
-        lacking=(
-            "too few test images of adults without covid: add a --source that has them, with their ages"
+        lacking=_unless(
+            _alarms,
+            "too few adults without covid in the test split: add a --source that has them, with their ages",
         ),
     ),
     Rule(
@@ -160,36 +242,16 @@ RULES = (
         what="highest share of images without covid from another place that are called covid",
         bound=0.3,
         at_least=False,
-        measure=lambda audit: max(
-            (
-                place["called_covid"]["value"]
-                for place in audit["external"]
-                if place["others"] >= FEWEST_ELSEWHERE
-            ),
-            default=None,
-        ),
+        measure=_alarms_elsewhere,
         broken="elsewhere answers covid for {value:.0%} of images without covid, at most 30 % allowed",
-        lacking=(
-            "too few --external images can be judged, the others were left out: give more, which the "
-            "model has not seen"
-        ),
-        needed=_nothing_elsewhere,
+        lacking=_too_few_elsewhere,
     ),
     Rule(
         name="external-drop",
         what="largest loss of a class's recall from the test split to another place",
         bound=0.25,
         at_least=False,
-        measure=lambda audit: max(
-            (
-                place["drop"][name]["value"]
-                for place in audit["external"]
-                for name in place["drop"]
-                if place["counts"][name] >= FEWEST_ELSEWHERE
-                and place["drop"][name]["value"] is not None
-            ),
-            default=None,
-        ),
+        measure=_drop_elsewhere,
         broken="elsewhere the recall of a class is lower by {value:.2f}, at most 0.25 allowed",
     ),
 )
@@ -239,13 +301,14 @@ def judged(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _judged(rule: Rule, audit: Mapping[str, Any]) -> dict[str, Any]:
-    value = rule.measure(audit)
-    if value is None:
-        outcome, reason = Outcome.NOT_JUDGED, rule.lacking if rule.needed(audit) else ""
-    elif value >= rule.bound if rule.at_least else value <= rule.bound:
-        outcome, reason = Outcome.KEPT, ""
+    value, lacking = rule.measure(audit), rule.lacking(audit)
+    if value is not None and (value < rule.bound if rule.at_least else value > rule.bound):
+        shown = _beyond(value, at_least=rule.at_least)
+        outcome, reason = Outcome.BROKEN, rule.broken.format(value=shown).replace("%", " %", 1)
+    elif value is None or lacking:
+        outcome, reason = Outcome.NOT_JUDGED, lacking
     else:
-        outcome, reason = Outcome.BROKEN, rule.broken.format(value=value).replace("%", " %", 1)
+        outcome, reason = Outcome.KEPT, ""
     return {
         "name": rule.name,
         "what": rule.what,
@@ -255,6 +318,13 @@ def _judged(rule: Rule, audit: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": outcome,
         "reason": reason,
     }
+
+
+def _beyond(value: float, *, at_least: bool) -> float:
+    """Returns a measure that breaks a bound with two digits, rounded away from the bound."""
+    # Of the shortest decimal: 0.31 must not become 0.32.
+    rounding = ROUND_FLOOR if at_least else ROUND_CEILING
+    return float(Decimal(repr(float(value))).quantize(Decimal("0.01"), rounding))
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

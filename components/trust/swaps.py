@@ -25,31 +25,32 @@ def chosen(
       truth: int [N], the classes of images.
       sources: str [N].
       usable: bool [N], whether an image is rightly answered and has lungs.
-      covid: the class that must be among them.
+      covid: the class that one image of each swap has.
       seed: the same one chooses the same pairs.
 
     Returns:
       swaps and controls, each (image that gives the lungs, image that gives the surroundings). Swaps are of
-      two classes, and where possible of two sources; each pair is there both ways. Controls are of one
-      class. Both are empty if covid, or all other classes, have fewer than five usable images.
+      covid and another class, all other classes equally often, and where possible of two sources; each pair
+      is there both ways. Controls are of one class. Both are empty if covid, or all other classes, have fewer
+      than five usable images.
     """
     random = np.random.default_rng(seed)
-    counts = {own: int((usable & (truth == own)).sum()) for own in np.unique(truth).tolist()}
-    enough = [own for own, count in counts.items() if count >= FEWEST_OF_A_CLASS]
-    if covid not in enough or len(enough) < 2:
+    of_class = {own: np.flatnonzero(usable & (truth == own)) for own in np.unique(truth).tolist()}
+    enough = [own for own, images in of_class.items() if len(images) >= FEWEST_OF_A_CLASS]
+    others = [own for own in enough if own != covid]
+    if covid not in enough or not others:
         return [], []
-    usable = usable & np.isin(truth, enough)
     swaps: dict[Pair, None] = {}
     controls: dict[Pair, None] = {}
     for number in range(PAIRS):
-        own = enough[number % len(enough)]
-        alike = np.flatnonzero(usable & (truth == own))
-        others = np.flatnonzero(usable & (truth != own))
-        image = int(random.choice(alike))
-        elsewhere = others[sources[others] != sources[image]]
-        other = int(random.choice(elsewhere if len(elsewhere) else others))
+        image = int(random.choice(of_class[covid]))
+        possible = of_class[others[number % len(others)]]
+        elsewhere = possible[sources[possible] != sources[image]]
+        other = int(random.choice(elsewhere if len(elsewhere) else possible))
         swaps |= {(image, other): None, (other, image): None}
-        controls[image, int(random.choice(alike[alike != image]))] = None
+        alike = of_class[enough[number % len(enough)]]
+        one, same = map(int, random.choice(alike, 2, replace=False))
+        controls[one, same] = None
     return list(swaps), list(controls)
 
 

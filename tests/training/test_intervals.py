@@ -1,8 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 from training.intervals import _area, chance_of_difference, drop, rate, roc_auc, share
@@ -182,3 +184,25 @@ def test_with_one_image_of_each_patient_the_test_is_mcnemars(
     for copies in (1, COPIES):
         arrays = (np.tile(values, copies) for values in (only_ours, only_theirs, patients))
         assert chance_of_difference(*arrays) == pytest.approx(expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-5, 5), max_size=12))
+def test_of_patients_with_several_images_every_sign_is_as_likely(differences: list[int]) -> None:
+    """Compared with all signs, one by one."""
+    of_patient = np.array(differences, int)
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(of_patient))))
+    expected = np.mean(np.abs(signs @ of_patient) >= abs(of_patient.sum()))
+    patients = np.repeat(np.arange(len(of_patient)), np.abs(of_patient)).astype(str)
+    ours = np.repeat(of_patient > 0, np.abs(of_patient))
+    assert chance_of_difference(ours, ~ours, patients) == pytest.approx(expected)
+
+
+def test_many_images_are_compared_without_a_table_of_their_square() -> None:
+    """What one by one takes minutes; the normal distribution is near."""
+    random = np.random.default_rng(0)
+    sizes = random.integers(1, 6, 20_000)
+    patients = np.repeat(np.arange(len(sizes)), sizes).astype(str)
+    ours = np.repeat(random.random(len(sizes)) < 0.507, sizes)
+    z = abs((np.where(ours, 1, -1)).sum()) / np.sqrt((sizes.astype(float) ** 2).sum())
+    assert chance_of_difference(ours, ~ours, patients) == pytest.approx(2 * norm.sf(z), rel=0.02)

@@ -89,6 +89,43 @@ def test_half_of_a_batch_has_the_surroundings_of_images_of_another_class() -> No
     assert 0.4 < total / (8 * 32) < 0.6
 
 
+@pytest.mark.parametrize("sizes", [(16, 16), (24, 8), (8, 8, 8, 8), (20, 6, 4, 2), (28, 2, 2)])
+def test_surroundings_tell_nothing_of_the_class_whatever_the_number_and_sizes_of_classes(
+    sizes: tuple[int, ...],
+) -> None:
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    # Black lungs that cover the centre; the corner tells whose surroundings they are.
+    mask = lungs(12, 12, 24, 24)
+    pixels = tf.constant(
+        np.concatenate([image(mask, 0, 50 + 5 * number) for number in range(len(classes))])
+    )
+    masks = tf.constant(np.repeat(mask, len(classes), axis=0))
+    counts = np.zeros((len(sizes), len(sizes)))
+    mixed, draws = tf.function(surroundings.mixed), 200
+    for seed in range(draws):
+        made = mixed(pixels, masks, tf.constant(classes), tf.constant([1, seed])).numpy()
+        giver = np.rint((made[:, 0, 0, 0] - 50) / 5).astype(int)
+        np.add.at(counts, (classes, classes[giver]), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    # Five deviations of the class with fewest images.
+    spread = 5 * np.sqrt(1 / (4 * draws * min(sizes)))
+    np.testing.assert_allclose(shares, 1 / len(sizes), atol=spread)
+
+
+def test_of_two_classes_half_of_the_images_change_and_their_partner_is_the_highest_draw() -> None:
+    """The same images as before there were recipes of more classes: a training can be repeated."""
+    pixels, masks = batch(32)
+    place = {value: number for number, value in enumerate(pixels.numpy()[:, 0, 0, 0].tolist())}
+    for seed in range(4):
+        seeds = tf.random.split(tf.constant([0, seed]), 2)
+        drawn = tf.random.stateless_uniform([32, 32], seeds[0]).numpy()
+        drawn[CLASSES.numpy()[:, None] == CLASSES.numpy()[None]] = -1
+        changed = tf.random.stateless_uniform([32], seeds[1]).numpy() < 0.5
+        expected = np.where(changed, drawn.argmax(axis=1), np.arange(32))
+        made = surroundings.mixed(pixels, masks, CLASSES, tf.constant([0, seed])).numpy()
+        assert [place[value] for value in made[:, 0, 0, 0].tolist()] == expected.tolist()
+
+
 def test_the_same_seed_mixes_alike_and_another_otherwise() -> None:
     pixels, masks = batch(16)
     mixed = tf.function(surroundings.mixed)

@@ -65,7 +65,7 @@ def write(home: Path, change: Change, seed: int = 1) -> None:
                     "id": f"{source}/{name}", "source": source, "path": name, "label": label,
                     "patient": f"{source}/{name}", "sha256": hashlib.sha256(content).hexdigest(),
                     "perceptual_hash": np.random.default_rng([seed, len(rows)]).bytes(32).hex(),
-                    "view": "PA", "sex": "MF"[number // 2 % 2], "age": 50.0, "folder_split": "",
+                    "view": "PA", "origin": "", "sex": "MF"[number // 2 % 2], "age": 50.0, "folder_split": "",
                     "span": 1, "split": split,
                 }
             )  # fmt: skip

@@ -15,7 +15,15 @@ import tensorflow as tf
 from components.candidates.train import train
 from components.data.phantoms import draw_with_lungs
 from components.data.sources import listed
-from components.trust.audit import _figures, audit, blanked, shown_otherwise
+from components.trust.audit import (
+    _abstention,
+    _chance,
+    _explained,
+    _figures,
+    audit,
+    blanked,
+    shown_otherwise,
+)
 from components.trust.rules import View
 from core.errors import UserError
 from core.labels import COVID
@@ -122,6 +130,26 @@ def test_a_patient_on_both_sides_is_found(
     assert found["trust"]["reasons"][0] == "the patient or picture of 1 test images is in training"
 
 
+def test_copies_of_a_picture_under_other_names_make_no_interval_narrower(
+    model: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
+) -> None:
+    copies = tmp_path / "examples"
+    shutil.copytree(examples, copies)
+    table = pd.read_parquet(copies / "examples.parquet")
+    tested = (table["split"] == "test") & (table["label"] == COVID)
+    table.loc[tested, "perceptual_hash"] = table.loc[tested, "perceptual_hash"].iloc[0]
+    table.to_parquet(copies / "examples.parquet")
+    apart, related = (
+        audit(model, records, of, lungs, tmp_path / of.parent.name)["views"][View.WHOLE]["recall"][
+            COVID
+        ]
+        for of in (examples, copies)
+    )
+    assert related["value"] == apart["value"]
+    assert related["low"] < apart["low"]
+    assert related["high"] > apart["high"]
+
+
 def test_images_that_a_version_was_made_with_say_nothing_of_it(
     version: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
 ) -> None:
@@ -134,14 +162,42 @@ def test_images_that_a_version_was_made_with_say_nothing_of_it(
 
 
 def test_a_class_without_images_does_not_count_as_missed() -> None:
-    view = _figures(
-        np.array([0, 0]),
-        np.array([[0.9, 0.1], [0.4, 0.6]]),
-        ("covid", "normal"),
-        np.array(["a", "b"]),
-    )
+    view = _figures(answered("covid", "normal"), CLASSES)
     assert view["recall"]["normal"]["value"] is None
     assert view["balanced"] == 0.5
+
+
+CLASSES = ("covid", "normal", "bacterial", "viral")
+
+
+def answered(*predicted: str, truth: str = COVID) -> pd.DataFrame:
+    patients = [f"{truth}/{number}" for number in range(len(predicted))]
+    return pd.DataFrame({"truth": truth, "predicted": predicted, "patient": patients})
+
+
+def test_chance_is_that_of_the_classes_that_have_images() -> None:
+    """Of four classes two have images: who guesses one of them is right about half, not a quarter."""
+    both = [
+        answered(COVID, COVID, COVID, "normal"),
+        answered("normal", "normal", "normal", COVID, truth="normal"),
+    ]
+    whole = _figures(pd.concat(both), CLASSES)
+    assert _chance(whole) == 0.5
+    assert _explained(0.5, whole["balanced"], _chance(whole)) == 0
+    assert _explained(0.625, whole["balanced"], _chance(whole)) == pytest.approx(0.5)
+    # One class alone: nothing is told from anything.
+    one = _figures(answered(COVID, COVID), CLASSES)
+    assert _explained(1.0, one["balanced"], _chance(one)) is None
+
+
+def test_recall_that_is_compared_with_another_place_is_of_answered_images() -> None:
+    table = pd.concat(
+        [answered(COVID, COVID, "normal", "normal"), answered("normal", truth="normal")]
+    )
+    found = _abstention(np.array([0.5, 1.0, 2.0, 0.9, 3.0]), np.full((5, 4), 0.25), table, CLASSES)
+    assert found["recall"]["covid"]["value"] == pytest.approx(2 / 3)
+    assert found["recall"]["normal"]["value"] is None
+    assert found["rejected"]["value"] == 2 / 5
 
 
 def test_what_is_blanked_has_the_mean_of_the_rest() -> None:
@@ -223,10 +279,20 @@ def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
     found = audit(version, records, examples, lungs, tmp_path / "audit", external=place)
     (row,) = found["external"]
     assert row["name"] == "there"
-    assert row["images"] + row["left_out"]["seen"] == 9
-    assert set(row["counts"]) <= {COVID, "normal"}
-    for name, drop in row["drop"].items():
-        inside = found["views"][View.WHOLE]["recall"][name]["value"]
-        assert drop["value"] == pytest.approx(inside - row["recall"][name]["value"])
-        assert drop["low"] < drop["value"] < drop["high"]
-    assert "<h2>External data</h2>" in (tmp_path / "audit" / "audit.html").read_text()
+    print(row, found["abstention"]["recall"], found["trust"])
+    assert row["left_out"] == {"seen": 0, "unlabelled": 0, "unreadable": 0}
+    assert row["images"] == row["patients"] == 9
+    assert row["answered"] == round(9 * (1 - row["abstained"]["value"]))
+    # Lipoid pneumonia is none of the classes, and not covid.
+    assert row["counts"] == {COVID: 3, "normal": 3}
+    assert row["others"] == 6
+    assert row["judged_patients"] == {"others": 6, COVID: 3, "normal": 3}
+    assert 0 <= row["called_covid"]["value"] <= 1
+    for name in (COVID, "normal"):
+        inside = found["abstention"]["recall"][name]["value"]
+        assert row["drop"][name]["value"] == pytest.approx(inside - row["recall"][name]["value"])
+        assert row["drop"][name]["low"] < row["drop"][name]["value"] < row["drop"][name]["high"]
+    assert "too few patients to judge in --external there (6" in str(found["rules"])
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    assert "<h2>External data</h2>" in page
+    assert '<th>there<td>covid<td class="number">3<td>' in page

@@ -99,6 +99,18 @@ def test_images_of_a_patient_who_was_trained_on_are_left_out(asked: Asked) -> No
     assert found["counts"] == {"covid": 1}
 
 
+def test_copies_under_other_patients_names_are_one_patients(asked: Asked) -> None:
+    buffer = io.BytesIO()
+    picture(5, DARK).save(buffer, "PNG")
+    found = asked(
+        *(("No finding", f"p{number}", "", buffer.getvalue()) for number in range(20)),
+        ("No finding", "other", "", BRIGHT),
+    )
+    assert (found["images"], found["patients"], found["counts"]) == (21, 21, {"normal": 21})
+    assert found["judged_patients"] == {"others": 2, "normal": 2}
+    assert found["recall"]["normal"]["low"] < 0.3
+
+
 def test_abstentions_are_neither_right_nor_wrong(asked: Asked) -> None:
     found = asked(
         ("covid", "a", "", BRIGHT), ("covid", "b", "", DARK), ("covid", "c", "", BLACK),
@@ -107,6 +119,8 @@ def test_abstentions_are_neither_right_nor_wrong(asked: Asked) -> None:
     assert found["images"] == 6
     assert found["abstained"]["value"] == 3 / 6
     assert found["counts"] == {"covid": 2, "normal": 1}
+    assert found["judged_patients"] == {"others": 1, "covid": 2, "normal": 1}
+    assert found["answered"] == 3
     assert found["recall"]["covid"]["value"] == 1 / 2
     assert found["drop"]["covid"]["value"] == pytest.approx(0.9 - 0.5)
     assert found["called_covid"]["value"] == 1

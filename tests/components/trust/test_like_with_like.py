@@ -8,7 +8,9 @@ from components.trust.like_with_like import alarms_of_adults, like_with_like
 
 def images(source: str, truth: str, age: float, count: int) -> pd.DataFrame:
     patients = [f"{source}/{truth}/{age}/{number}" for number in range(count)]
-    return pd.DataFrame({"source": source, "truth": truth, "age": age, "patient": patients})
+    return pd.DataFrame(
+        {"source": source, "origin": "", "truth": truth, "age": age, "patient": patients}
+    )
 
 
 def scored(table: pd.DataFrame, shift: float) -> np.ndarray:
@@ -37,10 +39,31 @@ def test_a_model_of_the_source_or_of_age_is_no_better_than_chance() -> None:
 
 
 @pytest.mark.parametrize("count", [9, 10])
-def test_ten_images_of_each_side_are_needed(count: int) -> None:
-    table = pd.concat([images("a", "covid", 50, 30), images("a", "normal", 50, count)])
+@pytest.mark.parametrize("few", ["covid", "normal"])
+def test_ten_patients_of_each_side_are_needed(count: int, few: str) -> None:
+    sizes = {"covid": 30, "normal": 30, few: count}
+    # Each has two images.
+    table = pd.concat(2 * [images("a", truth, 50, size) for truth, size in sizes.items()])
     table = table.reset_index(drop=True)
     assert (like_with_like(table, scored(table, 3))["auc"] is not None) == (count == 10)
+
+
+def test_images_of_unknown_age_are_not_alike() -> None:
+    """They could be of children on one side and of adults on the other."""
+    table = pd.concat([images("a", "covid", np.nan, 30), images("a", "normal", np.nan, 30)])
+    table = table.reset_index(drop=True)
+    found = like_with_like(table, scored(table, 3))
+    assert (found["ground"], found["auc"]) == ([], None)
+
+
+def test_images_of_two_places_of_a_source_are_not_alike() -> None:
+    table = pd.concat([images("a", "covid", 50, 30), images("a", "normal", 50, 30)])
+    table["origin"] = np.where(table["truth"] == "covid", "Berlin", "Rome")
+    table = table.reset_index(drop=True)
+    assert like_with_like(table, scored(table, 3))["auc"] is None
+    one = table.assign(origin="Berlin")
+    assert like_with_like(one, scored(table, 3))["ground"][0]["source"] == "a/Berlin"
+    assert like_with_like(one, scored(table, 3))["auc"]["low"] > 0.9
 
 
 def test_without_shared_ground_there_is_nothing_to_compare() -> None:
@@ -57,5 +80,8 @@ def test_false_alarms_are_those_of_adults_of_any_source() -> None:
     )  # fmt: skip
     table["predicted"] = np.where(table.index < 3, "covid", "normal")
     found = alarms_of_adults(table)
-    assert (found["images"], found["false_alarms"]["value"]) == (12, 0.25)
+    assert (found["images"], found["patients"], found["false_alarms"]["value"]) == (12, 12, 0.25)
     assert alarms_of_adults(table.iloc[3:])["false_alarms"]["value"] is None
+    # Of nine patients, however many images.
+    few = alarms_of_adults(pd.concat([table.iloc[3:]] * 4))
+    assert (few["images"], few["patients"], few["false_alarms"]["value"]) == (36, 9, None)
