@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from core.errors import UserError
-from core.kubernetes_api import Conflict
+from core.kubernetes_api import Conflict, Unavailable
 from serving.cluster import canary
 from serving.cluster.inference_service import InferenceService, Manifest, Pod
 from serving.cluster.known_answers import Unfit
@@ -50,7 +51,8 @@ def roll_out(
     Raises:
       RolledBack: it was rolled back.
       UserError: it was not ready in time, there was too little evidence to promote it, a later decision
-        superseded it, or its InferenceService was deleted meanwhile.
+        superseded it, its InferenceService was deleted meanwhile, or Kubernetes' API was unavailable for
+        longer than the policy's `ready_seconds`; then a repeated call continues.
     """
     _Rollout(service, release, policy, answers, said).run()
 
@@ -161,17 +163,28 @@ class _Rollout:
     def run(self) -> None:
         self._replace_unborn()
         seen = False
+        away: float | None = None  # since when the API fails before the next step is taken
         while True:
             try:
                 there = self._agreed()
                 if there is None:
                     self._begin(seen)
-                elif self._advances(*there):
-                    return
-                seen = there is not None
+                    seen = False
+                else:
+                    seen = True
+                    if self._advances(*there):
+                        return
+                away = None
             except Conflict:
                 logger.info("the cluster has changed meanwhile; looking again")
                 seen = True
+            except Unavailable as error:
+                # It says nothing about the version, so its state stays as it is.
+                away = away or time.monotonic()
+                if time.monotonic() - away > self._policy.ready_seconds:
+                    raise
+                logger.warning("waiting until Kubernetes' API is available again: %s", error)
+                time.sleep(self._policy.poll_seconds)
 
     def _agreed(self) -> tuple[Manifest, State] | None:
         return agreed(self._service, self._template, self._policy.poll_seconds)

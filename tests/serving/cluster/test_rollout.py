@@ -24,6 +24,7 @@ from serving.cluster.manifest import manifest_of
 from serving.cluster.policy import Policy, parse_steps
 from serving.cluster.rollout import RolledBack, roll_out
 from serving.cluster.state import Release, State, load, save
+from tests.api import answered
 from tests.manifests.schemas import errors
 from tests.serving.cluster.played import (
     ANSWERS,
@@ -477,7 +478,7 @@ def test_an_api_that_stays_away_ends_it_with_the_reason(
     def meanwhile(method: str, path: str) -> None:
         if cluster.found and cluster.shares().get("2") == 10:
             cluster.meanwhile = lambda method, path: None
-            cluster.faults = [fault] * kubernetes_api._ATTEMPTS
+            cluster.faults = [fault] * 10000
 
     cluster.meanwhile = meanwhile
     with pytest.raises(UserError, match=words):
@@ -487,6 +488,88 @@ def test_an_api_that_stays_away_ends_it_with_the_reason(
     cluster.faults.clear()
     rolled_out(service, release(2))
     assert cluster.shares() == {"2": 100}
+
+
+API_IS_AWAY = [
+    pytest.param(lambda: refused(503, "apiserver is shutting down"), id="API"),
+    pytest.param(lambda: answered(502, b"<html>Bad Gateway</html>"), id="gateway"),
+    pytest.param(lambda: answered(429, b"Too many requests, please try again later."), id="busy"),
+]
+
+
+def away_when_asked(cluster: Cluster, path_ends: str, answer: Any, times: int) -> list[str]:
+    """Has the API away when version 2 is asked, so many times; returns the calls that it did not answer."""
+    missed: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(path_ends) and "-v2-" in path and len(missed) < times:
+            missed.append(path)
+            raise answer()
+
+    cluster.meanwhile = look
+    return missed
+
+
+@pytest.mark.parametrize("asked", [":predict", "/metrics"])
+@pytest.mark.parametrize("answer", API_IS_AWAY)
+def test_an_api_that_is_away_while_a_canary_is_asked_does_not_decide_about_it(
+    cluster: Cluster, service: InferenceService, answer: Any, asked: str
+) -> None:
+    rolled_out(service, release(1))
+    times = 3 * kubernetes_api._ATTEMPTS
+    missed = away_when_asked(cluster, asked, answer, times)
+    said = rolled_out(service, release(2), dataclasses.replace(QUICK, ready_seconds=600))
+    assert len(missed) == times
+    assert not [line for line in said if "rolled back" in line]
+    assert cluster.shares() == {"2": 100}
+
+
+@pytest.mark.parametrize("answer", API_IS_AWAY)
+def test_an_api_that_stays_away_while_a_canary_is_asked_leaves_a_rollout_that_continues(
+    cluster: Cluster, service: InferenceService, answer: Any
+) -> None:
+    rolled_out(service, release(1))
+    missed = away_when_asked(cluster, ":predict", answer, 10**6)
+    with pytest.raises(UserError, match="run it again to continue") as error:
+        rolled_out(service, release(2))
+    assert not isinstance(error.value, RolledBack)
+    # It waited.
+    assert len(missed) > kubernetes_api._ATTEMPTS
+    assert noted(cluster, "candidate") == vars(release(2))
+    assert noted(cluster, "last-rollout")["version"] == "1", "it is not rolled back"
+    cluster.meanwhile = lambda method, path: None
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+def test_a_deletion_while_the_api_was_away_is_noticed(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path:
+            if len(missed) == kubernetes_api._ATTEMPTS - 1:
+                cluster.delete()
+            missed.append(path)
+            raise refused(503, "apiserver is shutting down")
+
+    missed: list[str] = []
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="was deleted meanwhile"):
+        rolled_out(service, release(2), dataclasses.replace(QUICK, ready_seconds=600))
+    assert cluster.found is None
+
+
+def test_a_canary_that_answers_known_images_with_errors_is_rolled_back(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    """An answer of the pod itself, which the API's proxy passes on as it is."""
+    rolled_out(service, release(1))
+    away_when_asked(cluster, ":predict", lambda: answered(500, b'{"error": "internal"}'), 10**6)
+    with pytest.raises(RolledBack, match=r"its server answers 500.*internal"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
 
 
 def test_a_token_is_sent_and_missed(cluster: Cluster) -> None:
@@ -842,7 +925,7 @@ def test_a_pod_that_crashes_each_time_it_is_asked_is_the_versions_fault(
     def asked(method: str, path: str) -> None:
         if path.endswith(":predict") and "-v2-" in path:
             cluster.behaviours["2"] = Behaviour(ready=False)
-            raise refused(500, "connection reset")
+            raise refused(503, "error trying to reach service: connection reset by peer")
 
     cluster.meanwhile = asked
     with pytest.raises(RolledBack, match="connection reset"):
