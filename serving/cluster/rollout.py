@@ -274,9 +274,8 @@ class _Rollout:
         version, stable = self._release.version, state.stable.version
         try:
             pods = self._watch.ready(state, state.replicas)
-            # A candidate that has a share was in the route: what vanishes from it since is no evidence.
-            splits = bool(state.percent or not self._policy.steps) or self._watch.splits(state)
-            if state.percent == 0:
+            unsplit = self._unsplit(state)
+            if state.percent == 0 or unsplit:
                 self._check(pods)
             elif self._policy.steps:
                 self._watch.watch(state)
@@ -300,12 +299,30 @@ class _Rollout:
                 "without traffic: run it again to try again, `cxrflow promote` serves it, `cxrflow rollback` "
                 "removes it, and --canary-unseen promotes versions that got too few requests to be judged"
             ) from error
-        self._advance(state, splits)
+        self._advance(state, unsplit)
 
-    def _advance(self, state: State, splits: bool) -> None:
+    def _unsplit(self, state: State) -> str:
+        """Returns why the candidate cannot be a canary, in a sentence, or an empty text if it can."""
+        if not self._policy.steps:
+            return ""
+        if self._watch.is_broken(state):
+            return (
+                f"version {state.stable.version} has no ready pod, so there is no traffic to split: switched "
+                "at once, without a canary"
+            )
+        # A candidate that has a share was in the route: what vanishes from it since is no evidence.
+        if state.percent or self._watch.splits(state):
+            return ""
+        return (
+            f"KServe does not split traffic on this cluster (the HTTPRoute {self._service.name} does not "
+            "list the candidate): switched at once, without a canary"
+        )
+
+    def _advance(self, state: State, unsplit: str) -> None:
         """Gives the candidate its next share of the traffic, or all of it, once it has the pods for it."""
         assert state.candidate
-        later = [step for step in self._policy.steps if step > state.percent] if splits else []
+        steps = () if unsplit else self._policy.steps
+        later = [step for step in steps if step > state.percent]
         share = later[0] if later else 100
         whole = self._whole(state)
         needed = _needed(whole, share)
@@ -318,11 +335,8 @@ class _Rollout:
             following = _needed(whole, later[1] if later[1:] else 100)
             self._save(state, percent=share, whole=whole, replicas=max(state.replicas, following))
         else:
-            if not splits:
-                self._say(
-                    f"KServe does not split traffic on this cluster (the HTTPRoute {self._service.name} does "
-                    "not list the candidate): switched at once, without a canary"
-                )
+            if unsplit:
+                self._say(unsplit)
             self._say("promoted")
             stable = dataclasses.replace(
                 state.candidate, decided=self._release.decided, reason=self._release.reason

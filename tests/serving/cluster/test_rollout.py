@@ -661,6 +661,87 @@ def test_where_kserve_does_not_split_traffic_it_switches_after_the_known_answers
     assert cluster.shares() == {"2": 100}
 
 
+def broken(cluster: Cluster, version: str) -> None:
+    cluster.behaviours[version] = Behaviour(ready=False, trouble="CrashLoopBackOff")
+    cluster.reconcile()
+
+
+NO_READY_POD = "version 1 has no ready pod, so there is no traffic to split: switched at once, "
+
+
+@standard
+@pytest.mark.parametrize("splits", [True, False])
+def test_where_the_stable_version_is_broken_the_next_is_checked_and_replaces_it(
+    cluster: Cluster, service: InferenceService, splits: bool
+) -> None:
+    cluster.splits = splits
+    rolled_out(service, release(1))
+    broken(cluster, "1")
+    said = rolled_out(service, release(2))
+    assert [line for line in said if "known images answered by cxrflow-v2-" in line]
+    assert NO_READY_POD + "without a canary" in said
+    assert not [line for line in said if "% of the traffic" in line and "pods" not in line]
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_where_the_stable_version_is_broken_a_wrong_one_does_not_replace_it(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    broken(cluster, "1")
+    cluster.behaviours["2"] = Behaviour(covid=0.2)
+    with pytest.raises(RolledBack, match=r"rolled back, version 1 stays.*evaluation had covid 90"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+@standard
+def test_a_first_version_that_was_never_ready_does_not_block_the_next(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.behaviours["1"] = Behaviour(ready=False)
+    with pytest.raises(UserError, match="ImagePullBackOff"):
+        rolled_out(service, release(1))
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_stable_version_that_breaks_beside_a_canary_is_replaced_by_it(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    at_a_look(cluster, 10, 1, lambda: broken(cluster, "1"))
+    said = rolled_out(service, release(2))
+    assert NO_READY_POD + "without a canary" in said
+    # It is asked once more, before it gets everything.
+    assert len([line for line in said if "known images answered by cxrflow-v2-" in line]) >= 2
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_stable_version_whose_pod_is_replaced_is_not_taken_for_broken(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    broken(cluster, "1")
+    looks: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith("/pods"):
+            looks.append(path)
+            if len(looks) == 6:
+                cluster.behaviours.clear()
+                cluster.reconcile()
+
+    cluster.meanwhile = look
+    said = rolled_out(service, release(2), dataclasses.replace(QUICK, ready_seconds=600))
+    assert len(looks) >= 6
+    assert NO_READY_POD + "without a canary" not in said
+    assert any(line.startswith("at 50 %") for line in said)
+
+
 @standard
 def test_without_a_gateway_it_switches(cluster: Cluster, service: InferenceService) -> None:
     cluster.gateway = False
