@@ -21,6 +21,8 @@ TRANSIENT = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+# How a Status begins if the API's proxy cannot reach a pod.
+_UNREACHED = "error trying to reach service"
 
 
 class Conflict(Exception):
@@ -43,6 +45,10 @@ class Refused(UserError):
     def denied(self) -> bool:
         """Whether this account lacks the permission."""
         return self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+class Unavailable(UserError):
+    """The API does not answer, is busy or fails, after several attempts: a later one may succeed."""
 
 
 class KubernetesApi:
@@ -91,8 +97,8 @@ class KubernetesApi:
 
         Raises:
           Conflict: the object has changed since it was read.
-          Refused: the API answers with another error.
-          UserError: the API does not answer.
+          Refused: the API answers with another error, or a pod behind the API's proxy does.
+          Unavailable: the API does not answer, is busy or fails.
         """
         try:
             answer = self._api.call_api(
@@ -120,12 +126,13 @@ class KubernetesApi:
         return answer if raw else json.loads(answer)
 
     def _refused(self, error: client.ApiException) -> Refused:
+        return Refused(error.status, _said(error), self._in_words(error))
+
+    def _in_words(self, error: client.ApiException) -> str:
         said = _said(error)
-        return Refused(
-            error.status,
-            said,
+        return (
             f"{self._step}: {self._what}: Kubernetes answers {error.status}: {said} "
-            f"({self._advice(error.status, said)})",
+            f"({self._advice(error.status, said)})"
         )
 
     def _advice(self, status: int, said: str) -> str:
@@ -150,8 +157,10 @@ class KubernetesApi:
         if error is None or not _is_transient(error):
             return outcome.result()
         if isinstance(error, client.ApiException):
-            raise self._refused(error) from error
-        raise UserError(
+            if _is_of_pod(error):
+                raise self._refused(error) from error
+            raise Unavailable(self._in_words(error)) from error
+        raise Unavailable(
             f"{self._step}: Kubernetes' API does not answer ({error}); nothing more was changed. Run it "
             "again to continue."
         ) from error
@@ -185,6 +194,16 @@ def _is_ownership(error: client.ApiException) -> bool:
     return any(cause.get("reason") == "FieldManagerConflict" for cause in causes)
 
 
+def _is_of_pod(error: client.ApiException) -> bool:
+    """Returns whether a pod behind the API's proxy is at fault: it answers with an error, or not at all.
+
+    The API's own errors are Status objects, and those of a gateway before it are no JSON.
+    """
+    if status := _status(error):
+        return str(status.get("message", "")).startswith(_UNREACHED)
+    return isinstance(_parsed(error), dict)
+
+
 def _said(error: client.ApiException) -> str:
     status = _status(error)
     if "message" in status:
@@ -195,8 +214,12 @@ def _said(error: client.ApiException) -> str:
 
 def _status(error: client.ApiException) -> dict[str, Any]:
     """Returns the API's Status object; empty if the answer has none."""
+    found = _parsed(error)
+    return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
+
+
+def _parsed(error: client.ApiException) -> Any:
     try:
-        status = json.loads(error.body)
+        return json.loads(error.body)
     except (TypeError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
+        return None

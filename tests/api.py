@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiohttp.web
 import attrs
 import kmock
 
@@ -18,7 +19,7 @@ def served(serve: Callable[[kmock.Request], Any]) -> Iterator[str]:
     loop = asyncio.new_event_loop()
 
     async def run() -> None:
-        async with kmock.KubernetesScaffold() as handling, kmock.Server(handling) as server:
+        async with _Api() as handling, kmock.Server(handling) as server:
             handling[lambda _: True] << serve
             addresses.append(str(server.url).rstrip("/"))
             started.set()
@@ -43,6 +44,23 @@ def dropped(request: kmock.Request) -> bytes:
 async def hanging(_: kmock.Request) -> None:
     """Never answers."""
     await asyncio.Event().wait()
+
+
+class _Api(kmock.KubernetesScaffold):
+    async def _render_error(self, exc: Exception) -> aiohttp.web.StreamResponse:
+        if isinstance(exc, _Answered):
+            return aiohttp.web.Response(status=exc.status, body=exc.body)
+        return await super()._render_error(exc)
+
+
+class _Answered(Exception):
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+
+
+def answered(status: int, body: bytes) -> Exception:
+    """Returns what to raise for an answer that is not the API's: of a pod, or of a gateway before the API."""
+    return _Answered(status, body)
 
 
 def refused(

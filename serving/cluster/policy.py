@@ -13,7 +13,8 @@ class Policy:
       steps: successive shares of the traffic that a canary gets, in percent.
       step_seconds: how long it is watched at each share.
       unseen: whether it may be promoted even if too few requests came to judge it.
-      ready_seconds: time limit for it to become ready, and for KServe to give it a share.
+      ready_seconds: time limit for it to become ready, for KServe to give it a share, and for Kubernetes' API
+        to be available again.
       poll_seconds: pause between two looks.
     """
 

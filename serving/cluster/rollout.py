@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from core.errors import UserError
-from core.kubernetes_api import Conflict
+from core.kubernetes_api import Conflict, Unavailable
 from serving.cluster import canary
 from serving.cluster.inference_service import InferenceService, Manifest, Pod
 from serving.cluster.known_answers import Unfit
@@ -56,7 +57,8 @@ def roll_out(
       RolledBack: it was rolled back.
       verdict.LessTrusted: the version that is served is trusted more; nothing was changed.
       UserError: it was not ready in time, there was too little evidence to promote it, a later decision
-        superseded it, or its InferenceService was deleted meanwhile.
+        superseded it, its InferenceService was deleted meanwhile, or Kubernetes' API was unavailable for
+        longer than the policy's `ready_seconds`; then a repeated call continues.
     """
     _Rollout(service, release, policy, answers, said, by_hand=by_hand).run()
 
@@ -184,17 +186,28 @@ class _Rollout:
     def run(self) -> None:
         self._replace_unborn()
         seen = False
+        away: float | None = None  # since when the API fails before the next step is taken
         while True:
             try:
                 there = self._agreed()
                 if there is None:
                     self._begin(seen)
-                elif self._advances(*there):
-                    return
-                seen = there is not None
+                    seen = False
+                else:
+                    seen = True
+                    if self._advances(*there):
+                        return
+                away = None
             except Conflict:
                 logger.info("the cluster has changed meanwhile; looking again")
                 seen = True
+            except Unavailable as error:
+                # It says nothing about the version, so its state stays as it is.
+                away = away or time.monotonic()
+                if time.monotonic() - away > self._policy.ready_seconds:
+                    raise
+                logger.warning("waiting until Kubernetes' API is available again: %s", error)
+                time.sleep(self._policy.poll_seconds)
 
     def _agreed(self) -> tuple[Manifest, State] | None:
         return agreed(self._service, self._template, self._policy.poll_seconds)
@@ -286,9 +299,8 @@ class _Rollout:
         version, stable = self._release.version, state.stable.version
         try:
             pods = self._watch.ready(state, state.replicas)
-            # A candidate that has a share was in the route: what vanishes from it since is no evidence.
-            splits = bool(state.percent or not self._policy.steps) or self._watch.splits(state)
-            if state.percent == 0:
+            unsplit = self._unsplit(state)
+            if state.percent == 0 or unsplit:
                 self._check(pods)
             elif self._policy.steps:
                 self._watch.watch(state)
@@ -312,12 +324,30 @@ class _Rollout:
                 "without traffic: run it again to try again, `cxrflow promote` serves it, `cxrflow rollback` "
                 "removes it, and --canary-unseen promotes versions that got too few requests to be judged"
             ) from error
-        self._advance(state, splits)
+        self._advance(state, unsplit)
 
-    def _advance(self, state: State, splits: bool) -> None:
+    def _unsplit(self, state: State) -> str:
+        """Returns why the candidate cannot be a canary, in a sentence, or an empty text if it can."""
+        if not self._policy.steps:
+            return ""
+        if self._watch.is_broken(state):
+            return (
+                f"version {state.stable.version} has no ready pod, so there is no traffic to split: switched "
+                "at once, without a canary"
+            )
+        # A candidate that has a share was in the route: what vanishes from it since is no evidence.
+        if state.percent or self._watch.splits(state):
+            return ""
+        return (
+            f"KServe does not split traffic on this cluster (the HTTPRoute {self._service.name} does not "
+            "list the candidate): switched at once, without a canary"
+        )
+
+    def _advance(self, state: State, unsplit: str) -> None:
         """Gives the candidate its next share of the traffic, or all of it, once it has the pods for it."""
         assert state.candidate
-        later = [step for step in self._policy.steps if step > state.percent] if splits else []
+        steps = () if unsplit else self._policy.steps
+        later = [step for step in steps if step > state.percent]
         share = later[0] if later else 100
         whole = self._whole(state)
         needed = _needed(whole, share)
@@ -330,11 +360,8 @@ class _Rollout:
             following = _needed(whole, later[1] if later[1:] else 100)
             self._save(state, percent=share, whole=whole, replicas=max(state.replicas, following))
         else:
-            if not splits:
-                self._say(
-                    f"KServe does not split traffic on this cluster (the HTTPRoute {self._service.name} does "
-                    "not list the candidate): switched at once, without a canary"
-                )
+            if unsplit:
+                self._say(unsplit)
             self._say("promoted")
             stable = dataclasses.replace(
                 state.candidate, decided=self._release.decided, reason=self._release.reason

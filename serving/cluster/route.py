@@ -52,16 +52,19 @@ def knative_share(service: Manifest) -> float | None:
 
 def is_seen_ready(service: Manifest, predictor: str, percent: int) -> bool:
     """Returns whether KServe has seen a canary ready at a share, in percent, and so has written the route."""
-    status = service.get("status", {})
-    stable = any(
-        condition["type"] == "PredictorReady" and condition["status"] == "True"
-        for condition in status.get("conditions", [])
-    )
-    return stable and any(
+    return is_stable_ready(service) and any(
         canary["name"] == predictor
         and canary.get("ready")
         and canary.get("trafficPercent", 0) == percent
-        for canary in status.get("canaryStatuses", [])
+        for canary in service.get("status", {}).get("canaryStatuses", [])
+    )
+
+
+def is_stable_ready(service: Manifest) -> bool:
+    """Returns whether KServe sees the stable version ready; else it does not write the route."""
+    return any(
+        condition["type"] == "PredictorReady" and condition["status"] == "True"
+        for condition in service.get("status", {}).get("conditions", [])
     )
 
 

@@ -22,6 +22,8 @@ logger = logging.getLogger("cxrflow")
 
 # Pods that may go away while they are asked for known answers.
 _MOST_LOST = 3
+# Without a ready pod for so long, a stable version is broken: a pod that is only replaced is back sooner.
+_BROKEN_SECONDS = 120
 
 
 class Unproven(Exception):
@@ -55,6 +57,7 @@ class Watch:
         self._policy, self._say = policy, say
         self._is_standard = not is_knative(template)
         self._lost = 0
+        self._broken = False
 
     def ready(self, state: State, needed: int) -> list[Pod]:
         """Returns the ready pods of the release once there are as many as needed.
@@ -108,6 +111,27 @@ class Watch:
         reason = canary.why_not(evidence, canary.Evidence())
         if reason:
             raise Unfit(reason)
+
+    def is_broken(self, state: State) -> bool:
+        """Returns whether the stable version has no ready pod, if that is so for two minutes.
+
+        KServe writes no route then. In Knative mode a version without pods may only be idle.
+        """
+        if not self._is_standard:
+            return False
+        stable = state.stable.version
+        until = time.monotonic() + min(_BROKEN_SECONDS, self._policy.ready_seconds)
+        with Progress(f"waiting for version {stable}, which is not ready"):
+            while True:
+                there = self._service.read()
+                ready = there is not None and route.is_stable_ready(there)
+                if ready or any(pod.ready for pod in self._service.pods(stable)):
+                    self._broken = False
+                    return False
+                if self._broken or time.monotonic() > until:
+                    self._broken = True
+                    return True
+                self.again(state)
 
     def splits(self, state: State) -> bool:
         """Returns whether KServe lists the candidate in the route, once KServe has seen it ready.

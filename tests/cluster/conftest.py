@@ -31,14 +31,26 @@ def control() -> Cluster:
 
 @pytest.fixture(scope="session")
 def cluster(control: Cluster) -> Cluster:
-    """The same, with a real node."""
+    """The same, with a node: a real one where this host allows it, else one that kwok simulates."""
+    if node.why_not():
+        node.simulate(control)
+    else:
+        node.start(control, IMAGES)
+    return control
+
+
+@pytest.fixture(scope="session")
+def containers() -> None:
+    """Skips a test that needs real containers where there are none."""
     reason = node.why_not()
     if reason:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            f"there is no node, because {reason}"
-        )
-    node.start(control, IMAGES)
-    return control
+        pytest.skip(f"needs real containers, but kwok simulates the node, because {reason}")
+
+
+def pytest_report_header() -> str:
+    """Says which node the cluster has."""
+    reason = node.why_not()
+    return f"node: simulated by kwok, because {reason}" if reason else "node: real"
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +70,31 @@ def store() -> Iterator[str]:
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         yield MODELS
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def failing(tmp_path_factory: pytest.TempPathFactory, versions: list[Path]) -> Path:
+    """A version, not published yet, that answers its known images rightly and raises for white images."""
+    import tensorflow as tf
+
+    from core.artifacts import VERSION
+    from serving import store
+
+    home = tmp_path_factory.mktemp("failing")
+    loaded = tf.saved_model.load(str(versions[0]))
+    right = loaded.signatures["classify"]
+
+    @tf.function(input_signature=[right.structured_input_signature[1]["pixels"]])
+    def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        lightness = tf.reduce_mean(pixels, axis=(1, 2, 3))
+        with tf.control_dependencies([tf.debugging.assert_less(lightness, 250.0)]):
+            return right(pixels=tf.identity(pixels))
+
+    signatures = {**loaded.signatures, "classify": classify}
+    tf.saved_model.save(loaded, str(home / "model"), signatures=signatures)
+    replaced = {file.name for file in (home / "model").iterdir()} | {VERSION}
+    kept = {file.name: file for file in versions[0].iterdir() if file.name not in replaced}
+    return store.assemble({**kept, ".": home / "model"}, home / "version", "cxrflow")
 
 
 @pytest.fixture(scope="session")

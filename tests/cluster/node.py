@@ -1,4 +1,4 @@
-"""A node: a real kubelet with containerd and runc."""
+"""A node: a real kubelet with containerd and runc, or one that kwok simulates."""
 
 import json
 import os
@@ -22,15 +22,16 @@ _NAMES = {
 # Of the control groups, so that `run` can remove them.
 _CGROUP = "cxrflow.test"
 
-
 _SOCKET = Path("/run/containerd/containerd.sock")
 _CTR = ("ctr", f"--address={_SOCKET}", "--namespace=k8s.io")
 
 
 def why_not() -> str:
-    """Returns why this host cannot have a node, or nothing."""
+    """Returns why this host cannot have a real node, or nothing."""
+    if os.environ.get("CXRFLOW_NODE") == "kwok":
+        return "CXRFLOW_NODE=kwok says so"
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
-        return "it takes root"
+        return "a real one needs root"
     hierarchies = _hierarchies()
     if not hierarchies or not os.access(hierarchies[0], os.W_OK):
         return "the control groups cannot be changed"
@@ -38,7 +39,7 @@ def why_not() -> str:
 
 
 def start(cluster: Cluster, images: Path) -> None:
-    """Starts a node and waits until it is ready.
+    """Starts a real node and waits until it is ready.
 
     Args:
       cluster: that it is of.
@@ -51,13 +52,24 @@ def start(cluster: Cluster, images: Path) -> None:
     images.unlink()
     for here, there in _NAMES.items():
         subprocess.run([*_CTR, "images", "tag", here, there], check=True)
-    kubelet = _kubelet(cluster)
+    _kubelet(cluster).until(lambda: _is_ready(cluster), "the node is ready")
 
-    def is_ready() -> bool:
-        conditions = cluster.get("node", NAME).get("status", {}).get("conditions", [])
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
-    kubelet.until(is_ready, "the node is ready")
+def simulate(cluster: Cluster) -> None:
+    """Starts a node without containers: kwok reports its pods as ready at once. Waits until it is ready."""
+    kwok = processes.start(
+        [
+            PROGRAMS / "kwok",
+            f"--kubeconfig={cluster.kubeconfig('admin')}",
+            "--manage-all-nodes",
+            "--node-lease-duration-seconds=40",
+        ],
+        cluster.logs,
+        {"HOME": str(cluster.home)},  # else it reads the user's configuration
+    )
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME}}
+    cluster.kubectl("create", "--filename=-", body=node)
+    kwok.until(lambda: _is_ready(cluster), "the node is ready")
 
 
 def kill(container: str) -> None:
@@ -149,6 +161,11 @@ def _kubelet(cluster: Cluster) -> processes.Process:
         ],
         cluster.logs,
     )
+
+
+def _is_ready(cluster: Cluster) -> bool:
+    conditions = cluster.get("node", NAME).get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _hierarchies() -> list[Path]:

@@ -25,7 +25,7 @@ def pods(cluster: Cluster, version: str) -> list[Pod]:
         Pod(
             one["metadata"]["name"],
             one["metadata"]["uid"],
-            status["containerID"],
+            status.get("containerID", ""),  # a simulated one has none
             status["restartCount"],
         )
         for one in found.get("items", [])
@@ -36,8 +36,17 @@ def pods(cluster: Cluster, version: str) -> list[Pod]:
 
 def templates(cluster: Cluster, version: str) -> int:
     """Returns how many templates the pods of a version have had: each has a ReplicaSet."""
-    found = cluster.get("replicasets", NAMESPACE, f"--selector=cxrflow/version={version}")
-    return len(found.get("items", []))
+    return _replica_sets(cluster).count(version)
+
+
+def versions(cluster: Cluster) -> set[str]:
+    """Returns the versions that are not gone completely."""
+    return set(_replica_sets(cluster))
+
+
+def _replica_sets(cluster: Cluster) -> list[str]:
+    found = cluster.get("replicasets", NAMESPACE, "--selector=cxrflow/version")
+    return [one["metadata"]["labels"]["cxrflow/version"] for one in found.get("items", [])]
 
 
 def shares(cluster: Cluster) -> dict[str, int]:

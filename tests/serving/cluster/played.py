@@ -372,6 +372,8 @@ class Cluster:
         if traffic:
             found = {one["revisionName"]: one["percent"] for one in traffic}
             return found if len(self.deployments) > 1 else {self._rolled_out: 100}
+        if NAME not in self.routes:  # nothing was ready yet
+            return {}
         backends = self.routes[NAME]["spec"]["rules"][0]["backendRefs"]
         given = {one["name"].split("-v")[1].split("-")[0]: one.get("weight", 1) for one in backends}
         total = sum(given.values())

@@ -26,6 +26,7 @@ from serving.cluster.policy import Policy, parse_steps
 from serving.cluster.rollout import RolledBack, go_back, promote, roll_out
 from serving.cluster.state import Release, State, load, save
 from serving.verdict import LessTrusted
+from tests.api import answered
 from tests.manifests.schemas import errors
 from tests.serving.cluster.played import (
     ANSWERS,
@@ -479,7 +480,7 @@ def test_an_api_that_stays_away_ends_it_with_the_reason(
     def meanwhile(method: str, path: str) -> None:
         if cluster.found and cluster.shares().get("2") == 10:
             cluster.meanwhile = lambda method, path: None
-            cluster.faults = [fault] * kubernetes_api._ATTEMPTS
+            cluster.faults = [fault] * 10000
 
     cluster.meanwhile = meanwhile
     with pytest.raises(UserError, match=words):
@@ -489,6 +490,88 @@ def test_an_api_that_stays_away_ends_it_with_the_reason(
     cluster.faults.clear()
     rolled_out(service, release(2))
     assert cluster.shares() == {"2": 100}
+
+
+API_IS_AWAY = [
+    pytest.param(lambda: refused(503, "apiserver is shutting down"), id="API"),
+    pytest.param(lambda: answered(502, b"<html>Bad Gateway</html>"), id="gateway"),
+    pytest.param(lambda: answered(429, b"Too many requests, please try again later."), id="busy"),
+]
+
+
+def away_when_asked(cluster: Cluster, path_ends: str, answer: Any, times: int) -> list[str]:
+    """Has the API away when version 2 is asked, so many times; returns the calls that it did not answer."""
+    missed: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(path_ends) and "-v2-" in path and len(missed) < times:
+            missed.append(path)
+            raise answer()
+
+    cluster.meanwhile = look
+    return missed
+
+
+@pytest.mark.parametrize("asked", [":predict", "/metrics"])
+@pytest.mark.parametrize("answer", API_IS_AWAY)
+def test_an_api_that_is_away_while_a_canary_is_asked_does_not_decide_about_it(
+    cluster: Cluster, service: InferenceService, answer: Any, asked: str
+) -> None:
+    rolled_out(service, release(1))
+    times = 3 * kubernetes_api._ATTEMPTS
+    missed = away_when_asked(cluster, asked, answer, times)
+    said = rolled_out(service, release(2), dataclasses.replace(QUICK, ready_seconds=600))
+    assert len(missed) == times
+    assert not [line for line in said if "rolled back" in line]
+    assert cluster.shares() == {"2": 100}
+
+
+@pytest.mark.parametrize("answer", API_IS_AWAY)
+def test_an_api_that_stays_away_while_a_canary_is_asked_leaves_a_rollout_that_continues(
+    cluster: Cluster, service: InferenceService, answer: Any
+) -> None:
+    rolled_out(service, release(1))
+    missed = away_when_asked(cluster, ":predict", answer, 10**6)
+    with pytest.raises(UserError, match="run it again to continue") as error:
+        rolled_out(service, release(2))
+    assert not isinstance(error.value, RolledBack)
+    # It waited.
+    assert len(missed) > kubernetes_api._ATTEMPTS
+    assert noted(cluster, "candidate") == vars(release(2))
+    assert noted(cluster, "last-rollout")["version"] == "1", "it is not rolled back"
+    cluster.meanwhile = lambda method, path: None
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+def test_a_deletion_while_the_api_was_away_is_noticed(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+
+    def look(method: str, path: str) -> None:
+        if path.endswith(":predict") and "-v2-" in path:
+            if len(missed) == kubernetes_api._ATTEMPTS - 1:
+                cluster.delete()
+            missed.append(path)
+            raise refused(503, "apiserver is shutting down")
+
+    missed: list[str] = []
+    cluster.meanwhile = look
+    with pytest.raises(UserError, match="was deleted meanwhile"):
+        rolled_out(service, release(2), dataclasses.replace(QUICK, ready_seconds=600))
+    assert cluster.found is None
+
+
+def test_a_canary_that_answers_known_images_with_errors_is_rolled_back(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    """An answer of the pod itself, which the API's proxy passes on as it is."""
+    rolled_out(service, release(1))
+    away_when_asked(cluster, ":predict", lambda: answered(500, b'{"error": "internal"}'), 10**6)
+    with pytest.raises(RolledBack, match=r"its server answers 500.*internal"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
 
 
 def test_a_token_is_sent_and_missed(cluster: Cluster) -> None:
@@ -680,6 +763,87 @@ def test_where_kserve_does_not_split_traffic_it_switches_after_the_known_answers
     with pytest.raises(RolledBack, match="evaluation had covid 90"):
         rolled_out(service, release(3))
     assert cluster.shares() == {"2": 100}
+
+
+def broken(cluster: Cluster, version: str) -> None:
+    cluster.behaviours[version] = Behaviour(ready=False, trouble="CrashLoopBackOff")
+    cluster.reconcile()
+
+
+NO_READY_POD = "version 1 has no ready pod, so there is no traffic to split: switched at once, "
+
+
+@standard
+@pytest.mark.parametrize("splits", [True, False])
+def test_where_the_stable_version_is_broken_the_next_is_checked_and_replaces_it(
+    cluster: Cluster, service: InferenceService, splits: bool
+) -> None:
+    cluster.splits = splits
+    rolled_out(service, release(1))
+    broken(cluster, "1")
+    said = rolled_out(service, release(2))
+    assert [line for line in said if "known images answered by cxrflow-v2-" in line]
+    assert NO_READY_POD + "without a canary" in said
+    assert not [line for line in said if "% of the traffic" in line and "pods" not in line]
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_where_the_stable_version_is_broken_a_wrong_one_does_not_replace_it(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    broken(cluster, "1")
+    cluster.behaviours["2"] = Behaviour(covid=0.2)
+    with pytest.raises(RolledBack, match=r"rolled back, version 1 stays.*evaluation had covid 90"):
+        rolled_out(service, release(2))
+    assert cluster.shares() == {"1": 100}
+
+
+@standard
+def test_a_first_version_that_was_never_ready_does_not_block_the_next(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    cluster.behaviours["1"] = Behaviour(ready=False)
+    with pytest.raises(UserError, match="ImagePullBackOff"):
+        rolled_out(service, release(1))
+    rolled_out(service, release(2))
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_stable_version_that_breaks_beside_a_canary_is_replaced_by_it(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    at_a_look(cluster, 10, 1, lambda: broken(cluster, "1"))
+    said = rolled_out(service, release(2))
+    assert NO_READY_POD + "without a canary" in said
+    # It is asked once more, before it gets everything.
+    assert len([line for line in said if "known images answered by cxrflow-v2-" in line]) >= 2
+    assert cluster.shares() == {"2": 100}
+
+
+@standard
+def test_a_stable_version_whose_pod_is_replaced_is_not_taken_for_broken(
+    cluster: Cluster, service: InferenceService
+) -> None:
+    rolled_out(service, release(1))
+    broken(cluster, "1")
+    looks: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        if path.endswith("/pods"):
+            looks.append(path)
+            if len(looks) == 6:
+                cluster.behaviours.clear()
+                cluster.reconcile()
+
+    cluster.meanwhile = look
+    said = rolled_out(service, release(2), dataclasses.replace(QUICK, ready_seconds=600))
+    assert len(looks) >= 6
+    assert NO_READY_POD + "without a canary" not in said
+    assert any(line.startswith("at 50 %") for line in said)
 
 
 @standard
@@ -946,7 +1110,7 @@ def test_a_pod_that_crashes_each_time_it_is_asked_is_the_versions_fault(
     def asked(method: str, path: str) -> None:
         if path.endswith(":predict") and "-v2-" in path:
             cluster.behaviours["2"] = Behaviour(ready=False)
-            raise refused(500, "connection reset")
+            raise refused(503, "error trying to reach service: connection reset by peer")
 
     cluster.meanwhile = asked
     with pytest.raises(RolledBack, match="connection reset"):
