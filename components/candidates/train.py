@@ -28,6 +28,8 @@ from training.recipes import Recipe
 _ENOUGH = 4096
 # Of each class, even a rare one: a class without an image has no mean.
 _ENOUGH_OF_A_CLASS = 64
+# The part of images that the base alone has seen.
+_PRETRAINING = "pretraining"
 
 
 def train(
@@ -51,7 +53,8 @@ def train(
       recipe, records, checkpoints, weights, seed, precision, division: see `training.loop.train`.
       output: the directory to write, with `saved_model/` (see `training.export`), `model.json`,
         `history.csv` and `tensorboard/`, and given `examples` the images that it was made with,
-        `images.parquet` (`relatives.IDENTITY` and `part`). Written aside and renamed.
+        `images.parquet` (`relatives.IDENTITY` and `part`: a split or a fold, or `pretraining` for further
+        images that the base has seen). Written aside and renamed.
       examples: the output of `ingest`, to check that a base of `pretrain` has not seen test images.
       start: a version of the model store. If it is of this recipe, and the base is not frozen, training
         continues from its weights, instead of `weights`.
@@ -74,7 +77,9 @@ def train(
     before = _continued(start, recipe) if start else None
     base = start_weights.pretrained_directory(recipe, weights)
     segmenter = load_segmenter(lungs) if lungs and recipe.needs_lungs else None
-    if recipe.pretrained and base and not before:
+    if before or not recipe.pretrained:
+        base = None
+    if base:
         pretrain.require_unseen(base, examples, recipe, division)
     trained = loop.train(
         recipe,
@@ -144,7 +149,7 @@ def train(
         trained.history.to_csv(aside / HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)
         if examples:
-            _made_with(examples, recipe, parts).to_parquet(aside / MADE_WITH, index=False)
+            _made_with(examples, recipe, parts, base).to_parquet(aside / MADE_WITH, index=False)
     last = trained.history.iloc[-1]
     logger.info(
         "%s: trained in %.0f s, validation accuracy %.3f",
@@ -190,8 +195,15 @@ def _what_it_knows(
     return round(temperature, 4), ood.fitted(learnt, truth, judged)
 
 
-def _made_with(examples: Path, recipe: Recipe, parts: divisions.Division) -> pd.DataFrame:
+def _made_with(
+    examples: Path, recipe: Recipe, parts: divisions.Division, base: Path | None
+) -> pd.DataFrame:
     table = read_table(examples / EXAMPLES, columns=[*IDENTITY, "label", "split"])
     seen = table["split"].isin([*parts.train, *parts.validation])
     table = table[seen & table["label"].isin(list(recipe.task))]
-    return table[[*IDENTITY, "split"]].rename(columns={"split": "part"})
+    made = table[[*IDENTITY, "split"]].rename(columns={"split": "part"})
+    if not base:
+        return made
+    of_base = read_table(base / MADE_WITH, columns=IDENTITY)
+    further = of_base[~of_base["id"].isin(made["id"])]
+    return pd.concat([made, further.assign(part=_PRETRAINING)])

@@ -13,6 +13,7 @@ from components.data import splits
 from components.data.ingest import ingest
 from components.data.write_records import write_records
 from core.errors import UserError
+from core.labels import BACTERIAL, COVID, NORMAL, VIRAL
 from training import architectures
 from training.recipes import recipe_named
 
@@ -59,6 +60,20 @@ def test_a_training_starts_from_it_and_says_so(
     random = architectures.build(small, "none", 5).get_layer("base").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(theirs, other, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(theirs, random, strict=True))
+
+
+def test_images_that_only_the_base_has_seen_are_listed(
+    small, base: Path, examples: Path, records: Path, tmp_path: Path
+) -> None:
+    narrow = replace(small, task={label: label for label in (COVID, BACTERIAL)})
+    train(narrow, records, tmp_path / "model", tmp_path, weights=str(base), examples=examples)
+    made = pd.read_parquet(tmp_path / "model" / "images.parquet")
+    assert made["id"].is_unique
+    assert set(pd.read_parquet(base / "images.parquet")["id"]) <= set(made["id"])
+    label = pd.read_parquet(examples / "examples.parquet").set_index("id")["label"]
+    pretraining = made["part"] == "pretraining"
+    assert set(label[made["id"][pretraining]]) == {NORMAL, VIRAL}
+    assert set(label[made["id"][~pretraining]]) == {COVID, BACTERIAL}
 
 
 def test_a_base_that_has_seen_what_is_tested_is_refused(
