@@ -26,6 +26,7 @@ import tensorflow as tf
 import typer
 from rich.console import Console
 
+from bench import auditing
 from bench.demo import demo
 from bench.ingesting import growth, scale
 from bench.serving import serving
@@ -91,6 +92,18 @@ def main(
             "memory": (
                 "memory of a training, with four times the images",
                 lambda: [memory(make_records(home), home)],
+            ),
+            "audit": (
+                "an audit, compared with the training of its candidate",
+                lambda: auditing.cost(
+                    datasets(home)[0], home / "examples", make_records(home), home
+                ),
+            ),
+            "control": (
+                "the rules of trust, for pneumonia in images of one source and age group",
+                lambda: auditing.control(
+                    *datasets(home), home / "examples", make_records(home), home
+                ),
             ),
             "explaining": ("Grad-CAM: in a batch, compared with one call per image", explaining),
             "serving": (

@@ -1,12 +1,16 @@
 """Trains and audits published systems and their variants on real X-rays; writes docs/trust-results.md.
 
-    python -m bench.trust --covid DIR --kermany DIR --adults NAME=SPEC --output DIR
+    python -m bench.trust --covid DIR --kermany DIR --source nih=SPEC --source covid-cxnet=SPEC \\
+        --base DIR --output DIR
 
-Trains each recipe in each setting. If interrupted, run it again: it resumes and skips what is done.
+The first source adds adults without COVID, the second one adults with it. The base is made by `cxrflow
+pretrain` from the same two datasets. Trains each recipe in each setting, and writes the page after each. If
+interrupted, run it again: it resumes and skips what is done.
 """
 
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,178 +25,220 @@ from sklearn.metrics import roc_auc_score
 from components.candidates.train import train
 from components.data import splits
 from components.data.ingest import ingest
-from components.data.sources import covid_chestxray, listed
+from components.data.shared_ground import GROUND, age_groups
+from components.data.sources import covid_chestxray, kermany, listed
 from components.data.write_records import write_records
 from components.trust.audit import audit
 from components.trust.find_lungs import find_lungs
 from components.trust.rules import Outcome, View
-from core.artifacts import CARD, EXAMPLES, RECORDS, SAVED_MODEL, SUMMARY
-from core.divisions import TEST
+from core.artifacts import (
+    CARD,
+    EXAMPLES,
+    EXCLUDED,
+    PRETRAINING,
+    RECORDS,
+    SAVED_MODEL,
+    SUMMARY,
+    Verdict,
+)
+from core.divisions import TEST, TRAIN
+from core.errors import UserError
 from core.files import read_json, write_json, write_text
 from core.images import for_tensorflow, to_png
 from core.labels import LABELS
 from core.tables import read_table
-from serving.verdict import in_words
 from training import data, export, intervals
-from training.recipes import RECIPES, recipe_named
+from training.recipes import RECIPES, recipe_named, with_epochs
 
 PAGE = Path(__file__).parents[1] / "docs" / "trust-results.md"
 
-# From scratch: enough epochs to learn what is easy to learn.
-EPOCHS = {"cnn-dubey": 10, "coronet-4class": 3}
-RANDOM, ORIGINS = "split at random", "other origins"
-TWO, THREE = "the two sources", "with adult controls"
-SPLIT_BY = {RANDOM: splits.RANDOM, ORIGINS: splits.ORIGIN}
+EPOCHS = "cnn-dubey=10,coronet-4class=3"
+RECIPES_AUDITED = ("cnn-dubey", "coronet-4class")
+MIXED = "+mixed-surroundings+augmented+balanced"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a network is trained on: which images, and which recipe variant of them."""
+    """What a network is trained on: how many of the further sources, and which recipe variant.
+
+    Attributes:
+      name: `{0}` and `{1}` are the names of the further sources.
+      compared: the position of the setting whose verdict this one's is compared with; None for the first.
+    """
 
     name: str
-    images: str
+    sources: int
     variant: str = ""
     what: str
+    compared: int | None = 0
 
 
 SETTINGS = (
     Setting(
-        name="random split",
-        images=RANDOM,
-        what="as in the papers, with patients in both training and test; shown as a warning",
+        name="two sources",
+        sources=0,
+        what="whole images of the two published sources",
+        compared=None,
     ),
     Setting(
-        name="by patient",
-        images=TWO,
-        what="whole images of the two sources, no patient in both training and test",
-    ),
-    Setting(
-        name="other origins",
-        images=ORIGINS,
-        what="the same, and the COVID test images are from hospitals and publications outside the "
-        "training data",
-    ),
-    Setting(
-        name="lungs",
-        images=TWO,
-        variant="+lungs",
-        what="split by patient, and the network sees the lungs alone (`+lungs`)",
-    ),
-    Setting(
-        name="adults",
-        images=THREE,
+        name="with {0}",
+        sources=1,
         variant="+balanced",
-        what="more images of adults without findings, from a third source; the sources of a class have the "
-        "same weight (`+balanced`)",
+        what="the same, and {0}; the sources of a class have the same weight (`+balanced`)",
     ),
     Setting(
-        name="lungs and adults",
-        images=THREE,
-        variant="+lungs+augmented+balanced",
-        what="both, and images with other exposure, sharpness and rotation in each epoch "
-        "(`+lungs+augmented+balanced`)",
+        name="with {0} and {1}",
+        sources=2,
+        variant="+balanced",
+        what="the same, and {1}",
+        compared=1,
     ),
     Setting(
-        name="mixed surroundings",
-        images=THREE,
-        variant="+mixed-surroundings+augmented+balanced",
-        what="with adults, whole images, and half of the training images in the surroundings of others "
-        "(`+mixed-surroundings+augmented+balanced`)",
+        name="mixed",
+        sources=2,
+        variant=MIXED,
+        what="the same images; in each epoch, half of the training images get the surroundings of an image "
+        f"of another class, and all are augmented (`{MIXED}`)",
+        compared=2,
+    ),
+    Setting(
+        name="mixed lungs",
+        sources=2,
+        variant="+lungs" + MIXED,
+        what="the same, and the network sees the lungs alone, half of them in the outline of the lungs of "
+        f"an image of another class (`+lungs{MIXED}`)",
+        compared=3,
     ),
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Images, ready to train on and to audit with."""
+
+    examples: Path
+    records: Path
+    lungs: Path
+
+
 def main(
     covid: Annotated[Path, typer.Option()],
-    kermany: Annotated[Path, typer.Option()],
+    kermany_directory: Annotated[Path, typer.Option("--kermany")],
     output: Annotated[Path, typer.Option()],
-    adults: Annotated[str, typer.Option(help="NAME=SPEC of a source of adults; see `listed`.")],
-    recipes: Annotated[str, typer.Option(help="Keys of EPOCHS, separated by commas.")] = ",".join(
-        EPOCHS
-    ),
+    source: Annotated[list[str], typer.Option(help="NAME=SPEC, twice; see `listed`.")],
+    base: Annotated[Path | None, typer.Option(help="The output of `cxrflow pretrain`.")] = None,
+    recipes: Annotated[
+        str, typer.Option(help="Published ones, or their variants +quick, separated by commas.")
+    ] = ",".join(RECIPES_AUDITED),
+    epochs: Annotated[str, typer.Option(help="As for `cxrflow run`.")] = EPOCHS,
     settings: Annotated[
-        str, typer.Option(help="Names of SETTINGS, separated by commas.")
-    ] = ",".join(setting.name for setting in SETTINGS),
+        str, typer.Option(help="Positions in SETTINGS, separated by commas.")
+    ] = ",".join(map(str, range(len(SETTINGS)))),
 ) -> None:
-    wanted = [setting for setting in SETTINGS if setting.name in settings.split(",")]
-    named = listed.parse([adults])
-    (source,) = named.values()
-    directories = {
-        covid_chestxray.NAME: covid, "kermany": kermany, source.name: source.directory,
-    }  # fmt: skip
-    made: dict[str, tuple[Path, Path]] = {}
-    for images in (RANDOM, TWO, ORIGINS, THREE):
-        home = output / images.replace(" ", "-")
-        examples, records = made[images] = home / "examples", home / "records"
-        if not (records / RECORDS).is_file():
-            ingest(
-                covid, kermany, examples,
-                split_by=SPLIT_BY.get(images, splits.PATIENT),
-                sources=named if images == THREE else None,
-            )  # fmt: skip
-            write_records(examples, directories, records)
-    kept = output / "kept"
-    external = elsewhere(source, made[THREE][0], output)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes.split(",")}
-    for recipe in rows:
-        for setting in wanted:
-            examples, records = made[setting.images]
-            lungs = output / "lungs" / setting.images.replace(" ", "-")
-            if not lungs.is_dir():
-                find_lungs(covid, examples, records, lungs, kept=kept)
-            home = output / recipe / setting.name.replace(" ", "-")
-            chosen = replace(recipe_named(recipe + setting.variant), epochs=EPOCHS[recipe])
+    sources = list(listed.parse(source).values())
+    if len(sources) != 2:
+        raise UserError(f"trust: give two sources (--source), not {len(sources)}")
+    prepared = [
+        prepare(covid, kermany_directory, sources[:count], output)
+        for count in range(len(sources) + 1)
+    ]
+    external = elsewhere(sources, prepared[-1].examples, output)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in recipes.split(","):
+        rows[name] = []
+        published, _, quick = name.partition("+")
+        number = with_epochs(recipe_named(name), epochs).epochs
+        weights = str(base) if base and RECIPES[published].pretrained else "none"
+        for position in map(int, settings.split(",")):
+            setting = SETTINGS[position]
+            variant = f"{published}{setting.variant}{quick and '+'}{quick}"
+            chosen = replace(recipe_named(variant), epochs=number)
+            of = prepared[setting.sources]
+            home = output / f"{name}-{number}-epochs" / str(position)
             if not (home / "model").is_dir():
                 train(
-                    chosen, records, home / "model", kept,
-                    weights="none", examples=examples, lungs=lungs,
+                    chosen, of.records, home / "model", output / "kept",
+                    weights=weights, examples=of.examples, lungs=of.lungs,
                 )  # fmt: skip
             if not (home / "audit").is_dir():
                 began = time.monotonic()
                 audit(
-                    home / "model", records, examples, lungs, home / "audit",
+                    home / "model", of.records, of.examples, of.lungs, home / "audit",
                     external=external,
                 )  # fmt: skip
                 write_text(home / "audit.seconds", f"{time.monotonic() - began:.1f}")
             if not (home / "unknown.json").is_file():
-                write_json(home / "unknown.json", unknown(home / "model", records, covid))
-            rows[recipe].append(
+                write_json(home / "unknown.json", unknown(home / "model", of.records, covid))
+            rows[name].append(
                 {
-                    "setting": setting,
+                    "position": position,
                     "card": read_json(home / "model" / CARD),
                     "audit": read_json(home / "audit" / "audit.json"),
                     "seconds": float((home / "audit.seconds").read_text()),
                     "unknown": read_json(home / "unknown.json"),
                 }
             )
-    summaries = {name: read_json(examples / SUMMARY) for name, (examples, _) in made.items()}
-    write_text(PAGE, page(rows, summaries, source.name))
+            write_text(PAGE, page(rows, prepared, [given.name for given in sources], base, epochs))
 
 
-def elsewhere(source: listed.Listed, examples: Path, output: Path) -> dict[str, listed.Listed]:
-    """Returns adults that no setting trains on: patients of the test split, and those not used.
+def prepare(
+    covid: Path, kermany_directory: Path, sources: Sequence[listed.Listed], output: Path
+) -> Prepared:
+    """Reads the two published sources and further ones.
 
-    They are two sets, the healthy and the ill, the same for every setting.
+    All are spans of one archive, so that an image stays in its split: settings share their test images, and
+    what no setting trains on is known.
+    """
+    home = output / "-".join(["data", *(source.name for source in sources)])
+    of = Prepared(examples=home / "examples", records=home / "records", lungs=home / "lungs")
+    if not (of.records / RECORDS).is_file():
+        ingest(
+            covid, kermany_directory, of.examples,
+            archive=output / "archive", sources={source.name: source for source in sources},
+        )  # fmt: skip
+        directories = {covid_chestxray.NAME: covid, kermany.NAME: kermany_directory}
+        directories |= {source.name: source.directory for source in sources}
+        write_records(of.examples, directories, of.records)
+    if not of.lungs.is_dir():
+        find_lungs(covid, of.examples, of.records, of.lungs, kept=output / "kept")
+    return of
+
+
+def elsewhere(
+    sources: Iterable[listed.Listed], examples: Path, output: Path
+) -> dict[str, listed.Listed]:
+    """Returns images of further sources that no setting trains on, the same for every setting.
+
+    These are images of patients of the test split, and those that no recipe can use because their finding
+    is none of the labels.
     """
     table = read_table(examples / EXAMPLES)
-    table = table[table["source"] == source.name]
-    seen = set(table.loc[table["split"] != TEST, "patient"])
-    rows = pd.DataFrame(
-        [
-            {
-                "path": str((source.directory / row.path).resolve()),
-                "label": row.label or row.finding,
-                "found": row.label not in LABELS,
-            }
-            for row in listed.read(source)
-            if row.patient not in seen
-        ]
-    )
-    sets = {}
-    for ill, radiographs in rows.groupby("found"):
-        file = output / f"{source.name}-{'ill' if ill else 'healthy'}.csv"
-        radiographs.to_csv(file, index=False)
-        sets |= listed.parse([f"{file.stem}={file}"])
+    sets: dict[str, listed.Listed] = {}
+    for source in sources:
+        of_source = table[table["source"] == source.name]
+        seen = set(of_source.loc[of_source["split"] != TEST, "patient"])
+        rows = pd.DataFrame(
+            [
+                {
+                    "path": row.path,
+                    "label": row.label or row.finding,
+                    "patient": row.patient.partition("/")[2],
+                    "place": row.origin,
+                }
+                for row in listed.read(source)
+                if row.patient not in seen and row.finding_is_known
+            ]
+        )
+        names = rows["label"].where(rows["label"].isin(LABELS), "other")
+        for name, radiographs in rows.groupby(names):
+            file = output / "elsewhere" / f"{source.name}-{name}" / "images.csv"
+            for path in radiographs["path"]:
+                copy = file.parent / path
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if not copy.exists():
+                    shutil.copyfile(source.directory / path, copy)
+            radiographs.to_csv(file, index=False)
+            sets |= listed.parse([f"{file.parent.name}={file}"])
     return sets
 
 
@@ -243,148 +289,343 @@ def scores(exported: export.Exported, contents: Iterable[bytes]) -> np.ndarray:
     return np.concatenate(of_each)
 
 
-def page(rows: dict[str, list[dict[str, Any]]], summaries: dict[str, Any], adults: str) -> str:
-    two = summaries[TWO]
-    first = next(iter(rows.values()))
-    lungs = first[0]["audit"]["lungs"]
+def page(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    prepared: Sequence[Prepared],
+    sources: Sequence[str],
+    base: Path | None,
+    epochs: str,
+) -> str:
+    done = [row for of_recipe in rows.values() for row in of_recipe]
+    table = read_table(prepared[-1].examples / EXAMPLES)
+    excluded = read_table(prepared[-1].examples / EXCLUDED)
+    lungs = done[0]["audit"]["lungs"]
+    names = [setting.name.format(*sources) for setting in SETTINGS]
+    fingerprints = ", ".join(
+        f"`{read_json(of.examples / SUMMARY)['fingerprint'][:12]}`" for of in prepared
+    )
     lines = [
         HEAD.format(
             version=version("cxrflow"),
-            recipes=",".join(rows),
-            names=",".join(row["setting"].name for row in first),
-            images=two["used"],
-            patients=two["patients"],
-            fingerprint=two["fingerprint"][:12],
-            settings="\n".join(
-                f"- *{row['setting'].name}*: {row['setting'].what}." for row in first
-            ),
-            adults=adults,
+            given=" ".join(f"--source {name}=SPEC" for name in sources),
+            chosen=f"--recipes {','.join(rows)} --epochs {epochs}",
+            images=len(table),
+            patients=table["patient"].nunique(),
+            fingerprints=fingerprints,
             dice=lungs["dice"],
             worst=lungs["worst"],
             trained=lungs["trained_on"],
             tested=lungs["tested_on"],
-        )
+        ),
+        *counts(table),
+        "",
+        duplicates(table, excluded, sources[-1]),
+        "",
+        "The settings. An image is in the same split in all of them:",
+        "",
+        *(
+            f"- *{name}*: {setting.what.format(*sources)}."
+            for name, setting in zip(names, SETTINGS, strict=True)
+        ),
+        "",
+        ELSEWHERE.format(*sources),
+        "",
+        "## Verdicts",
+        "",
+        *verdicts(rows, names),
     ]
     for recipe, of_recipe in rows.items():
-        lines += section(recipe, of_recipe)
+        if of_recipe:
+            lines += section(recipe, of_recipe, names, base)
     lines += ["", "## The cost of an audit", ""]
     for recipe, of_recipe in rows.items():
-        row = of_recipe[0]
-        trained, whole = row["card"]["seconds"], RECIPES[recipe].epochs
-        share = row["seconds"] / (trained * whole / EPOCHS[recipe])
-        lines.append(
-            f"- `{recipe}`: {EPOCHS[recipe]} epochs took {trained:.0f} s and the audit "
-            f"{row['seconds']:.0f} s. With the recipe's {whole} epochs, an audit would take "
-            f"{100 * share:.0f} % of the training time."
-        )
+        for row in of_recipe:
+            done_of_them, whole = row["card"]["recipe"]["epochs"], recipe_named(recipe).epochs
+            share = row["seconds"] / (row["card"]["seconds"] * whole / done_of_them)
+            lines.append(
+                f"- `{recipe}`, *{names[row['position']]}*: {done_of_them} epochs took "
+                f"{row['card']['seconds']:.0f} s and the audit {row['seconds']:.0f} s, "
+                f"{100 * share:.0f} % of the recipe's {whole} epochs."
+            )
     return "\n".join(lines) + "\n"
 
 
-def section(recipe: str, rows: Sequence[dict[str, Any]]) -> list[str]:
-    published = RECIPES[recipe].published[0].figures["accuracy"]
-    audits = [row["audit"] for row in rows]
-    classes = len(audits[0]["views"][View.WHOLE]["recall"])
-    heads = [row["setting"].name for row in rows]
-
-    def line(what: str, cells: Iterable[str]) -> str:
-        return f"| {what} | " + " | ".join(cells) + " |"
-
-    lines = [
-        "",
-        f"## {recipe}, {EPOCHS[recipe]} epochs",
-        "",
-        line("", heads),
-        line("---", ["---"] * len(heads)),
-        line(
-            f"accuracy (published: {100 * published:.1f} %)",
-            (rate(audited["views"][View.WHOLE]["accuracy"]) for audited in audits),
-        ),
-        line(
-            "COVID recall",
-            (rate(audited["views"][View.WHOLE]["recall"]["covid"]) for audited in audits),
-        ),
-        *(
-            line(
-                f"mean recall, {view}",
-                (f"{100 * audited['views'][view]['balanced']:.1f} %" for audited in audits),
-            )
-            for view in View
-        ),
-    ]
-    for i, external in enumerate(audits[0]["external"]):
-        lines.append(
-            line(
-                f"{external['name']} ({external['images']}), called COVID",
-                (rate(audited["external"][i]["called_covid"]) for audited in audits),
-            )
+def counts(table: pd.DataFrame) -> list[str]:
+    """Returns a table of images by source, label and age group."""
+    grounds = table.assign(age_group=age_groups(table)).groupby([*GROUND, "label"])
+    lines = [table_row("source", ["age group", "label", "images", "patients", "training", "test"])]
+    lines.append(table_row("---", ["---"] * 6))
+    for (source, group, label), of in grounds:
+        numbers = (
+            len(of),
+            of["patient"].nunique(),
+            *(of["split"] == part for part in (TRAIN, TEST)),
         )
-    for i, rule in enumerate(audits[0]["rules"]):
-        side = "at least" if rule["at_least"] else "at most"
-        lines.append(
-            line(
-                f"`{rule['name']}`, {side} {rule['bound']:g}",
-                (measured(audited["rules"][i]) for audited in audits),
-            )
-        )
-    lines.append(line("verdict", (audited["trust"]["verdict"] for audited in audits)))
-    lines += ["", "The reasons:", ""]
-    lines += [
-        f"- *{head}*: {in_words(audited['trust'])}."
-        for head, audited in zip(heads, audits, strict=True)
-    ]
-    lines += ["", f"Chance is a mean recall of {100 / classes:.0f} %.", ""]
-    lines += [
-        UNKNOWN,
-        "",
-        line("", heads),
-        line("---", ["---"] * len(heads)),
-        line(
-            "the test split itself",
-            (f"{100 * audited['abstention']['rejected']['value']:.0f} %" for audited in audits),
-        ),
-    ]
-    for name, first in rows[0]["unknown"].items():
-        cells = (row["unknown"][name] for row in rows)
-        lines.append(
-            line(
-                f"{name} ({first['images']})",
-                (f"{cell['auc']:.2f}, {100 * cell['rejected']['value']:.0f} %" for cell in cells),
-            )
-        )
+        cells = [str(n if isinstance(n, int) else int(n.sum())) for n in numbers]
+        lines.append(table_row(source, [group, label, *cells]))
     return lines
 
 
-def measured(rule: dict[str, Any]) -> str:
+def duplicates(table: pd.DataFrame, excluded: pd.DataFrame, source: str) -> str:
+    """Says how many images of a source are in covid-chestxray, too, and that they share its split.
+
+    Raises:
+      RuntimeError: a picture is in two splits.
+    """
+    first, second = splits.near_duplicates(table["perceptual_hash"]).T
+    of, split = table["source"].to_numpy(), table["split"].to_numpy()
+    across = ((of[first] == source) & (of[second] == covid_chestxray.NAME)) | (
+        (of[second] == source) & (of[first] == covid_chestxray.NAME)
+    )
+    if (split[first] != split[second]).any():
+        raise RuntimeError("trust: nearly the same picture is in two splits")
+    pairs = np.concatenate([first[across], second[across]])
+    copies = np.unique(pairs[of[pairs] == source])
+    sides = pd.Series(split[copies]).value_counts()
+    left_out = excluded[excluded["kind"] == "related"]["source"].value_counts()
+    told = (
+        f"Of the {(of == source).sum()} images of {source} that are used, {len(copies)} show the picture of "
+        f"an image of {covid_chestxray.NAME} that is used (perceptual hashes at most "
+        f"{splits.NEAR_DUPLICATE_BITS} of 256 bits apart), under other names and patients. Each is in the "
+        "split of its copy: "
+        + ", ".join(f"{count} in {name}" for name, count in sides.items())
+        + "."
+    )
+    if len(left_out):
+        gone = " and ".join(f"{count} images of {name}" for name, count in left_out.items())
+        told += f" {gone} are not used, because they tie images of training to images of the test."
+    return told
+
+
+def verdicts(rows: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> list[str]:
+    lines = [table_row("recipe", ["setting", "verdict", "reasons"]), table_row("---", ["---"] * 3)]
+    for recipe, of_recipe in rows.items():
+        for of in of_recipe:
+            trust = of["audit"]["trust"]
+            reasons = "; ".join(trust["reasons"])
+            lines.append(
+                table_row(
+                    f"`{recipe}`", [names[of["position"]], f"**{trust['verdict']}**", reasons]
+                )
+            )
+    return lines
+
+
+def section(
+    recipe: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str], base: Path | None
+) -> list[str]:
+    card = rows[0]["card"]
+    classes = card["recipe"]["classes"]
+    heads = [names[of["position"]] for of in rows]
+    missing = [name for name in names if name not in heads]
+    return [
+        "",
+        f"## {recipe}, {card['recipe']['epochs']} epochs",
+        "",
+        begun(recipe, card, base),
+        "",
+        *side_by_side(heads, [figures(of["audit"], recipe) for of in rows]),
+        "",
+        f"Chance is a mean recall of {100 / len(classes):.0f} %. Values that break a rule are in bold.",
+        *(["", f"Not run: {', '.join(f'*{name}*' for name in missing)}."] if missing else []),
+        "",
+        "What changed between settings:",
+        "",
+        *changes(rows, names),
+        "",
+        "What stood in the way of `trusted`:",
+        "",
+        *obstacles(rows, names),
+        "",
+        UNKNOWN,
+        "",
+        *side_by_side(heads, [of_unknown(of) for of in rows]),
+    ]
+
+
+def side_by_side(heads: Sequence[str], columns: Sequence[Mapping[str, str]]) -> list[str]:
+    """Returns a table with a column for each setting."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [
+        table_row("", heads),
+        table_row("---", ["---"] * len(heads)),
+        *(table_row(name, [column.get(name, "–") for column in columns]) for name in names),
+    ]
+
+
+def figures(audited: Mapping[str, Any], recipe: str) -> dict[str, str]:
+    """Returns what a page tells of an audit."""
+    published = recipe_named(recipe).published[0].figures["accuracy"]
+    views = audited["views"]
+    told = {"**verdict**": f"**{audited['trust']['verdict']}**"}
+    for rule in audited["rules"]:
+        side = "at least" if rule["at_least"] else "at most"
+        told[f"`{rule['name']}`, {side} {rule['bound']:g}"] = measured(audited, rule)
+    told[f"accuracy (published: {100 * published:.1f} %)"] = rate(views[View.WHOLE]["accuracy"])
+    for name, recall in views[View.WHOLE]["recall"].items():
+        told[f"recall of {name}"] = rate(recall)
+    for view in View:
+        told[f"mean recall, {view}"] = f"{100 * views[view]['balanced']:.1f} %"
+    swaps, alike = audited["swaps"], audited["like_with_like"]
+    followed = "{lungs}, {surroundings}, {neither}".format(**swaps)
+    told |= {
+        "answers that follow the lungs, the surroundings, neither": followed,
+        "controls that keep their answer": rate(swaps["control"]),
+        "like with like: images with COVID, others": f"{alike['covid']}, {alike['others']}",
+        "adults without COVID in the test split": str(audited["adults"]["images"]),
+    }
+    for place in audited["external"]:
+        name = place["name"]
+        told |= {
+            f"{name}: images judged, left out as seen": (
+                f"{place['images']}, {place['left_out']['seen']}"
+            ),
+            f"{name}: abstained": rate(place["abstained"]),
+        }
+        if place["others"]:
+            told[f"{name}: called COVID"] = rate(place["called_covid"])
+        for label, recall in place["recall"].items():
+            told[f"{name}: recall of {label}"] = rate(recall)
+    return told
+
+
+def of_unknown(of: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a page tells of images that must not be answered."""
+    rejected = of["audit"]["abstention"]["rejected"]["value"]
+    return {
+        "the test split itself": f"{100 * rejected:.0f} %",
+        **{
+            f"{name} ({found['images']})" if "inverted" not in name else name: (
+                f"{found['auc']:.2f}, {100 * found['rejected']['value']:.0f} %"
+            )
+            for name, found in of["unknown"].items()
+        },
+    }
+
+
+def begun(recipe: str, card: Mapping[str, Any], base: Path | None) -> str:
+    """Says from what the networks of a section were trained."""
+    paper = RECIPES[recipe.partition("+")[0]]
+    started = "The networks see {} × {} pixels and were trained ".format(
+        *card["recipe"]["input_size"]
+    )
+    started += f"{card['starting_point']}."
+    trains = "The paper has {1} × {2} pixels and {0} epochs.".format(
+        paper.epochs, *paper.input_size
+    )
+    if not base or not paper.pretrained:
+        return f"{started} {trains}"
+    told = read_json(base / PRETRAINING)
+    classes = ", ".join(f"{count} {name}" for name, count in told["classes"].items())
+    return (
+        f"{started} The base had {told['epochs']} epochs on {told['images']} images of "
+        f"{kermany.NAME} ({classes}), {told['input_size'][0]} pixels wide, and reached a validation accuracy "
+        f"of {100 * told['validation_accuracy']:.0f} %. No test image and no image from elsewhere is related "
+        f"to one of them. {trains}"
+    )
+
+
+def changes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Says which rules have another outcome than in the setting that each is compared with."""
+    by_position = {of["position"]: of["audit"] for of in rows}
+    lines = []
+    for position, audited in by_position.items():
+        before = SETTINGS[position].compared
+        if before is None or before not in by_position:
+            continue
+        earlier = by_position[before]
+        told = [
+            f"`{now['name']}` from {short(then)} to {short(now)}"
+            for then, now in zip(earlier["rules"], audited["rules"], strict=True)
+            if then["outcome"] != now["outcome"]
+        ]
+        moved = "; ".join(told) or "no rule has another outcome"
+        lines.append(f"- from *{names[before]}* to *{names[position]}*: {moved}.")
+    return lines or ["- One setting alone was run."]
+
+
+def short(rule: Mapping[str, Any]) -> str:
     if rule["value"] is None:
         return str(rule["outcome"])
-    broken = rule["outcome"] == Outcome.BROKEN
-    return f"**{rule['value']:.2f}**" if broken else f"{rule['value']:.2f}"
+    return f"{rule['value']:.2f} ({rule['outcome']})"
 
 
-def rate(value: dict[str, float]) -> str:
+def obstacles(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Says of each setting which rules are broken and by how much, and which cannot be judged."""
+    lines = []
+    for of in rows:
+        if of["audit"]["trust"]["verdict"] == Verdict.TRUSTED:
+            lines.append(f"- *{names[of['position']]}*: nothing; every rule is kept.")
+            continue
+        told = []
+        for rule in of["audit"]["rules"]:
+            if rule["outcome"] == Outcome.BROKEN:
+                by = abs(rule["value"] - rule["bound"])
+                told.append(
+                    f"`{rule['name']}` by {by:.2f} ({rule['value']:.2f} instead of {rule['bound']:g})"
+                )
+            elif rule["outcome"] == Outcome.NOT_JUDGED and rule["reason"]:
+                told.append(f"`{rule['name']}` is not judged ({rule['reason']})")
+        lines.append(f"- *{names[of['position']]}*: {'; '.join(told)}.")
+    return lines
+
+
+def table_row(what: str, cells: Iterable[str]) -> str:
+    return f"| {what} | " + " | ".join(cells) + " |"
+
+
+def measured(audited: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
+    """Returns a rule's value with the interval of what it measures, in bold if the rule is broken."""
+    if rule["value"] is None:
+        return str(rule["outcome"])
+    value = f"{rule['value']:.2f}".removesuffix(".00")
+    if rule["outcome"] == Outcome.BROKEN:
+        value = f"**{value}**"
+    interval = interval_of(audited, rule)
+    return f"{value} ({interval['low']:.2f}–{interval['high']:.2f})" if interval else value
+
+
+def interval_of(audited: Mapping[str, Any], rule: Mapping[str, Any]) -> dict[str, float] | None:
+    """Returns the interval of what a rule measures; None for a count and where none is measured."""
+    rates: dict[str, list[Any]] = {
+        "follows-lungs": [audited["swaps"]["follows"]],
+        "false-alarms": [audited["adults"]["false_alarms"]],
+        "subgroup-recall": [(audited["lowest_subgroup"] or {}).get("recall")],
+        "external-false-alarms": [place["called_covid"] for place in audited["external"]],
+        "external-drop": [of for place in audited["external"] for of in place["drop"].values()],
+    }
+    if rule["name"] == "like-with-like":  # its value is the lower end
+        rates["like-with-like"] = [{**audited["like_with_like"]["auc"], "value": rule["value"]}]
+    matching = (of for of in rates.get(rule["name"], []) if of and of["value"] == rule["value"])
+    return next(matching, None)
+
+
+def rate(value: Mapping[str, Any]) -> str:
+    if value["value"] is None:
+        return "–"
     return f"{100 * value['value']:.0f} % ({100 * value['low']:.0f}–{100 * value['high']:.0f})"
 
 
 HEAD = """# Audits on real X-rays
 
-Written by `python -m bench.trust --covid DIR --kermany DIR --adults {adults}=SPEC --output DIR
---recipes {recipes} --settings "{names}"` of cxrflow {version}.
-The data: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June 2020 and
-of a sample of Kermany's, fingerprint `{fingerprint}`. [Trust](trust.md) says what was measured and how.
-Values that break a rule are in bold.
+Written by `python -m bench.trust --covid DIR --kermany DIR {given} --base DIR --output DIR
+{chosen}` of cxrflow {version}.
 
-**The networks were trained from scratch for few epochs**, so these are not the figures of the papers'
-systems. They show what the networks look at, not how good they are. The lung segmenter, trained on {trained}
-masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks (lowest: {worst:.3f}).
+The data: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June
+2020, a sample of Kermany's images and two further sources; fingerprints of the three sets {fingerprints}.
+[Trust](trust.md) says what is measured and how. Intervals are of 95 %.
 
-The settings, each with its own test split:
+**The networks were trained for few epochs**, so these are not the figures of the papers' systems. The lung
+segmenter, trained on {trained} masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks
+(lowest: {worst:.3f}).
 
-{settings}
-
-{adults}-healthy and {adults}-ill (pneumonia) are radiographs of adults without COVID, the same for all
-settings, of patients on whom no network was trained. In the settings without adults, their hospital is
-outside the training data.
+All images that are used:
 """
+
+ELSEWHERE = """Images from elsewhere (`--external`) are the same for all settings: those of {0} and {1} whose
+patients are in no training. `{0}-normal` and `{1}-covid` are their test images; `{0}-other` are adults with a
+finding that is none of the labels, so no network has seen such an image. In settings without a source, the
+images that the training data have as well are left out."""
 
 UNKNOWN = """How well the out-of-distribution score separates images that must not be answered from the test
 split (area under the ROC curve), and how many of them the model abstains from:"""
