@@ -17,15 +17,18 @@ RUN := .venv/bin/
 APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends --no-remove "$$@" >/dev/null' apt
 
+STOP_ORTHANC := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
+	$$sudo update-rc.d orthanc disable >/dev/null; $$sudo service orthanc stop >/dev/null 2>&1 || true'
+
 # Images are named `cxrflow-<target>:<version>`, as in the steps and the manifests.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BASE ?= docker.io/library/debian:trixie-slim
 ACCELERATOR ?= cpu
-IMAGES ?= data training serving
+IMAGES ?= data training serving pacs
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk flink storage \
+.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk pacs demo-pacs flink storage \
 	trainer cluster-images \
 	cluster-test debian-image kind-up minikube-up kind-down minikube-down
 
@@ -75,6 +78,15 @@ dcmtk:
 	@command -v dcm2img dcmj2pnm >/dev/null || $(APT) dcmtk \
 	|| { echo "test: install DCMTK, which the DICOM tests need" >&2; exit 1; }
 
+# The worker beside a PACS is tested with a real one, and what it stores with a validator. Debian's packages start
+# Orthanc as a service, which is not what the tests use.
+pacs:
+	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
+	|| { $(APT) orthanc orthanc-dicomweb && $(STOP_ORTHANC); } \
+	|| { echo "test: install Orthanc and its DICOMweb plugin, which the PACS tests need" >&2; exit 1; }
+	@command -v dciodvfy >/dev/null || $(APT) dicom3tools \
+	|| { echo "test: install dicom3tools, which the PACS tests need" >&2; exit 1; }
+
 # Beam's pipelines are also tested on a real Flink.
 flink: .tools/flink
 
@@ -107,7 +119,7 @@ trainer: .tools/trainer-schemas
 		xargs -I{} sh -c 'cp {}/manifests/base/crds/trainer.kubeflow.org_*.yaml $@.tmp'
 	@rm $@.tmp/module; mv $@.tmp $@
 
-test: lint browser kustomize dcmtk flink storage trainer ## run all checks and tests
+test: lint browser kustomize dcmtk pacs flink storage trainer ## run all checks and tests
 	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
 # A short training of the small network on drawn radiographs, as a demonstration. `make bench ONLY=demo`
@@ -142,6 +154,7 @@ images: setup ## build the images of the steps and the server, and an SBOM for e
 		$(BUILDER) --file manifests/images/Dockerfile --target $$target --tag cxrflow-$$target:$(VERSION) \
 			--build-arg BASE=$(BASE) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) . ; \
 		extras="--extra $$target --extra pipelines"; \
+		[ $$target != pacs ] || extras="--extra pacs"; \
 		[ $$target != data ] || extras="$$extras --extra tfdv"; \
 		[ "$$target-$(ACCELERATOR)" != training-cuda ] || extras="$$extras --extra cuda"; \
 		$(UV) export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 $$extras \
