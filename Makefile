@@ -28,8 +28,8 @@ IMAGES ?= data training serving pacs
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk pacs demo-pacs flink storage \
-	trainer cluster-images \
+.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk pacs flink storage \
+	trainer cluster-images demo-pacs \
 	cluster-test debian-image kind-up minikube-up kind-down minikube-down
 
 help: ## list the commands
@@ -140,6 +140,10 @@ demo: setup ## run everything on sample radiographs, serve the winner, query it 
 	test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }; \
 	echo "$(DEMO_QUERY)"; $(DEMO_QUERY)
 	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
+
+demo-pacs: setup pacs ## answer the images of an Orthanc with the demo's model, until interrupted
+	@test -d $(DEMO)/store/cxrflow || $(MAKE) demo
+	@$(RUN)python -m bench.demo_pacs $(DEMO)
 
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.
 growth-demo: setup ## simulate a growing dataset: three spans, drift, challengers, lineage

@@ -9,6 +9,7 @@ from serving.pacs.endpoint import Answer
 
 RESEARCH_ONLY = "Research use only. Not a diagnosis; must not inform anyone's care."
 _SIZE, _LINE, _MARGIN, _COLUMNS = 18, 26, 14, 100
+_ASCII = str.maketrans("–—−×“”‘’", "---x\"\"''")
 _WHITE, _GREY, _YELLOW = (255, 255, 255), (190, 190, 190), (255, 214, 92)
 
 
@@ -26,7 +27,7 @@ def drawn(answer: Answer) -> Image.Image:
     lines = [
         (line, colour)
         for text, colour in _caption(answer)
-        for line in textwrap.wrap(text, _COLUMNS)
+        for line in textwrap.wrap(_drawable(text), _COLUMNS)
     ]
     width = max(2 * picture.width + _MARGIN, 2 * 512 + _MARGIN)
     sheet = Image.new("RGB", (width, picture.height + 2 * _MARGIN + _LINE * len(lines)))
@@ -40,6 +41,11 @@ def drawn(answer: Answer) -> Image.Image:
     return sheet
 
 
+def _drawable(text: str) -> str:
+    """Returns a text in the characters that Pillow's own font has."""
+    return text.translate(_ASCII).encode("ascii", "replace").decode()
+
+
 def _caption(answer: Answer) -> list[tuple[str, tuple[int, int, int]]]:
     if answer.abstained:
         said = "No answer: the model abstains, because this image is unlike its training images"
@@ -47,15 +53,12 @@ def _caption(answer: Answer) -> list[tuple[str, tuple[int, int, int]]]:
         ordered = sorted(answer.probabilities.items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in ordered)
         said = f"{answer.label} ({shares}; right: heat map for {answer.label})"
+    score = f"out-of-distribution score {answer.ood_score:.2f} (abstains above 1)"
     reasons = f": {answer.trust_reasons}" if answer.trust_reasons else ""
     return [
         (RESEARCH_ONLY, _YELLOW),
         (said, _WHITE),
         *([(f"Doubtful: {answer.doubts}", _YELLOW)] if answer.doubts else []),
         (f"The model is {answer.trust}{reasons}", _WHITE),
-        (
-            f"Model {answer.model}, version {answer.version}; out-of-distribution score "
-            f"{answer.ood_score:.2f} (abstains above 1)",
-            _GREY,
-        ),
+        (f"Model {answer.model}, version {answer.version}; {score}", _GREY),
     ]

@@ -17,7 +17,6 @@ from serving.pacs import Away, Failed, Unusable
 
 # To connect, and between two bytes of an answer.
 _SECONDS = (5, 60)
-_AT_ONCE = 500
 _MODALITIES = ("CR", "DX")
 # Answers of a PACS, or a proxy before it, that have nothing to do with what was asked.
 _AWAY = {401, 403, 407, 408, 429, 502, 503, 504}
@@ -93,12 +92,13 @@ def _all_pages(
     found: dict[str, Dataset] = {}
     while True:
         with _asked("find"):
-            page = search(limit=_AT_ONCE, offset=len(found))
+            # Without a limit: Orthanc applies it to a search by modality before it filters.
+            page = search(offset=len(found))
             try:
                 rows = {str(row[identifier].value): row for row in map(Dataset.from_json, page)}
             except Exception:  # pydicom may raise any error for what is not DICOM's JSON
                 raise Failed("find", "the results are not DICOM") from None
-        # Not a short page, because a PACS may have a lower limit; and it may ignore the offset.
+        # A PACS may have a limit of its own, and it may ignore the offset.
         if rows.keys() <= found.keys():
             return found
         found |= rows

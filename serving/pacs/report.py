@@ -5,9 +5,9 @@ Their identifiers follow from the image, the model and its version alone.
 
 import uuid
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as release
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -161,8 +161,8 @@ def _capture(image: Dataset, answer: Answer) -> Dataset:
         **_of_series("capture", _CAPTURES, source, answer),
     )
     capture.BodyPartExamined = "CHEST"
-    capture.PatientOrientation = image.get("PatientOrientation") or None
-    for name in ("BurnedInAnnotation", *_LOSSY):
+    capture.PatientOrientation = []
+    for name in ("PatientOrientation", "BurnedInAnnotation", *_LOSSY):
         if image.get(name):
             setattr(capture, name, image.get(name))
     reference = Dataset()
@@ -195,7 +195,7 @@ def _source(image: Dataset) -> Dataset:
     return source
 
 
-def _of_series(what: str, number: int, source: Dataset, answer: Answer) -> Mapping[str, object]:
+def _of_series(what: str, number: int, source: Dataset, answer: Answer) -> dict[str, Any]:
     return {
         "series_instance_uid": _uid(
             what, "series", source.SeriesInstanceUID, answer.model, answer.version

@@ -163,7 +163,5 @@ class Worker:
 
 
 def _say(state: tenacity.RetryCallState) -> None:
-    assert state.outcome and state.next_action
-    logger.warning(
-        "%s; will try again in %.0f seconds", state.outcome.exception(), state.next_action.sleep
-    )
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("%s; will try again in %.0f seconds", error, state.upcoming_sleep)

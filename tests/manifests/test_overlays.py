@@ -111,6 +111,69 @@ def test_prometheus_is_optional(manifests: list[dict[str, Any]]) -> None:
     assert monitor["spec"]["selector"]["matchLabels"] == labels
 
 
+@pytest.fixture(scope="module")
+def with_pacs() -> list[dict[str, Any]]:
+    directory = ROOT / "build" / "with-pacs"
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        (directory / "kustomization.yaml").write_text(
+            "resources: [../../manifests/overlays/kind]\n"
+            "components: [../../manifests/components/pacs]\n"
+        )
+        return built("../build/with-pacs")
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_the_worker_beside_a_pacs_is_optional_and_restricted(
+    with_pacs: list[dict[str, Any]], kserve_schemas: Path
+) -> None:
+    without = {(m["kind"], m["metadata"]["name"]) for m in build("kind")}
+    added = [m for m in with_pacs if (m["kind"], m["metadata"]["name"]) not in without]
+    assert sorted(m["kind"] for m in added) == [
+        "ConfigMap", "NetworkPolicy", "NetworkPolicy", "Service", "ServiceAccount", "StatefulSet",
+    ]  # fmt: skip
+    for manifest in added:
+        assert manifest["metadata"]["namespace"] == "cxrflow"
+        assert not errors(manifest, kserve_schemas), manifest["kind"]
+    pod = named(added, "StatefulSet")["spec"]["template"]["spec"]
+    assert not unrestricted(pod)
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["image"] == f"cxrflow-pacs:{release('cxrflow')}"
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert set(container["resources"]) == {"requests", "limits"}
+
+
+def test_the_worker_has_the_options_and_addresses_that_there_are(
+    with_pacs: list[dict[str, Any]],
+) -> None:
+    from typer.main import get_command
+
+    from pipelines.cli import app
+
+    known = {
+        option
+        for parameter in get_command(app).commands["pacs"].params
+        for option in parameter.opts
+    }
+    stateful = named(with_pacs, "StatefulSet")["spec"]
+    (container,) = stateful["template"]["spec"]["containers"]
+    assert {argument.split("=")[0] for argument in container["args"]} <= known
+    labels = stateful["template"]["metadata"]["labels"]
+    addresses = named(with_pacs, "ConfigMap", "cxrflow-pacs")["data"]
+    service = named(with_pacs, "Service", "cxrflow-pacs-endpoint")
+    assert addresses["url"] == f"http://{service['metadata']['name']}"
+    own = named(with_pacs, "NetworkPolicy", "pacs")["spec"]
+    assert own["podSelector"]["matchLabels"] == labels
+    assert own["policyTypes"] == ["Ingress", "Egress"]
+    allowed = {port["port"] for rule in own["egress"] for port in rule["ports"]}
+    assert allowed == {int(addresses["dicomweb"].split(":")[2].split("/")[0]), 8080, 53}
+    predictor = named(with_pacs, "NetworkPolicy", "pacs-to-predictor")["spec"]
+    assert predictor["podSelector"]["matchLabels"] == service["spec"]["selector"]
+    assert predictor["ingress"][0]["from"] == [{"podSelector": {"matchLabels": labels}}]
+
+
 def test_the_schemas_find_what_is_wrong(
     manifests: list[dict[str, Any]], kserve_schemas: Path
 ) -> None:

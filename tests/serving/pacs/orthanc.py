@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Orthanc:
                     "DicomServerEnabled": False,
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
+                    "SyncStorageArea": False,
                     "Plugins": [str(PLUGIN)],
                     "DicomWeb": {"Enable": True, "EnableWado": False},
                     **settings,
@@ -65,16 +66,27 @@ class Orthanc:
             for content in contents:
                 client.post(f"{self.url}/instances", content=content).raise_for_status()
 
-    def files(self, modalities: Sequence[str] = ("SR", "OT")) -> list[bytes]:
-        """Returns the stored files of these modalities."""
+    def files(self) -> list[bytes]:
+        """Returns the files of reports and captures."""
         with httpx.Client(base_url=self.url, timeout=60) as client:
-            series = client.get("/series", params={"expand": ""}).json()
             return [
                 client.get(f"/instances/{instance}/file").content
-                for one in series
-                if one["MainDicomTags"]["Modality"] in modalities
-                for instance in one["Instances"]
+                for series in self._answers(client)
+                for instance in series["Instances"]
             ]
+
+    def answers(self) -> list[str]:
+        """Returns the SOPInstanceUIDs of reports and captures."""
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            return [
+                instance["MainDicomTags"]["SOPInstanceUID"]
+                for series in self._answers(client)
+                for instance in client.get(f"/series/{series['ID']}/instances").json()
+            ]
+
+    def _answers(self, client: httpx.Client) -> list[dict[str, Any]]:
+        every = client.get("/series", params={"expand": ""}).json()
+        return [one for one in every if one["MainDicomTags"]["Modality"] in ("SR", "OT")]
 
     def clear(self) -> None:
         """Deletes all studies."""

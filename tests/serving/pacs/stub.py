@@ -21,14 +21,14 @@ class Stub:
     """What it answers with, which a test may change, and what it was asked.
 
     Attributes:
-      versions: of the next answers, the last one for good; the first is the one it says it serves.
+      served, version: what it says it serves, and what answers.
       refusal: a status and an error instead of answers.
       asked: the files it was sent.
     """
 
     def __init__(self) -> None:
         self.url = ""
-        self.versions = ["1"]
+        self.served = self.version = "1"
         self.refusal: tuple[int, str] | None = None
         self.abstained = False
         self.asked: list[bytes] = []
@@ -57,7 +57,7 @@ def answering(port: int = 0) -> Iterator[Stub]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            told = {"versions": stub.versions[:1], "outputs": [{"name": n} for n in _OUTPUTS]}
+            told = {"versions": [stub.served], "outputs": [{"name": n} for n in _OUTPUTS]}
             self.answer(200, told)
 
         def do_POST(self) -> None:
@@ -72,11 +72,9 @@ def answering(port: int = 0) -> Iterator[Stub]:
                 status, error = stub.refusal
                 self.answer(status, {"error": error})
                 return
-            version = stub.versions.pop(0) if len(stub.versions) > 1 else stub.versions[0]
             outputs = [{"name": name, "data": data} for name, data in stub.outputs().items()]
-            self.answer(
-                200, {"model_name": "cxrflow", "model_version": version, "outputs": outputs}
-            )
+            told = {"model_name": "cxrflow", "model_version": stub.version, "outputs": outputs}
+            self.answer(200, told)
 
         def answer(self, status: int, told: Any) -> None:
             content = json.dumps(told).encode()
@@ -99,5 +97,3 @@ def answering(port: int = 0) -> Iterator[Stub]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
