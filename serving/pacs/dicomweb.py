@@ -63,7 +63,7 @@ def studies(client: DICOMwebClient, since: date) -> list[Study]:
     Raises:
       Away: the PACS does not answer, or it rejects the search.
     """
-    found = {}
+    found: dict[str, Dataset] = {}
     for modality in _MODALITIES:
         filters = {"StudyDate": f"{since:%Y%m%d}-", "ModalitiesInStudy": modality}
         search = functools.partial(client.search_for_studies, search_filters=filters)

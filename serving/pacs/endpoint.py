@@ -169,7 +169,8 @@ def picture_alone(image: Dataset) -> bytes:
         alone.file_meta = pydicom.dataset.FileMetaDataset()
         alone.file_meta.TransferSyntaxUID = image.file_meta.TransferSyntaxUID
         alone.preamble = b"\0" * 128
-        alone.set_original_encoding(*image.original_encoding, image.original_character_set)
+        implicit, little_endian = image.original_encoding
+        alone.set_original_encoding(implicit, little_endian, image.original_character_set)
         pydicom.dcmwrite(buffer, alone)
     except Exception:  # pydicom may raise any error for a damaged file
         raise Unusable("corrupt") from None

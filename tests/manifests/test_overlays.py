@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import subprocess
+import textwrap
 from importlib.metadata import version as release
 from pathlib import Path
 from typing import Any
@@ -111,25 +112,25 @@ def test_prometheus_is_optional(manifests: list[dict[str, Any]]) -> None:
     assert monitor["spec"]["selector"]["matchLabels"] == labels
 
 
-@pytest.fixture(scope="module")
-def with_pacs() -> list[dict[str, Any]]:
+def with_pacs(*further: str) -> list[dict[str, Any]]:
+    """Returns the overlay of kind with the worker beside a PACS, and further parts of a kustomization."""
     directory = ROOT / "build" / "with-pacs"
     directory.mkdir(parents=True, exist_ok=True)
+    parts = "resources: [../../manifests/overlays/kind]", *further
+    if not further:
+        parts += ("components: [../../manifests/components/pacs]",)
     try:
-        (directory / "kustomization.yaml").write_text(
-            "resources: [../../manifests/overlays/kind]\n"
-            "components: [../../manifests/components/pacs]\n"
-        )
+        (directory / "kustomization.yaml").write_text("\n".join(parts))
         return built("../build/with-pacs")
     finally:
         shutil.rmtree(directory)
 
 
 def test_the_worker_beside_a_pacs_is_optional_and_restricted(
-    with_pacs: list[dict[str, Any]], kserve_schemas: Path
+    kserve_schemas: Path,
 ) -> None:
     without = {(m["kind"], m["metadata"]["name"]) for m in build("kind")}
-    added = [m for m in with_pacs if (m["kind"], m["metadata"]["name"]) not in without]
+    added = [m for m in with_pacs() if (m["kind"], m["metadata"]["name"]) not in without]
     assert sorted(m["kind"] for m in added) == [
         "ConfigMap", "NetworkPolicy", "NetworkPolicy", "Service", "ServiceAccount", "StatefulSet",
     ]  # fmt: skip
@@ -145,9 +146,7 @@ def test_the_worker_beside_a_pacs_is_optional_and_restricted(
     assert set(container["resources"]) == {"requests", "limits"}
 
 
-def test_the_worker_has_the_options_and_addresses_that_there_are(
-    with_pacs: list[dict[str, Any]],
-) -> None:
+def test_the_worker_has_the_options_and_addresses_that_there_are() -> None:
     from typer.main import get_command
 
     from pipelines.cli import app
@@ -157,21 +156,37 @@ def test_the_worker_has_the_options_and_addresses_that_there_are(
         for parameter in get_command(app).commands["pacs"].params
         for option in parameter.opts
     }
-    stateful = named(with_pacs, "StatefulSet")["spec"]
+    manifests = with_pacs()
+    stateful = named(manifests, "StatefulSet")["spec"]
     (container,) = stateful["template"]["spec"]["containers"]
     assert {argument.split("=")[0] for argument in container["args"]} <= known
     labels = stateful["template"]["metadata"]["labels"]
-    addresses = named(with_pacs, "ConfigMap", "cxrflow-pacs")["data"]
-    service = named(with_pacs, "Service", "cxrflow-pacs-endpoint")
+    addresses = named(manifests, "ConfigMap", "cxrflow-pacs")["data"]
+    service = named(manifests, "Service", "cxrflow-pacs-endpoint")
     assert addresses["url"] == f"http://{service['metadata']['name']}"
-    own = named(with_pacs, "NetworkPolicy", "pacs")["spec"]
+    own = named(manifests, "NetworkPolicy", "pacs")["spec"]
     assert own["podSelector"]["matchLabels"] == labels
     assert own["policyTypes"] == ["Ingress", "Egress"]
     allowed = {port["port"] for rule in own["egress"] for port in rule["ports"]}
     assert allowed == {int(addresses["dicomweb"].split(":")[2].split("/")[0]), 8080, 53}
-    predictor = named(with_pacs, "NetworkPolicy", "pacs-to-predictor")["spec"]
+    predictor = named(manifests, "NetworkPolicy", "pacs-to-predictor")["spec"]
     assert predictor["podSelector"]["matchLabels"] == service["spec"]["selector"]
     assert predictor["ingress"][0]["from"] == [{"podSelector": {"matchLabels": labels}}]
+
+
+def test_the_overlay_of_the_page_on_pacs_builds() -> None:
+    page = (ROOT / "docs" / "pacs.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?) *```", page, re.DOTALL)
+    assert len(blocks) == 2
+    parts = "".join(blocks).replace("../../", "../../manifests/")
+    manifests = with_pacs(textwrap.dedent(parts))
+    addresses = named(manifests, "ConfigMap", "cxrflow-pacs")["data"]
+    assert "orthanc.imaging" in addresses["dicomweb"]
+    assert addresses["url"] == "http://cxrflow-pacs-endpoint"
+    first = named(manifests, "NetworkPolicy", "pacs")["spec"]["egress"][0]
+    assert first["to"][0]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "imaging"
+    }
 
 
 def test_the_schemas_find_what_is_wrong(
