@@ -17,16 +17,19 @@ RUN := .venv/bin/
 APT := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qqy install --no-install-recommends --no-remove "$$@" >/dev/null' apt
 
+STOP_ORTHANC := bash -c 'sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
+	$$sudo update-rc.d orthanc disable >/dev/null; $$sudo service orthanc stop >/dev/null 2>&1 || true'
+
 # Images are named `cxrflow-<target>:<version>`, as in the steps and the manifests.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BASE ?= docker.io/library/debian:trixie-slim
 ACCELERATOR ?= cpu
-IMAGES ?= data training serving
+IMAGES ?= data training serving pacs
 BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || command -v podman >/dev/null && \
 	echo podman build || echo buildah build)
 
-.PHONY: help setup lint format test demo growth-demo bench images images-test clean browser kustomize dcmtk flink storage \
-	trainer prometheus cluster-images \
+.PHONY: help setup lint format test demo growth-demo demo-pacs bench images images-test clean browser kustomize dcmtk \
+	pacs flink storage trainer prometheus cluster-images \
 	cluster-test debian-image kind-up minikube-up kind-down minikube-down
 
 help: ## list the commands
@@ -74,6 +77,15 @@ kustomize:
 dcmtk:
 	@command -v dcm2img dcmj2pnm >/dev/null || $(APT) dcmtk \
 	|| { echo "test: install DCMTK, which the DICOM tests need" >&2; exit 1; }
+
+# The worker beside a PACS is tested with a real one, and what it stores with a validator. Debian's packages start
+# Orthanc as a service, which is not what the tests use.
+pacs:
+	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
+	|| { $(APT) orthanc orthanc-dicomweb && $(STOP_ORTHANC); } \
+	|| { echo "test: install Orthanc and its DICOMweb plugin, which the PACS tests need" >&2; exit 1; }
+	@command -v dciodvfy >/dev/null || $(APT) dicom3tools \
+	|| { echo "test: install dicom3tools, which the PACS tests need" >&2; exit 1; }
 
 # Beam's pipelines are also tested on a real Flink.
 flink: .tools/flink
@@ -128,7 +140,7 @@ MONITORING := github.com/prometheus-operator/prometheus-operator/pkg/apis/monito
 	@cd $@.tmp && ../controller-gen crd paths=$(MONITORING)/v1 output:crd:dir=schemas
 	@mv $@.tmp/schemas $@; rm -rf $@.tmp
 
-test: lint browser kustomize dcmtk flink storage trainer prometheus ## run all checks and tests
+test: lint browser kustomize dcmtk pacs flink storage trainer prometheus ## run all checks and tests
 	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
 # A short training of the small network on drawn radiographs, as a demonstration. `make bench ONLY=demo`
@@ -150,6 +162,10 @@ demo: setup ## run everything on sample radiographs, serve the winner, query it 
 	echo "$(DEMO_QUERY)"; $(DEMO_QUERY)
 	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
 
+demo-pacs: setup pacs ## answer the images of an Orthanc with the demo's model, until interrupted
+	@test -d $(DEMO)/store/cxrflow || $(MAKE) demo
+	@$(RUN)python -m bench.demo_pacs $(DEMO)
+
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.
 growth-demo: setup ## simulate a growing dataset: three spans, drift, challengers, lineage
 	@$(RUN)cxrflow stop --output growth >/dev/null
@@ -163,6 +179,7 @@ images: setup ## build the images of the steps and the server, and an SBOM for e
 		$(BUILDER) --file manifests/images/Dockerfile --target $$target --tag cxrflow-$$target:$(VERSION) \
 			--build-arg BASE=$(BASE) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) . ; \
 		extras="--extra $$target --extra pipelines"; \
+		[ $$target != pacs ] || extras="--extra pacs"; \
 		[ $$target != data ] || extras="$$extras --extra tfdv"; \
 		[ "$$target-$(ACCELERATOR)" != training-cuda ] || extras="$$extras --extra cuda"; \
 		$(UV) export --quiet --locked --no-default-groups --no-emit-project --format cyclonedx1.5 $$extras \

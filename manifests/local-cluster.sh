@@ -67,7 +67,7 @@ load_images() {
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
   engine=$(command -v docker || command -v podman) || fail "docker or podman must be installed"
   make images
-  for image in data training serving; do
+  for image in data training serving pacs; do
     "$engine" save --output "build/$image.tar" "cxrflow-$image:$version"
     case $1 in
       kind) kind load image-archive --name "$NAME" "build/$image.tar" ;;

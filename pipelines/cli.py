@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from datetime import datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -49,6 +50,7 @@ _command = ""
 _EXTRAS = {
     **dict.fromkeys(("data", "sample-data"), "data"),
     **dict.fromkeys(("deploy", "predict", "promote", "rollback", "serve", "stop"), "serving"),
+    "pacs": "pacs",
 }
 _ALL_EXTRAS = "data,training,serving,pipelines"
 
@@ -554,6 +556,54 @@ def serve(
             )
 
     server.serve(directory, NAME, host, port, grpc_port, say)
+
+
+@app.command()
+def pacs(
+    dicomweb: Annotated[
+        str, typer.Option(help="DICOMweb service, e.g. http://orthanc:8042/dicom-web.")
+    ],
+    url: Annotated[str, typer.Option(help="URL of the endpoint.")],
+    name: Annotated[str, typer.Option(help="Of the model at the endpoint.")] = "cxrflow",
+    watermark: Annotated[
+        Path, typer.Option(help="File of the day from which studies are searched.", dir_okay=False)
+    ] = OUTPUT / "pacs" / "watermark.json",
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="If there is no watermark, the first study date. Default: --days ago.",
+        ),
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, help="Days that an image may reach the PACS after its study.")
+    ] = 7,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two searches.")] = 10,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the metrics.")] = 9090,
+    host: Annotated[
+        str, typer.Option(help="Address of the metrics. 0.0.0.0: reachable from other machines.")
+    ] = "127.0.0.1",
+) -> None:
+    """Answer new chest radiographs of a PACS: store a report and a capture beside each.
+
+    Runs until interrupted. CXRFLOW_DICOMWEB_TOKEN, or CXRFLOW_DICOMWEB_USER and CXRFLOW_DICOMWEB_PASSWORD,
+    authenticate to the PACS, CXRFLOW_ENDPOINT_TOKEN to the endpoint.
+    """
+    from serving.pacs import service
+
+    service.run(
+        service.Settings(
+            dicomweb=dicomweb,
+            url=url,
+            model=name,
+            watermark=watermark,
+            since=since.date() if since else None,
+            days=days,
+            every=every,
+            host=host,
+            port=port,
+        )
+    )
 
 
 @app.command()

@@ -188,7 +188,8 @@ class ChestXrayModel(Model):  # type: ignore[misc]
             wanted = payload.model_version if isinstance(payload, InferRequest) else None
             if wanted and wanted != number:
                 raise NoSuchVersion(name, wanted, number)
-            answers = await self._answers(version, images, explain=False)
+            explain = isinstance(payload, InferRequest) and protocol.wants_explanation(payload)
+            answers = await self._answers(version, images, explain=explain)
             if v2:
                 return protocol.v2_response(answers, version.about, name, payload)
             return dict(protocol.v1_response(answers, version.about, name))

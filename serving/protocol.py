@@ -21,6 +21,8 @@ from serving import metrics
 INPUT = "image_bytes"
 # The label if the model abstains.
 UNKNOWN = "unknown"
+# Outputs of V2 that take an explanation to compute, so that they are sent only if a request names them.
+EXPLANATION = ("picture", "overlay")
 # A header of the binary data extension: how many bytes of the body are JSON.
 JSON_LENGTH = "inference-header-content-length"
 
@@ -182,6 +184,11 @@ def images_of_v2(request: InferRequest) -> list[str | bytes]:
     return images
 
 
+def wants_explanation(request: InferRequest) -> bool:
+    """Returns whether a V2 request names an output of `EXPLANATION`."""
+    return any(output.name in EXPLANATION for output in request.request_outputs or ())
+
+
 def _unpacked(raw: bytes) -> list[bytes]:
     try:
         return list(deserialize_bytes_tensor(raw))
@@ -236,7 +243,7 @@ def v1_response(answers: Sequence[Answer], about: Mapping[str, Any], name: str) 
 def v2_response(
     answers: Sequence[Answer], about: Mapping[str, Any], name: str, request: InferRequest
 ) -> InferResponse:
-    """Returns a V2 response with the requested outputs, by default all that `outputs` describes.
+    """Returns a V2 response with the requested outputs, by default all but those of `EXPLANATION`.
 
     Args:
       answers, about, name: see `v1_response`.
@@ -255,10 +262,14 @@ def v2_response(
         "trust": [about["trust"]["verdict"]],
         "trust_reasons": ["; ".join(about["trust"]["reasons"])],
     }
+    explained = [answer.explanation for answer in answers if answer.explanation]
+    for name_of_output in EXPLANATION if explained else ():
+        data[name_of_output] = [one[name_of_output]["b64"] for one in explained]
     wanted = [output.name for output in request.request_outputs or ()]
     unknown = [name for name in wanted if name not in data]
     if unknown:
-        raise invalid(f"unknown output {unknown[0]!r}; choose from {', '.join(data)}")
+        known = ", ".join(output["name"] for output in outputs(classes))
+        raise invalid(f"unknown output {unknown[0]!r}; choose from {known}")
     return InferResponse(
         response_id=request.id or uuid.uuid4().hex,
         model_name=name,
@@ -271,7 +282,7 @@ def v2_response(
                 data[output["name"]],
             )
             for output in outputs(classes)
-            if not wanted or output["name"] in wanted
+            if output["name"] in (wanted or data)
         ],
         use_binary_outputs=request.use_binary_outputs,
         requested_outputs=request.request_outputs,
@@ -295,4 +306,5 @@ def outputs(classes: Sequence[str]) -> list[dict[str, Any]]:
         {"name": "reasons", "datatype": "BYTES", "shape": [-1]},
         {"name": "trust", "datatype": "BYTES", "shape": [1]},
         {"name": "trust_reasons", "datatype": "BYTES", "shape": [1]},
+        *({"name": name, "datatype": "BYTES", "shape": [-1]} for name in EXPLANATION),
     ]

@@ -17,7 +17,7 @@ import tenacity
 from tests.serving.files import dicom, v1
 
 BUILD = Path(__file__).parents[2] / "build"
-TARGETS = ("data", "training", "serving")
+TARGETS = ("data", "training", "serving", "pacs")
 USER = 10001
 
 STATISTICS = """
@@ -137,6 +137,28 @@ def test_the_serving_image_answers(version: Path, readable, picture) -> None:
             server.wait(60)
 
 
+def test_the_pacs_image_starts_and_stops() -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    away = ["--dicomweb=http://localhost:1/dicom-web", "--url=http://localhost:1"]
+    with container("pacs") as name:
+        told = json.loads(buildah("inspect", name))["OCIv1"]["config"]
+        program = [*told["Entrypoint"], *away, f"--port={port}", "--watermark=/tmp/watermark.json"]
+        worker = subprocess.Popen(command(name, {}, *program))
+        try:
+            waits_for_endpoint(port)
+        finally:
+            subprocess.run(["pkill", "-TERM", "-f", f"port={port}"], check=False)
+            worker.wait(60)
+
+
+@tenacity.retry(stop=tenacity.stop_after_delay(120), wait=tenacity.wait_fixed(0.5))
+def waits_for_endpoint(port: int) -> None:
+    metrics = httpx.get(f"http://localhost:{port}/metrics").text
+    assert 'cxrflow_pacs_away_total{system="endpoint"}' in metrics
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_runs_as_nobody_and_has_no_tools_to_build_with(target: str) -> None:
     said = run(target, {}, "sh", "-c", "id -u; command -v gcc g++ cc pip uv || true")
@@ -167,6 +189,7 @@ def test_an_image_runs_as_nobody_and_has_no_tools_to_build_with(target: str) -> 
             ["apache_beam", "tensorflow_data_validation"],
             ["components.candidates.champion", "components.release.deploy"],
         ),
+        ("pacs", ["kfp", "kserve", "tensorflow"], ["pipelines.cli", "serving.pacs.service"]),
     ],
 )
 def test_an_image_has_what_its_steps_need_and_no_more(
@@ -174,7 +197,8 @@ def test_an_image_has_what_its_steps_need_and_no_more(
 ) -> None:
     code = f"""
 import importlib, importlib.util
-import kfp.dsl.executor_main
+if {target != "pacs"}:
+    import kfp.dsl.executor_main
 for name in {has}:
     importlib.import_module(name)
 print([name for name in {lacks} if importlib.util.find_spec(name)])
@@ -194,6 +218,7 @@ def test_an_image_says_what_is_in_it(target: str) -> None:
     assert labels["org.opencontainers.image.version"] == release("cxrflow")
     bill = json.loads((BUILD / f"cxrflow-{target}.cdx.json").read_text())
     packages = {one["name"]: one["version"] for one in bill["components"]}
-    code = "import importlib.metadata as m; print(m.version('tensorflow'), m.version('kfp'))"
+    names = ["highdicom", "pydicom"] if target == "pacs" else ["tensorflow", "kfp"]
+    code = f"import importlib.metadata as m; print(*map(m.version, {names}))"
     installed = run(target, {}, "python", "-c", code).split()
-    assert installed == [packages["tensorflow"], packages["kfp"]]
+    assert installed == [packages[name] for name in names]

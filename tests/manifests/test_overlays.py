@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
 from importlib.metadata import version as release
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,83 @@ def test_the_server_finds_the_state_of_the_rollout(manifests: list[dict[str, Any
     # Before the first rollout there is none, and a pod would wait for it.
     state = f"{inference_service(manifests)['metadata']['name']}-rollout"
     assert volume["configMap"] == {"name": state, "optional": True}
+
+
+def with_pacs(*further: str) -> list[dict[str, Any]]:
+    """Returns the overlay of kind with the worker beside a PACS, and further parts of a kustomization."""
+    directory = ROOT / "build" / "with-pacs"
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = "resources: [../../manifests/overlays/kind]", *further
+    if not further:
+        parts += ("components: [../../manifests/components/pacs]",)
+    try:
+        (directory / "kustomization.yaml").write_text("\n".join(parts))
+        return built("../build/with-pacs")
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_the_worker_beside_a_pacs_is_optional_and_restricted(
+    kserve_schemas: Path,
+) -> None:
+    without = {(m["kind"], m["metadata"]["name"]) for m in build("kind")}
+    added = [m for m in with_pacs() if (m["kind"], m["metadata"]["name"]) not in without]
+    assert sorted(m["kind"] for m in added) == [
+        "ConfigMap", "NetworkPolicy", "NetworkPolicy", "Service", "ServiceAccount", "StatefulSet",
+    ]  # fmt: skip
+    for manifest in added:
+        assert manifest["metadata"]["namespace"] == "cxrflow"
+        assert not errors(manifest, kserve_schemas), manifest["kind"]
+    pod = named(added, "StatefulSet")["spec"]["template"]["spec"]
+    assert not unrestricted(pod)
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["image"] == f"cxrflow-pacs:{release('cxrflow')}"
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert set(container["resources"]) == {"requests", "limits"}
+
+
+def test_the_worker_has_the_options_and_addresses_that_there_are() -> None:
+    from typer.main import get_command
+
+    from pipelines.cli import app
+
+    known = {
+        option
+        for parameter in get_command(app).commands["pacs"].params
+        for option in parameter.opts
+    }
+    manifests = with_pacs()
+    stateful = named(manifests, "StatefulSet")["spec"]
+    (container,) = stateful["template"]["spec"]["containers"]
+    assert {argument.split("=")[0] for argument in container["args"]} <= known
+    labels = stateful["template"]["metadata"]["labels"]
+    addresses = named(manifests, "ConfigMap", "cxrflow-pacs")["data"]
+    service = named(manifests, "Service", "cxrflow-pacs-endpoint")
+    assert addresses["url"] == f"http://{service['metadata']['name']}"
+    own = named(manifests, "NetworkPolicy", "pacs")["spec"]
+    assert own["podSelector"]["matchLabels"] == labels
+    assert own["policyTypes"] == ["Ingress", "Egress"]
+    allowed = {port["port"] for rule in own["egress"] for port in rule["ports"]}
+    assert allowed == {int(addresses["dicomweb"].split(":")[2].split("/")[0]), 8080, 53}
+    predictor = named(manifests, "NetworkPolicy", "pacs-to-predictor")["spec"]
+    assert predictor["podSelector"]["matchLabels"] == service["spec"]["selector"]
+    assert predictor["ingress"][0]["from"] == [{"podSelector": {"matchLabels": labels}}]
+
+
+def test_the_overlay_of_the_page_on_pacs_builds() -> None:
+    page = (ROOT / "docs" / "pacs.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?) *```", page, re.DOTALL)
+    assert len(blocks) == 2
+    parts = "".join(blocks).replace("../../", "../../manifests/")
+    manifests = with_pacs(textwrap.dedent(parts))
+    addresses = named(manifests, "ConfigMap", "cxrflow-pacs")["data"]
+    assert "orthanc.imaging" in addresses["dicomweb"]
+    assert addresses["url"] == "http://cxrflow-pacs-endpoint"
+    first = named(manifests, "NetworkPolicy", "pacs")["spec"]["egress"][0]
+    assert first["to"][0]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "imaging"
+    }
 
 
 def test_the_schemas_find_what_is_wrong(

@@ -112,6 +112,25 @@ def test_only_the_outputs_that_are_asked_for_are_sent(url: str, radiograph: byte
     assert [output["name"] for output in answer["outputs"]] == ["label"]
 
 
+def test_an_explanation_over_v2_is_sent_if_a_request_names_it(url: str, radiograph: bytes) -> None:
+    tensor = {"name": "image_bytes", "shape": [2], "datatype": "BYTES"}
+    body = {"inputs": [{**tensor, "data": [base64.b64encode(radiograph).decode()] * 2}]}
+    path = f"{url}/v2/models/cxrflow/infer"
+    plain = httpx.post(path, json=body, timeout=60).json()["outputs"]
+    assert not {"picture", "overlay"} & {output["name"] for output in plain}
+    asked = {**body, "outputs": [{"name": "overlay"}, {"name": "trust"}]}
+    told = httpx.post(path, json=asked, timeout=60).json()["outputs"]
+    data = {output["name"]: output["data"] for output in told}
+    explained = httpx.post(
+        f"{url}/v1/models/cxrflow:explain", json=v1(radiograph), timeout=60
+    ).json()
+    assert data["overlay"] == [explained["explanations"][0]["overlay"]["b64"]] * 2
+    assert data["trust"] == [explained["predictions"][0]["trust"]["verdict"]]
+    wrong = httpx.post(path, json={**body, "outputs": [{"name": "map"}]}, timeout=60)
+    assert wrong.status_code == 400
+    assert "picture, overlay" in wrong.json()["error"]
+
+
 def test_an_explanation_is_a_map_and_a_layer_for_the_picture(url: str, radiograph: bytes) -> None:
     answer = httpx.post(f"{url}/v1/models/cxrflow:explain", json=v1(radiograph, radiograph))
     told = answer.raise_for_status().json()
