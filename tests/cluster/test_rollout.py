@@ -5,21 +5,26 @@ Where kwok simulates the node, tests that need a real container are skipped.
 The tests are in the order of a cluster's life, and each begins with a version that it needs served.
 """
 
+import base64
 import contextlib
 import dataclasses
+import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from core.errors import UserError
-from serving.cluster import known_answers, rollout
+from serving.cluster import known_answers, rollout, watch
 from serving.cluster.inference_service import InferenceService
 from serving.cluster.policy import Policy
 from serving.cluster.state import Release, now
+from serving.store import number_of
 from tests.cluster import node, predictors, processes, splitting
 from tests.cluster.control_plane import HOST, PROGRAMS, Cluster
 from tests.cluster.predictors import NAMESPACE
@@ -58,16 +63,19 @@ def served(cluster: Cluster, store: str) -> Iterator[Cluster]:
         yield cluster
 
 
+def released(uri: str) -> Release:
+    """Returns the release of a published version, as the pipeline makes it: always with a verdict."""
+    version = number_of(uri)
+    return Release(version=version, uri=uri, decided=now(), reason="passed", trust="unproven")
+
+
 @pytest.fixture(scope="module")
 def releases(versions: list[Path], served: Cluster, store: str) -> list[Release]:
     """The three versions, published."""
     from serving import store as stores
 
     uris = [stores.publish(version, store) for version in versions]
-    return [
-        Release(version=stores.number_of(uri), uri=uri, decided=now(), reason="passed")
-        for uri in uris
-    ]
+    return [released(uri) for uri in uris]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +96,7 @@ def wrong(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def decided(release: Release) -> Release:
     """Returns a release that was decided for now."""
-    return Release(version=release.version, uri=release.uri, decided=now(), reason="passed")
+    return dataclasses.replace(release, decided=now())
 
 
 def rolled_out(
@@ -240,7 +248,7 @@ def test_a_version_that_crashes_is_rolled_back(
         key = one.key.replace("/cxrflow/3/", "/cxrflow/9/")
         if not key.endswith("saved_model.pb"):
             bucket.copy({"Bucket": "mlpipeline", "Key": one.key}, key)
-    broken = Release(version="9", uri=f"{store}/cxrflow/9", decided=now(), reason="passed")
+    broken = released(f"{store}/cxrflow/9")
     policy = Policy(steps=(), ready_seconds=30, poll_seconds=0.5)
     with pytest.raises(UserError, match=r"not ready after 30 s: .*cxrflow-v9-predictor"):
         rolled_out(broken, None, policy)
@@ -479,6 +487,144 @@ def test_a_canary_that_crashes_while_it_is_watched_is_rolled_back(
     assert killed
     assert predictors.shares(served) == {"2": 100}
     assert predictors.pods(served, "2") == before
+
+
+@containers
+def test_a_rollout_that_is_killed_at_a_share_leaves_it_and_is_finished_by_the_next(
+    served: Cluster,
+    releases: list[Release],
+    answers: list[dict[str, Any]],
+    body: dict[str, Any],
+) -> None:
+    before = ensure(served, releases[0])
+    release, policy = decided(releases[1]), dataclasses.replace(WATCHED, step_seconds=30)
+    seen: set[tuple[tuple[str, int], ...]] = set()
+
+    class Watching(InferenceService):
+        """Is killed in the middle of its watch, at its third look at the candidate."""
+
+        looks = 0
+
+        def get(self, pod: str, path: str) -> str:
+            if pod.startswith("cxrflow-v2") and predictors.shares(served)["2"] == 50:
+                self.looks += 1
+                if self.looks == 3:
+                    raise Killed
+            return super().get(pod, path)
+
+    with splitting.split(served), splitting.asked(served, body) as asked:
+        with pytest.raises(Killed):
+            rollout.roll_out(Watching("cxrflow", "cxrflow"), release, policy, answers, [])
+        candidate = predictors.pods(served, "2")
+        # It stands there, and both versions get requests.
+        assert predictors.shares(served) == {"1": 50, "2": 50}
+        since = len(asked)
+        processes.until(lambda: len({name for name, _ in asked[since:]}) == 2, "both are asked")
+        said: list[str] = []
+        while not any("it is served" in line for line in said):
+            said = []
+            with contextlib.suppress(Killed):
+                rollout.roll_out(killed_after(1), release, policy, answers, said)
+            seen.add(tuple(predictors.shares(served).items()))
+            if ("2", 100) not in predictors.shares(served).items():
+                assert predictors.pods(served, "1") == before
+    # None of them began again.
+    assert seen == {(("1", 50), ("2", 50)), (("1", 0), ("2", 100)), (("2", 100),)}
+    assert set(candidate) <= set(predictors.pods(served, "2"))
+    assert stored(served, "last-rollout")["outcome"] == "served"
+    assert {status for _, status in asked} == {200}
+
+
+@pytest.fixture(scope="module")
+def fails(failing: Path, releases: list[Release], store: str) -> Release:
+    """The version that raises for white images, published."""
+    from serving import store as stores
+
+    uri = stores.publish(failing, store)
+    return released(uri)
+
+
+@pytest.fixture(scope="module")
+def white() -> str:
+    """A white PNG, in base64."""
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 255).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@containers
+def test_a_version_that_answers_a_known_image_with_an_error_is_rolled_back(
+    served: Cluster,
+    releases: list[Release],
+    answers: list[dict[str, Any]],
+    fails: Release,
+    white: str,
+) -> None:
+    before = ensure(served, releases[1])
+    with pytest.raises(rollout.RolledBack, match=r"its server answers 500: .*internal error"):
+        rolled_out(fails, [*answers, {**answers[0], "image": white}])
+    assert predictors.shares(served) == {"2": 100}
+    assert predictors.pods(served, "2") == before
+
+
+@containers
+def test_a_canary_that_begins_to_answer_with_errors_is_rolled_back(
+    served: Cluster,
+    releases: list[Release],
+    answers: list[dict[str, Any]],
+    fails: Release,
+    white: str,
+) -> None:
+    before = ensure(served, releases[1])
+    service, said = InferenceService("cxrflow", "cxrflow"), []
+    asks = {"instances": [{"image_bytes": {"b64": white}}]}
+    reason = r"100.0 % of its \d+ requests failed; stable version: 0.0 %"
+    policy = dataclasses.replace(WATCHED, step_seconds=120)
+    with (
+        splitting.split(served),
+        splitting.asked(served, asks) as asked,
+        pytest.raises(rollout.RolledBack, match=reason),
+    ):
+        rollout.roll_out(service, decided(fails), policy, answers, said)
+    assert any("known images answered by" in line for line in said)
+    assert any("50 % of the traffic" in line for line in said)
+    assert predictors.shares(served) == {"2": 100}
+    assert predictors.pods(served, "2") == before
+    outcome = stored(served, "last-rollout")
+    assert outcome["outcome"] == "rolled back"
+    assert re.search(reason, outcome["reason"])
+    failed = {name for name, status in asked if status == 500}
+    assert failed == {f"cxrflow-v{fails.version}-predictor"}
+    assert {status for name, status in asked if "-v2-" in name} == {200}
+
+
+@containers
+def test_a_broken_stable_version_is_replaced_by_the_next_one(
+    served: Cluster,
+    releases: list[Release],
+    answers: list[dict[str, Any]],
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import boto3
+
+    monkeypatch.setattr(watch, "_BROKEN_SECONDS", 10)
+    bucket = boto3.resource("s3").Bucket("mlpipeline")
+    for one in bucket.objects.filter(Prefix="cxrflow/models/cxrflow/3/"):
+        copy = one.key.replace("/cxrflow/3/", "/cxrflow/20/")
+        bucket.copy({"Bucket": "mlpipeline", "Key": one.key}, copy)
+    ensure(served, released(f"{store}/cxrflow/20"))
+    # A node is lost, and the model is gone from the store.
+    bucket.objects.filter(Prefix="cxrflow/models/cxrflow/20/").delete()
+    served.kubectl("delete", "pods", NAMESPACE, "--selector=cxrflow/version=20")
+    with pytest.raises(rollout.RolledBack, match="evaluation had"):
+        rolled_out(releases[0], wrong(answers), WATCHED)
+    assert predictors.shares(served) == {"20": 100}
+    said = rolled_out(releases[0], answers, WATCHED)
+    assert any("version 20 has no ready pod" in line for line in said)
+    assert any("known images answered by cxrflow-v1-predictor" in line for line in said)
+    assert predictors.shares(served) == {"1": 100}
+    assert predictors.pods(served, "1")
 
 
 @containers
