@@ -12,6 +12,7 @@ from components.data.facts import inspect
 from components.data.relatives import IDENTITY, relatives
 from components.data.sources import Row, listed
 from components.data.sources.listed import Listed
+from core.errors import UserError
 from core.images import BadImage
 from core.labels import COVID
 from core.locations import is_remote, reaching
@@ -59,10 +60,11 @@ def measure(
       it names none. Never of several places together: it could be the place that tells the sides apart.
       Intervals are over unrelated patients.
     """
+    rows, gone = _rows(source)
+    labelled = [row for row in rows if row.finding_is_known]
     with reaching(source.place):
-        rows = list(listed.read(source))
-        labelled = [row for row in rows if row.finding_is_known]
         asked, bad = _asked(exported, source, recipe, labelled)
+    bad = gone + bad
     old = relatives(asked, seen)
     # Of one collection, too, copies of a picture have different patients' names.
     new = asked[~old].assign(group=lambda images: splits.groups(images).astype(str))
@@ -71,7 +73,7 @@ def measure(
         "unlabelled": len(rows) - len(labelled),
         "unreadable": len(bad),
     }
-    if any(left_out.values()):
+    if rows and any(left_out.values()):
         counts = ", ".join(f"{count} {why}" for why, count in left_out.items() if count)
         logger.warning("%s: of %d images left out: %s", source.name, len(rows), counts)
     answered = new[~new["abstained"]]
@@ -103,6 +105,20 @@ def measure(
         "drop": {name: intervals.drop(internal[name], rate) for name, rate in recall.items()},
         "areas": _areas(answered, source.name),
     }
+
+
+def _rows(source: Listed) -> tuple[list[Row], list[dict[str, str]]]:
+    """Returns the rows of a source; if it cannot be read, none, and why.
+
+    It could be read when the run began. That it cannot now says nothing about the model, and must not cost
+    what else the audit measures.
+    """
+    try:
+        with reaching(source.place):
+            return list(listed.read(source)), []
+    except UserError as error:
+        logger.warning("%s is left out: %s", source.name, error)
+        return [], [{"path": str(source.place), "reason": str(error)}]
 
 
 def _asked(

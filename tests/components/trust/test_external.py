@@ -150,6 +150,17 @@ def test_bad_files_are_left_out_with_their_reason(asked: Asked, tmp_path: Path) 
     assert found["recall"]["covid"]["value"] == 1
 
 
+def test_a_source_that_is_gone_since_the_run_began_costs_no_audit(
+    answering: SimpleNamespace, tmp_path: Path
+) -> None:
+    (source,) = listed.parse([f"clinic={tmp_path / 'images.csv'}"]).values()
+    inside = {name: {"value": 0.9, "low": 0.8, "high": 0.95} for name in ("normal", "covid")}
+    place = measure(answering, source, recipe_named("cnn-dubey"), NOTHING_SEEN, inside)
+    assert (place["images"], place["others"], place["counts"]) == (0, 0, {})
+    assert place["left_out"]["unreadable"] == 1
+    assert "images.csv" in place["unreadable"][0]["reason"]
+
+
 def test_where_every_image_is_left_out_there_are_no_figures(asked: Asked) -> None:
     found = asked(("covid", "a", "", b""), ("covid", "b", "", b"x"))
     assert found["images"] == 0
