@@ -60,6 +60,7 @@ call("--help")
 call("lineage", "--store", str(home))
 call("promote")
 call("rollback", "1")
+call("pacs", "--dicomweb", "nowhere", "--url", "nowhere", "--watermark", str(home / "watermark.json"))
 """
 PIPELINES = """
 import components.steps, pipelines.cross_validation, pipelines.pretraining, pipelines.training_pipeline

@@ -581,7 +581,7 @@ def working(orthanc: Orthanc, stub: Stub, file: Path) -> Iterator[tuple[subproce
 
 
 @tenacity.retry(
-    stop=tenacity.stop_after_delay(600),
+    stop=tenacity.stop_after_delay(1000),
     wait=tenacity.wait_fixed(0.1),
     retry=tenacity.retry_if_result(lambda number: number is False)
     | tenacity.retry_if_exception_type(httpx.HTTPError),
