@@ -50,7 +50,7 @@ def test_each_refused_candidate_has_one_line():
     )
     told = dict(refusals(decided))
     assert told["small"].startswith(
-        "recall of covid 85.0 % is under 90.0 %; unproven: too few test images of covid and others"
+        "recall of covid 85.0 % is under 90.0 %; unproven: too few test patients with covid and others"
     )
     assert told["large"].startswith("not trusted: keeps 90 % of its accuracy")
 
