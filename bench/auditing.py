@@ -14,7 +14,7 @@ from components.data.sources import kermany
 from components.data.write_records import write_records
 from components.trust.audit import audit
 from components.trust.find_lungs import find_lungs
-from core.artifacts import EXAMPLES, HISTORY, SEGMENTER, SUMMARY
+from core.artifacts import EXAMPLES, HISTORY, SEGMENTER, SUMMARY, Verdict
 from core.files import read_json, write_json
 from core.labels import BACTERIAL, COVID, NORMAL, VIRAL
 from core.tables import read_table
@@ -23,13 +23,14 @@ from training.recipes import Recipe, recipe_named
 # What an audit may take, as a share of the training of its candidate.
 MOST = 0.1
 
-# Recipe variants and epochs of the control. Two trainings are stopped early: a verdict must not hang on that.
+# Recipe variants and epochs of the control, and whether the model should be trusted. Images of pneumonia are
+# framed otherwise than normal ones, so a model of whole images learns the framing. Some trainings are
+# short: the verdict must not depend on the last epochs.
 CONTROLS = (
-    ("cnn-dubey+quick", 5),
-    ("cnn-dubey+quick", 10),
-    ("cnn-dubey+quick", 20),
-    ("cnn-dubey+lungs+quick", 20),
-    ("cnn-dubey+mixed-surroundings+augmented+quick", 20),
+    ("cnn-dubey+quick", 5, False),
+    ("cnn-dubey+mixed-surroundings+augmented+quick", 10, True),
+    ("cnn-dubey+mixed-surroundings+augmented+quick", 20, True),
+    ("cnn-dubey+mixed-surroundings+augmented+quick", 40, True),
 )
 
 
@@ -56,8 +57,8 @@ def control(
 ) -> Iterator[str]:
     """Judges models of pneumonia against normal on Kermany's images, with pneumonia in the place of covid.
 
-    These are of one source and one age group, so nothing but the lungs should tell the classes apart, and a
-    good model should be `trusted`. Rules for adults are applied to Kermany's children.
+    These are of one source and one age group, so like is compared with like throughout, and a good model that
+    does not use the framing should be `trusted`. Rules for adults are applied to Kermany's children.
     """
     lungs = _lungs(covid, examples, records, home)
     chosen, packed = home / "control", home / "control-records"
@@ -70,17 +71,18 @@ def control(
     summary = read_json(examples / SUMMARY)
     write_json(chosen / SUMMARY, {**summary, "fingerprint": fingerprint(table)})
     write_records(chosen, {kermany.NAME: kermany_directory}, packed)
-    for number, (name, epochs) in enumerate(CONTROLS):
+    for number, (name, epochs, should) in enumerate(CONTROLS):
         recipe = dataclasses.replace(recipe_named(name), epochs=epochs)
         model = home / f"control-{number}"
         _trained(recipe, chosen, packed, lungs, model)
         audited = audit(model, packed, chosen, lungs, home / f"control-audit-{number}")
-        yield from told(f"{name}, {epochs} epochs", audited)
+        wanted = Verdict.TRUSTED if should else Verdict.NOT_TRUSTED
+        yield from told(f"{name}, {epochs} epochs", audited, wanted)
 
 
-def told(name: str, audited: Mapping[str, Any]) -> Iterator[str]:
+def told(name: str, audited: Mapping[str, Any], wanted: str) -> Iterator[str]:
     """Yields a verdict, and what each rule measured."""
-    yield f"[bold]{audited['trust']['verdict']}[/]  {name} (wanted: trusted)"
+    yield f"[bold]{audited['trust']['verdict']}[/]  {name} (wanted: {wanted})"
     for rule in audited["rules"]:
         value = "" if rule["value"] is None else f" {rule['value']:.2f}"
         side = "at least" if rule["at_least"] else "at most"

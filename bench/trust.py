@@ -9,10 +9,11 @@ interrupted, run it again: it resumes and skips what is done.
 """
 
 import shutil
-import time
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,12 +162,10 @@ def main(
                     weights=weights, examples=of.examples, lungs=of.lungs,
                 )  # fmt: skip
             if not (home / "audit").is_dir():
-                began = time.monotonic()
                 audit(
                     home / "model", of.records, of.examples, of.lungs, home / "audit",
                     external=external,
                 )  # fmt: skip
-                write_text(home / "audit.seconds", f"{time.monotonic() - began:.1f}")
             if not (home / "unknown.json").is_file():
                 write_json(home / "unknown.json", unknown(home / "model", of.records, covid))
             rows[name].append(
@@ -174,7 +173,6 @@ def main(
                     "position": position,
                     "card": read_json(home / "model" / CARD),
                     "audit": read_json(home / "audit" / "audit.json"),
-                    "seconds": float((home / "audit.seconds").read_text()),
                     "unknown": read_json(home / "unknown.json"),
                 }
             )
@@ -304,19 +302,20 @@ def page(
     fingerprints = ", ".join(
         f"`{read_json(of.examples / SUMMARY)['fingerprint'][:12]}`" for of in prepared
     )
+    head = HEAD.format(
+        version=version("cxrflow"),
+        given=" ".join(f"--source {name}=SPEC" for name in sources),
+        chosen=f"--recipes {','.join(rows)} --epochs {epochs}",
+        images=len(table),
+        patients=table["patient"].nunique(),
+        fingerprints=fingerprints,
+        dice=lungs["dice"],
+        worst=lungs["worst"],
+        trained=lungs["trained_on"],
+        tested=lungs["tested_on"],
+    )
     lines = [
-        HEAD.format(
-            version=version("cxrflow"),
-            given=" ".join(f"--source {name}=SPEC" for name in sources),
-            chosen=f"--recipes {','.join(rows)} --epochs {epochs}",
-            images=len(table),
-            patients=table["patient"].nunique(),
-            fingerprints=fingerprints,
-            dice=lungs["dice"],
-            worst=lungs["worst"],
-            trained=lungs["trained_on"],
-            tested=lungs["tested_on"],
-        ),
+        *chain.from_iterable((paragraph, "") for paragraph in head.split("\n\n")),
         *counts(table),
         "",
         duplicates(table, excluded, sources[-1]),
@@ -333,21 +332,16 @@ def page(
         "## Verdicts",
         "",
         *verdicts(rows, names),
+        "",
+        nearest(rows, names),
     ]
+    missing = [f"`{recipe}`" for recipe in RECIPES_AUDITED if not rows.get(recipe)]
+    if missing:
+        lines += ["", f"Not run at the papers' image size, in any setting: {', '.join(missing)}."]
     for recipe, of_recipe in rows.items():
         if of_recipe:
             lines += section(recipe, of_recipe, names, base)
-    lines += ["", "## The cost of an audit", ""]
-    for recipe, of_recipe in rows.items():
-        for row in of_recipe:
-            done_of_them, whole = row["card"]["recipe"]["epochs"], recipe_named(recipe).epochs
-            share = row["seconds"] / (row["card"]["seconds"] * whole / done_of_them)
-            lines.append(
-                f"- `{recipe}`, *{names[row['position']]}*: {done_of_them} epochs took "
-                f"{row['card']['seconds']:.0f} s and the audit {row['seconds']:.0f} s, "
-                f"{100 * share:.0f} % of the recipe's {whole} epochs."
-            )
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(wrapped, lines)) + "\n"
 
 
 def counts(table: pd.DataFrame) -> list[str]:
@@ -392,8 +386,8 @@ def duplicates(table: pd.DataFrame, excluded: pd.DataFrame, source: str) -> str:
         + "."
     )
     if len(left_out):
-        gone = " and ".join(f"{count} images of {name}" for name, count in left_out.items())
-        told += f" {gone} are not used, because they tie images of training to images of the test."
+        gone = " and ".join(f"{count} of {name}" for name, count in left_out.items())
+        told += f" Not used, because they tie images of training to images of the test: {gone}."
     return told
 
 
@@ -409,6 +403,22 @@ def verdicts(rows: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[st
                 )
             )
     return lines
+
+
+def nearest(rows: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> str:
+    """Says how many networks are trusted; if none is, which one is nearest to it."""
+    every = [(recipe, of) for recipe, of_recipe in rows.items() for of in of_recipe]
+    trusted = [of for _, of in every if of["audit"]["trust"]["verdict"] == Verdict.TRUSTED]
+    if trusted:
+        return f"{len(trusted)} of {len(every)} networks are trusted."
+
+    def distance(of: Mapping[str, Any]) -> tuple[int, float]:
+        broken = [rule for rule in of["audit"]["rules"] if rule["outcome"] == Outcome.BROKEN]
+        return len(broken), sum(abs(rule["value"] - rule["bound"]) for rule in broken)
+
+    recipe, best = min(every, key=lambda one: distance(one[1]))
+    way = obstacles([best], names)[0].removeprefix("- ")
+    return f"None of {len(every)} networks is trusted. The nearest is `{recipe}`, {way}"
 
 
 def section(
@@ -570,6 +580,16 @@ def obstacles(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[s
     return lines
 
 
+def wrapped(text: str) -> str:
+    """Wraps a paragraph or an item of a list; headings and rows of tables stay as they are."""
+    if text[:1] in ("", "#", "|"):
+        return text
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(
+        text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def table_row(what: str, cells: Iterable[str]) -> str:
     return f"| {what} | " + " | ".join(cells) + " |"
 
@@ -619,8 +639,7 @@ The data: {images:,} frontal images of {patients:,} patients of the covid-chestx
 segmenter, trained on {trained} masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks
 (lowest: {worst:.3f}).
 
-All images that are used:
-"""
+All images that are used:"""
 
 ELSEWHERE = """Images from elsewhere (`--external`) are the same for all settings: those of {0} and {1} whose
 patients are in no training. `{0}-normal` and `{1}-covid` are their test images; `{0}-other` are adults with a

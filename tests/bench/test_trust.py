@@ -23,7 +23,7 @@ def test_copies_are_counted_with_their_split() -> None:
     told = trust.duplicates(images("test", "train", "test", "train"), excluded, "clinic")
     assert "Of the 2 images of clinic that are used, 1 show" in told
     assert "1 in test." in told
-    assert "1 images of clinic are not used" in told
+    assert "to images of the test: 1 of clinic." in told
 
 
 def test_a_copy_in_another_split_ends_the_run() -> None:
@@ -57,6 +57,8 @@ def test_a_page_says_what_stood_in_the_way_and_by_how_much() -> None:
     assert "`follows-lungs` by 0.15 (0.55 instead of 0.7)" in broken
     assert "`like-with-like` is not judged (too few images)" in broken
     assert "*with nih*: nothing" in kept
+    assert "None of 1 networks is trusted" in trust.nearest({"cnn": rows[:1]}, NAMES)
+    assert trust.nearest({"cnn": rows}, NAMES) == "1 of 2 networks are trusted."
     (change,) = trust.changes(rows, NAMES)
     assert "from *two sources* to *with nih*" in change
     assert "`follows-lungs` from 0.55 (broken) to 0.80 (kept)" in change
