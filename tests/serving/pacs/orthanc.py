@@ -34,6 +34,10 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "SyncStorageArea": False,
+                    # However busy this machine is: it closes idle connections after a second, which a
+                    # client may be about to use.
+                    "KeepAlive": False,
+                    "HttpRequestTimeout": 600,
                     "Plugins": [str(PLUGIN)],
                     "DicomWeb": {"Enable": True, "EnableWado": False},
                     **settings,
