@@ -21,7 +21,8 @@ def environment(temporary: Path) -> dict[str, str]:
 def run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A run whose processes have started."""
     process = subprocess.Popen(
-        [RUN, "bash", "-c", STUBBORN],
+        # In the background, shells start programs that ignore SIGINT.
+        ["env", "--default-signal", RUN, "bash", "-c", STUBBORN],
         stdout=subprocess.PIPE,
         text=True,
         env=environment(tmp_path),
