@@ -249,8 +249,8 @@ def test_a_version_that_crashes_is_rolled_back(
         if not key.endswith("saved_model.pb"):
             bucket.copy({"Bucket": "mlpipeline", "Key": one.key}, key)
     broken = released(f"{store}/cxrflow/9")
-    policy = Policy(steps=(), ready_seconds=30, poll_seconds=0.5)
-    with pytest.raises(UserError, match=r"not ready after 30 s: .*cxrflow-v9-predictor"):
+    policy = Policy(steps=(), ready_seconds=60, poll_seconds=0.5)
+    with pytest.raises(UserError, match=r"not ready after 60 s: .*cxrflow-v9-predictor"):
         rolled_out(broken, None, policy)
     assert predictors.shares(served) == {"2": 100}
     assert predictors.pods(served, "2") == before
