@@ -214,8 +214,8 @@ def _said(error: client.ApiException) -> str:
 
 def _status(error: client.ApiException) -> dict[str, Any]:
     """Returns the API's Status object; empty if the answer has none."""
-    found = _parsed(error)
-    return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
+    answer = _parsed(error)
+    return answer if isinstance(answer, dict) and answer.get("kind") == "Status" else {}
 
 
 def _parsed(error: client.ApiException) -> Any:

@@ -94,7 +94,7 @@ def _against_shortcuts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     published, *has = row["recipe"].removesuffix(f"+{QUICK}").split("+")
     steps = []
     for variant, what in _AGAINST_SHORTCUTS.items():
-        name = "+".join([published, *(one for one in VARIANTS if one in (*has, variant))])
+        name = "+".join([published, *(each for each in VARIANTS if each in (*has, variant))])
         try:
             recipe_named(name)
         except UserError:  # a frozen base cannot be trained on images that change

@@ -68,21 +68,35 @@ def serve(version: Path, home: Path) -> Server:
     if before and before.model == str(version.parent):
         _wait_until_served(before, version.name)
         return before
+    server = _started(version.parent, home)
+    if before:
+        _terminate(before)
+        Path(before.log).unlink(missing_ok=True)
+    return server
+
+
+def _is_port_in_use(error: BaseException) -> bool:
+    return ports.IN_USE in str(error)
+
+
+# Two runs that start at once choose the same free port, and one of them gets it.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_port_in_use),
+    stop=tenacity.stop_after_attempt(3),
+    reraise=True,
+)
+def _started(model: Path, home: Path) -> Server:
     port = ports.free(PORT)
-    log = (
-        home / f"server-{port}.log"
-    )  # its own: the previous server writes to another until it is replaced
+    # Its own: the previous server writes to another until it is replaced.
+    log = home / f"server-{port}.log"
     try:
-        with _starting(version.parent, log, port, ports.free(GRPC_PORT)) as (server, detach):
+        with _starting(model, log, port, ports.free(GRPC_PORT)) as (server, detach):
             write_json(_state(home), asdict(server))
             detach()
     except _NotReadyError as error:
         raise UserError(
-            f"serve: the server of {version.parent} did not start: {error} (log: {log})"
+            f"serve: the server of {model} did not start: {error} (log: {log})"
         ) from error
-    if before:
-        _terminate(before)
-        Path(before.log).unlink(missing_ok=True)
     return server
 
 
@@ -173,7 +187,7 @@ def _starting(
 
     try:
         try:
-            _wait_until_ready(process, url)
+            _wait_until_ready(process, port)
         except _NotReadyError as error:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise _NotReadyError(lines[-1] if lines else error) from error
@@ -220,10 +234,21 @@ class _NotReadyError(Exception):
     retry=tenacity.retry_if_exception_type(httpx.HTTPError),
     retry_error_callback=lambda state: _raise_not_ready(),
 )
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     if process.poll() is not None:
         raise _NotReadyError(f"exit code {process.returncode}")
-    httpx.get(f"{url}/v1/models/{NAME}", timeout=5).raise_for_status()
+    httpx.get(f"http://localhost:{port}/v1/models/{NAME}", timeout=5).raise_for_status()
+    if not _listens(process, port):
+        raise httpx.ConnectError("another process answers")
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for connection in psutil.Process(process.pid).connections("tcp")
+        )
+    return False
 
 
 @tenacity.retry(

@@ -7,6 +7,7 @@ import socket
 from core.errors import UserError
 
 LOOPBACK = "127.0.0.1"
+IN_USE = "is in use"
 
 
 def is_loopback(host: str) -> bool:
@@ -46,7 +47,7 @@ def bound(host: str, port: int, option: str) -> socket.socket:
 def refused(host: str, port: int, option: str, error: OSError) -> UserError:
     """Returns the error for a port that the server cannot listen on."""
     if error.errno == errno.EADDRINUSE:
-        return UserError(f"serve: port {port} is in use; choose another with {option}")
+        return UserError(f"serve: port {port} {IN_USE}; choose another with {option}")
     return UserError(
         f"serve: cannot listen on {host}, port {port}: {error.strerror}; choose another with --host or "
         f"{option}"

@@ -264,7 +264,7 @@ def v2_response(
     }
     explained = [answer.explanation for answer in answers if answer.explanation]
     for name_of_output in EXPLANATION if explained else ():
-        data[name_of_output] = [one[name_of_output]["b64"] for one in explained]
+        data[name_of_output] = [explanation[name_of_output]["b64"] for explanation in explained]
     wanted = [output.name for output in request.request_outputs or ()]
     unknown = [name for name in wanted if name not in data]
     if unknown:

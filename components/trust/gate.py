@@ -175,7 +175,7 @@ def _why(winner: str, figures: Sequence[tuple[float, float, float]], split: str)
     """Returns why the winner wins, in a sentence; `figures` are those of the candidates that pass."""
     best = max(figures)
     count = len(figures)
-    most = [one for one in figures if one[0] == best[0]]
+    most = [candidate for candidate in figures if candidate[0] == best[0]]
     if count == 1:
         return f"{winner} alone passes the gate."
     if len(most) == 1:
@@ -183,13 +183,18 @@ def _why(winner: str, figures: Sequence[tuple[float, float, float]], split: str)
     of = f"Of the {count} candidates that pass the gate, "
     if len(most) < count:
         of += f"{len(most)} are trusted most; of these, "
-    alike = [one for one in most if one[1] == best[1]]
+    alike = [candidate for candidate in most if candidate[1] == best[1]]
     if len(alike) == 1:
         return f"{of}{winner} has the highest recall of {COVID} on the {split} split."
     if alike.count(best) == 1:
         return (
             f"{of}{winner} has the highest macro F1 on the {split} split among the {len(alike)} with the "
             f"highest recall of {COVID} there."
+        )
+    if alike.count(best) == count:
+        return (
+            f"The {count} candidates that pass the gate have the same recall of {COVID} and macro F1 on the "
+            f"{split} split; {winner} comes first."
         )
     return (
         f"{of}{alike.count(best)} have both the highest recall of {COVID} and the highest macro F1 on the "

@@ -49,8 +49,8 @@ def chosen(
         other = int(random.choice(elsewhere if len(elsewhere) else possible))
         swaps |= {(image, other): None, (other, image): None}
         alike = of_class[enough[number % len(enough)]]
-        one, same = map(int, random.choice(alike, 2, replace=False))
-        controls[one, same] = None
+        image, same = map(int, random.choice(alike, 2, replace=False))
+        controls[image, same] = None
     return list(swaps), list(controls)
 
 

@@ -70,7 +70,7 @@ def served(client: httpx.Client, model: str) -> str:
         if response.status_code != httpx.codes.OK:
             raise Away("endpoint", f"HTTP status {response.status_code}")
         told = response.json()
-        if not {one["name"] for one in told["outputs"]}.issuperset(_OUTPUTS):
+        if not {output["name"] for output in told["outputs"]}.issuperset(_OUTPUTS):
             raise Away("endpoint", f"the model does not have the outputs {', '.join(_OUTPUTS)}")
         return str(told["versions"][0])
     except httpx.HTTPError as error:

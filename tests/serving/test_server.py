@@ -19,7 +19,7 @@ from PIL import Image
 from components.release.deploy import deploy
 from components.trust import gate
 from core.errors import UserError
-from serving import client, local
+from serving import client, local, ports
 from tests.pipelines.cli import cxrflow
 
 
@@ -225,3 +225,16 @@ def test_where_another_server_answers_the_file_is_not_at_fault(url: str, tmp_pat
     image.write_bytes(GREY)
     with pytest.raises(UserError, match="answers 404: Model with name other does not exist"):
         client.predict(image, url, "other")
+
+
+def test_of_two_that_start_at_once_each_gets_a_port(
+    version: Path, server: local.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, seen_free = ports.free, iter([int(server.url.rpartition(":")[2])])
+    monkeypatch.setattr(ports, "free", lambda wanted: next(seen_free, None) or free(wanted))
+    other = local.serve(version, tmp_path)
+    try:
+        assert other.url != server.url
+        assert local.running(tmp_path) == other
+    finally:
+        local.stop(tmp_path)

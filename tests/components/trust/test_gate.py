@@ -84,8 +84,8 @@ def test_then_the_first() -> None:
     decision = decide(alike, GATE)
     assert decision["winner"] == "a"
     assert decision["reason"] == (
-        "Of the 2 candidates that pass the gate, 2 have both the highest recall of covid and the highest "
-        "macro F1 on the validation split; a comes first."
+        "The 2 candidates that pass the gate have the same recall of covid and macro F1 on the validation "
+        "split; a comes first."
     )
     assert behind(decision) == [
         "",
