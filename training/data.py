@@ -18,6 +18,7 @@ from core.progress import Progress
 from core.tables import read_table
 from training import augment, lungs, surroundings
 from training.recipes import Recipe
+from training.untuned import untuned
 from training.views import to_pixels
 
 # The order within shards is random already, so a window of this many images shuffles well. Memory does not
@@ -181,7 +182,7 @@ def encoded_images(
     dataset = tf.data.TFRecordDataset(files, num_parallel_reads=tf.data.AUTOTUNE)
     dataset = dataset.map(parse, tf.data.AUTOTUNE)
     dataset = dataset.filter(lambda image, position, identity: position >= 0)
-    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+    return untuned(dataset.apply(tf.data.experimental.assert_cardinality(count)))
 
 
 def without(images: tf.data.Dataset, ids: Sequence[str]) -> tf.data.Dataset:
@@ -360,7 +361,7 @@ def training_batches(
 
         numbered = batches.enumerate(first_epoch * steps_per_epoch(count, batch))
         batches = numbered.map(changed, tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return untuned(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def validation_batches(images: tf.data.Dataset, count: int, batch: int) -> tf.data.Dataset:

@@ -20,6 +20,7 @@ from core.files import read_json, write_aside, write_json
 from core.progress import Progress, logger
 from training import data, kept, lungs
 from training.recipes import Recipe
+from training.untuned import untuned
 from training.views import to_pixels
 
 _IMAGES_PER_SHARD = 1024
@@ -85,7 +86,7 @@ def inputs(
         tf.TensorSpec((), tf.string),
     )
     dataset = tf.data.Dataset.from_generator(features, output_signature=spec)
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(digests)))
+    return untuned(dataset.apply(tf.data.experimental.assert_cardinality(len(digests))))
 
 
 def _compute(
@@ -116,7 +117,9 @@ def _compute(
             on_predict_batch_end=lambda batch, logs: progress.advance(_BATCH)
         )
         for shard in images.batch(_BATCH).prefetch(2).window(_IMAGES_PER_SHARD // _BATCH):
-            features = base.predict(shard, verbose=0, callbacks=[counting]).astype(np.float32)
+            features = base.predict(untuned(shard), verbose=0, callbacks=[counting]).astype(
+                np.float32
+            )
             written, digests[: len(features)] = digests[: len(features)], []
             name = hashlib.sha256("".join(written).encode()).hexdigest()[:16]
             with write_aside(home / f"{name}.npy") as aside, aside.open("wb") as file:

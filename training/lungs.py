@@ -16,6 +16,7 @@ from core.artifacts import SEGMENTER
 from core.errors import UserError
 from core.progress import Progress
 from training.preprocess import decode_grey
+from training.untuned import untuned
 
 # Of the network's input, in pixels.
 SIDE = 64
@@ -79,7 +80,7 @@ def train(
       UserError: the loss is no longer a number.
     """
     model.compile(keras.optimizers.Adam(2e-3), _loss)
-    batches = (
+    batches = untuned(
         tf.data.Dataset.from_tensor_slices(learnt)
         .shuffle(len(learnt[0]), seed=seed)
         .repeat()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import UserError
-from training import data
+from training import data, workers
 from training.recipes import recipe_named
 
 
@@ -199,3 +199,15 @@ def test_mixed_batches_keep_classes_and_go_on_where_a_training_stopped() -> None
     assert 0.3 < changed / (3 * count) < 0.7
     for one, other in zip(whole[3:], batches(1), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_nobody_who_drops_a_dataset_waits_for_its_tuning(records: Path, tmp_path: Path) -> None:
+    recipe, manifest = recipe_named("cnn-dubey+quick"), data.read_manifest(records)
+    read = data.pixels(records, manifest, recipe, ["train"])
+    images = data.weighted(
+        data.kept(read, tmp_path / "kept"), data.image_weights(manifest, recipe, ["train"])
+    )
+    batches = data.training_batches(images, 8, 4, first_epoch=0, epochs=1, seed=0, augmented=True)
+    judged = data.validation_batches(images, len(read), 4)
+    for dataset in (read, images, *workers.in_batches_for_all((batches, judged))):
+        assert dataset.options().autotune.enabled is False
