@@ -27,6 +27,7 @@ CONTINUES = "run the same command to continue"
 # The output of kfp.local, without colours.
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGINS = re.compile(r"Executing task '(.+?)(?:-step)?'")
+_FAILS = re.compile(r"Task '.+?' finished with status FAILURE")
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
 _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt)\b.*")
 
@@ -123,6 +124,7 @@ class _Listener(io.TextIOBase):
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
         self._log, self._console, self._status, self._verbose = log, console, status, verbose
         self._rest = self._name = ""
+        self._failed = False
         self._began = time.monotonic()
         self.reason = ""
 
@@ -141,11 +143,17 @@ class _Listener(io.TextIOBase):
         begins = _BEGINS.search(line)
         said = line.strip()
         if begins:
+            if self._failed:
+                # The other candidates are still trained, which may take hours.
+                self._failed = False
+                self._say(f"failed: {self.reason}")
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
             name = begins[1].replace("-", " ")
             self._console.print(f"[dim]{minutes}:{seconds:02d}[/] [bold]{name}[/]")
             self._name = name
             self._status.update(name)
+        elif _FAILS.search(line):
+            self._failed = True
         elif said.startswith(LIVE_PREFIX):
             live = said.removeprefix(LIVE_PREFIX)
             text = f"{self._name}:{live}" if live else self._name

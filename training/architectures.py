@@ -12,7 +12,7 @@ from core.artifacts import PRETRAINING
 from core.errors import UserError
 from core.files import read_json
 from training.recipes import Recipe
-from training.start_weights import IMAGENET, NONE, pretrained_directory, weights_file
+from training.start_weights import IMAGENET, NONE, not_from, pretrained_directory, weights_file
 
 BASE, HEAD = "base", "head"
 
@@ -110,11 +110,7 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"weights: {recipe.name} cannot start from {weights!r}: {str(error).splitlines()[0]}. "
-            "Without a network, give the path of a weights file without the top, a directory that "
-            f"`cxrflow pretrain` made, or {NONE!r} to train from scratch (the report will say so)."
-        ) from error
+        raise UserError(not_from(recipe, weights, str(error).splitlines()[0])) from error
     return base
 
 

@@ -1,5 +1,7 @@
 """Checks the starting weights of a pretrained base without building it."""
 
+import os
+import urllib.request
 from pathlib import Path
 
 from core.artifacts import BASE_WEIGHTS, PRETRAINING
@@ -8,6 +10,11 @@ from core.files import read_json
 from training.recipes import Recipe
 
 IMAGENET, NONE = "imagenet", "none"
+
+# Where Keras downloads them from: the directory of each base.
+_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications"
+_DIRECTORIES = {"resnet50": "resnet", "vgg16": "vgg16", "xception": "xception"}
+_SECONDS = 20.0
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -37,15 +44,19 @@ def weights_file(recipe: Recipe, weights: str) -> Path:
 
 
 def require_usable(recipe: Recipe, weights: str) -> None:
-    """Checks whether a recipe can start from weights, without reading them.
+    """Checks whether a recipe can start from weights on this machine, without reading them.
 
     Args:
       weights: see `architectures.build`.
 
     Raises:
-      UserError: there is no such file, it is not a weights file, or it is for another base.
+      UserError: there is no such file, it is not a weights file, it is for another base, or ImageNet's
+        weights can be neither found nor downloaded.
     """
-    if not recipe.pretrained or weights in (IMAGENET, NONE):
+    if not recipe.pretrained or weights == NONE:
+        return
+    if weights == IMAGENET:
+        _require_imagenet(recipe)
         return
     file = weights_file(recipe, weights)
     directory = pretrained_directory(recipe, weights)
@@ -62,3 +73,24 @@ def require_usable(recipe: Recipe, weights: str) -> None:
             f"weights: {file} is not a weights file: it is not HDF5 with the ending .h5 or "
             ".hdf5. Is it complete?"
         )
+
+
+def _require_imagenet(recipe: Recipe) -> None:
+    name = f"{recipe.base}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    if (home / "models" / name).is_file():
+        return
+    url = f"{_SERVER}/{_DIRECTORIES[recipe.base]}/{name}"
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_SECONDS).close()
+    except OSError as error:
+        raise UserError(not_from(recipe, IMAGENET, f"{url}: {error}")) from error
+
+
+def not_from(recipe: Recipe, weights: str, why: str) -> str:
+    """Returns the message that a recipe cannot start from weights, and what to do without a network."""
+    return (
+        f"weights: {recipe.name} cannot start from {weights!r}: {why}. Without a network, give the path of a "
+        "weights file without the top, a directory that `cxrflow pretrain` made, or "
+        f"{NONE!r} to train from scratch (the report will say so)."
+    )

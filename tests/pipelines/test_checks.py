@@ -13,7 +13,9 @@ from components.data.ingest import ingest
 from components.data.sources.covid_chestxray import MASKS
 from core.errors import UserError
 from pipelines import auditing, checks, cli, local_run
+from tests.api import served
 from tests.datasets import covid_row, draw, write_datasets, write_metadata
+from training import start_weights
 
 Said = Callable[..., str]
 
@@ -37,6 +39,9 @@ def said(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(local_run, "run", would_run)
     monkeypatch.setattr(auditing, "audit", would_run)
     monkeypatch.setattr(auditing, "learn_lungs", would_run)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    for base in ("xception", "vgg16", "resnet50"):
+        downloaded(tmp_path / "keras", base).touch()
 
     def run(command: str, *arguments: str, **changes: str) -> str:
         options = {**data, **{f"--{name}": value for name, value in changes.items()}}
@@ -48,6 +53,13 @@ def said(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return str(done.exception)
 
     return run
+
+
+def downloaded(keras_home: Path, base: str) -> Path:
+    """Returns the file in which Keras keeps a base's weights, in a directory that exists."""
+    file = keras_home / "models" / f"{base}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 RUN, LUNGS = ("run",), ("lungs",)
@@ -120,6 +132,24 @@ def test_bad_weights_are_seen(said: Said, tmp_path: Path, command: tuple[str, ..
     (made / "base.weights.h5").write_bytes(wrong.read_bytes())
     (made / "pretraining.json").write_text(json.dumps({"base": "xception"}))
     assert "needs vgg16" in said(*command, **more, weights=str(made))
+
+
+@pytest.mark.parametrize("command", [RUN, REPRODUCE])
+def test_weights_that_cannot_be_downloaded_are_seen(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    nobody = "http://localhost:1"
+    monkeypatch.setattr(start_weights, "_SERVER", nobody)
+    command = ("reproduce", "coronet-4class") if command == REPRODUCE else RUN
+    assert said(*command) == "it would run"
+    downloaded(tmp_path / "keras", "xception").unlink()
+    error = said(*command)
+    assert f"coronet-4class cannot start from 'imagenet': {nobody}/xception/xception_w" in error
+    assert "`cxrflow pretrain` made, or 'none'" in error
+    assert said(*command, weights="none") == "it would run"
+    with served(lambda _: b"") as url:
+        monkeypatch.setattr(start_weights, "_SERVER", url)
+        assert said(*command) == "it would run"
 
 
 def test_weights_do_not_matter_to_what_is_trained_from_scratch(said: Said) -> None:

@@ -34,6 +34,19 @@ def test_a_live_line_is_shown_beside_the_step_and_not_printed() -> None:
     assert "trained" in screen.getvalue()
 
 
+def test_a_step_that_failed_is_said_before_the_steps_that_still_run() -> None:
+    screen = io.StringIO()
+    listener = local_run._Listener(io.StringIO(), Console(file=screen), Status(), verbose=False)
+    listener.write("Executing task 'train-step'\n  ValueError: caught, and the step ends well\n")
+    listener.write("Task 'train-step' finished with status SUCCESS\n")
+    listener.write("Executing task 'train-step'\n  core.errors.UserError: weights: none\n")
+    assert "failed" not in screen.getvalue()
+    listener.write("Task 'train-step' finished with status FAILURE\n")
+    for _ in range(2):
+        listener.write("Executing task 'train-step'\n")
+    assert screen.getvalue().count("failed: weights: none") == 1
+
+
 def test_warnings_of_packages_go_to_the_log_also_in_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
