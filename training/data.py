@@ -53,16 +53,6 @@ def identities(records: Path) -> pd.DataFrame:
     return read_table(records / IDENTITIES)
 
 
-def patients(records: Path) -> dict[str, str]:
-    """Returns the patient of each image of the records, by the image's id.
-
-    Raises:
-      UserError: the records do not say it.
-    """
-    table = identities(records)
-    return dict(zip(table["id"], table["patient"], strict=True))
-
-
 def class_counts(
     manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]
 ) -> dict[str, int]:

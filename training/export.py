@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -152,7 +152,6 @@ def predictions(
     exported: Exported,
     images: tf.data.Dataset,
     classes: Sequence[str],
-    patients: Mapping[str, str],
 ) -> pd.DataFrame:
     """Predicts images with an exported model, through the signature that is served.
 
@@ -160,10 +159,9 @@ def predictions(
       exported: the model.
       images: see `data.encoded_images`; their number must be known.
       classes: in the order of the model's outputs.
-      patients: of each image, by its id; see `data.patients`.
 
     Returns:
-      one row per image, sorted by `id`: `id`, `patient`, `truth`, `predicted`, a probability for each
+      one row per image, sorted by `id`: `id`, `truth`, `predicted`, a probability for each
       class, and `abstained`, whether the server would abstain.
     """
     parts = []
@@ -173,9 +171,8 @@ def predictions(
             probabilities = answer["probabilities"].numpy()
             part = pd.DataFrame(probabilities, columns=list(classes))
             part.insert(0, "id", [value.decode() for value in identity.numpy()])
-            part.insert(1, "patient", [patients[name] for name in part["id"]])
-            part.insert(2, "truth", [classes[i] for i in position.numpy()])
-            part.insert(3, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
+            part.insert(1, "truth", [classes[i] for i in position.numpy()])
+            part.insert(2, "predicted", [classes[i] for i in probabilities.argmax(axis=1)])
             part["abstained"] = answer["ood_score"].numpy() > 1
             parts.append(part)
             progress.advance(len(part))

@@ -80,7 +80,8 @@ def duel(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
     Models with different classes are compared by how they tell COVID from the rest.
 
     Args:
-      ours, theirs: with `id`, `patient`, `truth` and `predicted`; see `training.export.predictions`.
+      ours, theirs: with `id`, `truth` and `predicted`, see `training.export.predictions`, and ours with
+        `patient`.
 
     Returns:
       `images`; `patients`; `covid_recall` and `accuracy`, each (ours, theirs), None if there are no images;

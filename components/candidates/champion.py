@@ -98,9 +98,7 @@ def _predicted(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
     images = data.encoded_images(
         records, data.read_manifest(records), recipe, division(HOLD_OUT).test
     )
-    predictions = export.predictions(
-        export.load(version), images, recipe.classes, data.patients(records)
-    )
+    predictions = export.predictions(export.load(version), images, recipe.classes)
     everyone = data.identities(records)
     asked = everyone[everyone["id"].isin(predictions["id"])]
     to_leave_out = asked["id"][related(asked, version, everyone)]

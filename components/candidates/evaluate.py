@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components import pages
+from components.data import splits
 from components.pages import plots
 from core.artifacts import (
     CARD,
@@ -70,14 +71,12 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     parts = division(card["division"])
     images = data.encoded_images(records, manifest, recipe, parts.test)
     exported = export.load(model / SAVED_MODEL)
-    patients = data.patients(records)
-    predictions = export.predictions(exported, images, recipe.classes, patients)
+    identities = data.identities(records)
+    predictions = _predicted(exported, images, recipe, identities)
     validation = None
     if parts.validation != parts.test:
         held_out = data.encoded_images(records, manifest, recipe, parts.validation)
-        validation = _in_short(
-            _figures(export.predictions(exported, held_out, recipe.classes, patients), recipe)
-        )
+        validation = _in_short(_figures(_predicted(exported, held_out, recipe, identities), recipe))
     figures = {
         **_figures(predictions, recipe),
         "answers": _answers(predictions, recipe),
@@ -139,6 +138,19 @@ def show(evaluation: Path, scalars: Any, curves: Any) -> None:
     predictions = read_table(evaluation / PREDICTIONS)
     x, y, thresholds = metrics.roc_curves(predictions, tuple(figures["classes"]))[COVID]
     curves.log_roc_curve(x, y, thresholds)
+
+
+def _predicted(
+    exported: export.Exported,
+    images: tf.data.Dataset,
+    recipe: Recipe,
+    identities: pd.DataFrame,
+) -> pd.DataFrame:
+    """Returns predictions, see `export.predictions`, with whom each image shows as `patient`."""
+    predictions = export.predictions(exported, images, recipe.classes)
+    asked = identities.set_index("id").loc[predictions["id"]]
+    predictions.insert(1, "patient", splits.people(asked))
+    return predictions
 
 
 def _figures(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:

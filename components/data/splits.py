@@ -79,6 +79,19 @@ def groups(examples: pd.DataFrame, by: str = PATIENT) -> np.ndarray:
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
+def people(examples: pd.DataFrame) -> list[str]:
+    """Returns whom each image shows, for what counts patients, such as intervals.
+
+    Some patients of published collections have two names. Images that belong together by patient or picture
+    show one person, who gets the first of the names.
+
+    Args:
+      examples: see `groups`.
+    """
+    patients = pd.Series(examples["patient"].to_numpy(str))
+    return patients.groupby(groups(examples)).transform("min").tolist()
+
+
 def assign(examples: pd.DataFrame, seed: int, *, folds: int = 0, by: str = PATIENT) -> pd.Series:
     """Returns the split of each image: about 70 % train, 10 % validation, 20 % test; or its fold.
 

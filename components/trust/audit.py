@@ -165,8 +165,7 @@ def audit(
     table = everyone.set_index("id").loc[seen.ids].reset_index()
     table["truth"] = [recipe.classes[i] for i in seen.truth]
     table["predicted"] = [recipe.classes[i] for i in seen.probabilities.argmax(axis=1)]
-    # Some patients of published collections have two names: intervals take relatives by picture as one.
-    table["patient"] = splits.groups(table).astype(str)
+    table["patient"] = splits.people(table)
 
     measured = {**_identity(candidate, manifest), **_measured(seen, table, recipe.classes)}
     measured["swaps"], shown = _swapped(candidate, records, manifest, table, seen, finder)

@@ -56,9 +56,7 @@ def test_the_figures_of_validation_are_those_of_the_exported_model_there(
     evaluation: Path, model: Path, records: Path, tiny_cnn
 ) -> None:
     images = data.encoded_images(records, data.read_manifest(records), tiny_cnn, ["validation"])
-    asked = export.predictions(
-        export.load(model / "saved_model"), images, tiny_cnn.classes, data.patients(records)
-    )
+    asked = export.predictions(export.load(model / "saved_model"), images, tiny_cnn.classes)
     answers = asked["truth"], asked["predicted"]
     figures = read_json(evaluation / "metrics.json")["validation"]
     assert figures["images"] == len(asked) > 0

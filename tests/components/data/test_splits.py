@@ -147,3 +147,15 @@ def test_whole_places_are_held_out() -> None:
     assert by_origin.groupby(places).nunique().max() == 1
     assert by_origin.groupby(examples["patient"]).nunique().max() == 1
     assert set(by_origin) == {"train", "validation", "test"}
+
+
+def test_images_of_one_picture_or_patient_show_one_person() -> None:
+    rows = pd.DataFrame(
+        {
+            "patient": ["b/2", "a/1", "b/2", "c/3"],
+            "sha256": ["x", "x", "y", "z"],
+            "perceptual_hash": [f"{number:064x}" for number in (0, 0, 2**120 - 1, 2**240 - 2**120)],
+        },
+        index=[7, 5, 3, 1],
+    )
+    assert splits.people(rows) == ["a/1", "a/1", "a/1", "c/3"]

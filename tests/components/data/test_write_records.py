@@ -47,12 +47,13 @@ def test_every_example_is_in_the_records_of_its_split(examples: Path, records: P
 
 def test_the_patient_of_each_image_is_beside_the_records(examples: Path, records: Path) -> None:
     table = pd.read_parquet(examples / "examples.parquet")
-    assert data.patients(records) == dict(zip(table["id"], table["patient"], strict=True))
+    columns = ["id", "patient", "sha256", "perceptual_hash"]
+    pd.testing.assert_frame_equal(data.identities(records), table[columns])
 
 
 def test_records_of_an_earlier_release_must_be_written_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="an earlier release wrote these records"):
-        data.patients(tmp_path)
+        data.identities(tmp_path)
 
 
 def test_the_manifest_says_what_is_there(records: Path, examples: Path) -> None:
