@@ -633,7 +633,7 @@ Written by `python -m bench.trust --covid DIR --kermany DIR {given} --base DIR -
 
 The data: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June
 2020, a sample of Kermany's images and two further sources; fingerprints of the three sets {fingerprints}.
-[Trust](trust.md) says what is measured and how. Intervals are of 95 %.
+Ages are those that the sources publish; NIH's are in the table of its whole collection. [Trust](trust.md) says what is measured and how. Intervals are of 95 %.
 
 **The networks were trained for few epochs**, so these are not the figures of the papers' systems. The lung
 segmenter, trained on {trained} masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks
