@@ -140,8 +140,11 @@ MONITORING := github.com/prometheus-operator/prometheus-operator/pkg/apis/monito
 	@cd $@.tmp && ../controller-gen crd paths=$(MONITORING)/v1 output:crd:dir=schemas
 	@mv $@.tmp/schemas $@; rm -rf $@.tmp
 
+# One more than cores, at most five: now and then a test waits for a process that it has started.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(), 4) + 1)")
+
 test: lint browser kustomize dcmtk pacs flink storage trainer prometheus ## run all checks and tests
-	$(RUN)pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
+	$(RUN)pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 # A short training of the small network on drawn radiographs, as a demonstration. `make bench ONLY=demo`
 # measures each candidate's margin to this gate.

@@ -1,7 +1,9 @@
 """What deploying leaves behind; that a server gives the known answers is tested with the servers."""
 
 import contextlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from components.data import spans
 from components.release import deploy as module
+from core import files
 from core.artifacts import AUDIT, AUDIT_PAGE, CARD, KNOWN_ANSWERS, METRICS, SAVED_MODEL
 from core.errors import UserError
 from core.files import write_json, write_text
@@ -146,6 +149,30 @@ def test_a_less_trusted_version_does_not_replace_the_newest(
     # A version that is as trusted, or more, replaces it.
     assert Path(deploy("third", verdict=first)).name == "2"
     assert Path(deploy("fourth", verdict="trusted")).name == "3"
+
+
+def test_of_two_that_deploy_at_once_the_second_is_compared_with_the_first(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparing, waiting = threading.Event(), threading.Event()
+    publish = module.store.publish
+
+    def published(*arguments: Any) -> str:
+        comparing.set()
+        assert waiting.wait(60), "the second deployment went ahead"
+        return publish(*arguments)
+
+    monkeypatch.setattr(module.store, "publish", published)
+    monkeypatch.setattr(
+        files.logger, "info", lambda text, *_: "another run" in text and waiting.set()
+    )
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(deploy, verdict="trusted")
+        assert comparing.wait(60)
+        second = pool.submit(deploy, "other")
+        assert Path(first.result()).name == "1"
+        with pytest.raises(LessTrusted):
+            second.result()
 
 
 @pytest.mark.parametrize("verdict", ["", "not trusted"])
