@@ -4,7 +4,9 @@ The labels are those of CoroNet (Khan et al., 2020, doi:10.1016/j.cmpb.2020.1055
 bacterial and viral pneumonia. A recipe may merge or leave out labels; none adds one.
 """
 
+import itertools
 import re
+from collections.abc import Sequence
 
 COVID, NORMAL, BACTERIAL, VIRAL = "covid", "normal", "bacterial", "viral"
 LABELS = (COVID, NORMAL, BACTERIAL, VIRAL)
@@ -15,7 +17,7 @@ _BACTERIA = frozenset(
     streptococcus
     """.split()
 )
-_VIRUSES = frozenset("viral h1n1 herpes influenza mers mers-cov sars varicella".split())
+_VIRUSES = frozenset("viral h1n1 herpes influenza mers sars varicella".split())
 # A finding with one of these words has a cause outside the four labels.
 _OTHER_CAUSES = frozenset(
     "aspergillosis aspiration fungal lipoid pneumocystis tuberculosis".split()
@@ -26,8 +28,17 @@ _OTHER_CAUSES = frozenset(
 _COVID = re.compile(
     r"(?<![0-9a-z])(covid([\s_-]*(20)?19)?|sars[\s_-]*cov[\s_-]*2|2019[\s_-]*ncov)(?![0-9a-z])"
 )
-_NOT = frozenset("no non not negative without".split())
-_UNCERTAIN = frozenset("coronavirus possible probable suspected suspicion todo unknown".split())
+# Words before it and after it that exclude it, and words that may come between.
+_NOT_BEFORE = frozenset("neg negative no non not without".split())
+_NOT_AFTER = frozenset("excluded neg negative ruled".split())
+_BETWEEN = frozenset("any evidence for of signs".split())
+_UNCERTAIN = frozenset(
+    """
+    ? coronavirus pending possible presumed probable query rule suspected suspicion todo undefined unknown
+    unlabeled unlabelled
+    """.split()
+)
+_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*|\?")
 
 # Why a finding has no label that may be anything, covid too.
 NOT_LABELLED = "finding not yet labelled by the source"
@@ -43,14 +54,14 @@ def label_of(finding: str) -> tuple[str | None, str]:
     Returns:
       `(label, "")` with one of `LABELS`, or `(None, reason)`.
     """
-    text = _COVID.sub(" covid-19 ", finding.strip().lower())
-    words = {word for word in re.split(r"[/,;_\s]+", text) if word}
-    if "covid-19" in words:
-        if words & _UNCERTAIN:
+    in_order = _WORD.findall(_COVID.sub(f" {COVID} ", finding.lower()))
+    words = set(in_order)
+    if COVID in words:
+        if not words & (_NOT_BEFORE | _NOT_AFTER | _UNCERTAIN):
+            return COVID, ""
+        if words & _UNCERTAIN or not _excludes_covid(in_order):
             return None, NOT_LABELLED
-        if words & _NOT:
-            return None, f"finding {finding!r} excludes COVID-19 and names no cause"
-        return COVID, ""
+        return None, f"finding {finding!r} excludes COVID-19 and names no cause"
     if words & _OTHER_CAUSES:
         return None, f"finding {finding!r} has a cause outside the four labels"
     bacterial, viral = bool(words & _BACTERIA), bool(words & _VIRUSES)
@@ -65,3 +76,11 @@ def label_of(finding: str) -> tuple[str | None, str]:
     if not words or words & _UNCERTAIN:
         return None, NOT_LABELLED
     return None, f"finding {finding!r} does not name a cause"
+
+
+def _excludes_covid(words: Sequence[str]) -> bool:
+    telling = [word for word in words if word not in _BETWEEN]
+    return any(
+        (second == COVID and first in _NOT_BEFORE) or (first == COVID and second in _NOT_AFTER)
+        for first, second in itertools.pairwise(telling)
+    )

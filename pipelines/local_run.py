@@ -123,7 +123,7 @@ class _Listener(io.TextIOBase):
 
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
         self._log, self._console, self._status, self._verbose = log, console, status, verbose
-        self._rest = self._name = ""
+        self._rest = self._name = self._last_error = ""
         self._failed = False
         self._began = time.monotonic()
         self.reason = ""
@@ -145,8 +145,8 @@ class _Listener(io.TextIOBase):
         if begins:
             if self._failed:
                 # The other candidates are still trained, which may take hours.
-                self._failed = False
                 self._say(f"failed: {self.reason}")
+            self._failed, self._last_error = False, ""
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
             name = begins[1].replace("-", " ")
             self._console.print(f"[dim]{minutes}:{seconds:02d}[/] [bold]{name}[/]")
@@ -154,6 +154,9 @@ class _Listener(io.TextIOBase):
             self._status.update(name)
         elif _FAILS.search(line):
             self._failed = True
+            self.reason = (
+                self._last_error or f"{self._name}: it ended without a message; was it killed?"
+            )
         elif said.startswith(LIVE_PREFIX):
             live = said.removeprefix(LIVE_PREFIX)
             text = f"{self._name}:{live}" if live else self._name
@@ -163,9 +166,9 @@ class _Listener(io.TextIOBase):
         elif self._verbose:
             self._say(line)
         if said.startswith(_USER_ERROR):
-            self.reason = said.removeprefix(_USER_ERROR)
-        elif _EXCEPTION.match(said) and not self.reason:
-            self.reason = said
+            self._last_error = said.removeprefix(_USER_ERROR)
+        elif _EXCEPTION.match(said):
+            self._last_error = said
 
     def _say(self, text: str) -> None:
         self._console.print(f"     {text}", markup=False, highlight=False)

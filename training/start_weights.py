@@ -1,5 +1,7 @@
 """Checks the starting weights of a pretrained base without building it."""
 
+import hashlib
+import http.client
 import os
 import urllib.request
 from pathlib import Path
@@ -11,10 +13,14 @@ from training.recipes import Recipe
 
 IMAGENET, NONE = "imagenet", "none"
 
-# Where Keras downloads them from: the directory of each base.
+# Where Keras downloads them from, and by base the directory there and the MD5 that Keras checks.
 _SERVER = "https://storage.googleapis.com/tensorflow/keras-applications"
-_DIRECTORIES = {"resnet50": "resnet", "vgg16": "vgg16", "xception": "xception"}
-_SECONDS = 20.0
+_THERE = {
+    "resnet50": ("resnet", "4d473c1dd8becc155b73f8504c6f6626"),
+    "vgg16": ("vgg16", "6d6bbae143d832006294945121d1f1fc"),
+    "xception": ("xception", "b0042744bf5b25fce3cb969f33bebb97"),
+}
+_SECONDS = 10.0
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -77,13 +83,16 @@ def require_usable(recipe: Recipe, weights: str) -> None:
 
 def _require_imagenet(recipe: Recipe) -> None:
     name = f"{recipe.base}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    if (home / "models" / name).is_file():
-        return
-    url = f"{_SERVER}/{_DIRECTORIES[recipe.base]}/{name}"
+    directory, digest = _THERE[recipe.base]
+    # Keras' own rule, and its place if the home directory cannot be written.
+    for home in (os.environ.get("KERAS_HOME", "~/.keras"), "/tmp/.keras"):
+        file = Path(os.path.expanduser(home), "models", name)  # noqa: PTH111 - without a home, Path fails
+        if file.is_file() and hashlib.md5(file.read_bytes()).hexdigest() == digest:
+            return
+    url = f"{_SERVER}/{directory}/{name}"
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_SECONDS).close()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise UserError(not_from(recipe, IMAGENET, f"{url}: {error}")) from error
 
 

@@ -148,8 +148,8 @@ def _predicted(
 ) -> pd.DataFrame:
     """Returns predictions, see `export.predictions`, with whom each image shows as `patient`."""
     predictions = export.predictions(exported, images, recipe.classes)
-    asked = identities.set_index("id").loc[predictions["id"]]
-    predictions.insert(1, "patient", splits.people(asked))
+    shown = dict(zip(identities["id"], splits.people(identities), strict=True))
+    predictions.insert(1, "patient", predictions["id"].map(shown))
     return predictions
 
 

@@ -25,6 +25,8 @@ _BATCH = 16
 # Of an object store other errors are the network's.
 _OF_ONE_FILE = (BadImage, FileNotFoundError, IsADirectoryError, PermissionError)
 _REASONS_SHOWN = 20
+# The truth of an image whose finding is known and is none of the recipe's labels: no class has this name.
+_NO_CLASS = ""
 
 
 def measure(
@@ -152,8 +154,7 @@ def _asked(
                         "sha256": facts.sha256,
                         "perceptual_hash": facts.perceptual_hash,
                         "origin": row.origin,
-                        # A finding that is not one of our labels belongs to no class, and is not covid.
-                        "truth": recipe.task.get(row.label or "", row.finding.lower()),
+                        "truth": recipe.task.get(row.label or "", _NO_CLASS),
                     }
                 )
             if pixels:

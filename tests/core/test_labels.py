@@ -33,6 +33,17 @@ def test_a_finding_that_names_a_cause_has_its_label(finding: str, label: str) ->
     assert label_of(finding) == (label, "")
 
 
+NEGATIVE = (
+    "COVID-19 negative", "COVID-19-negative", "COVID-19 (negative)", "covid19_negative", "COVID: neg.",
+    "Non-COVID", "non-covid-19", "no-covid", "not-COVID", "Non COVID",
+    "COVID-19 ruled out", "COVID-19 excluded", "negative for COVID-19", "no evidence of SARS-CoV-2",
+)  # fmt: skip
+UNCERTAIN = (
+    "COVID-19 (suspected)", "COVID-19?", "rule out covid", "COVID-19, no ARDS", "unlabelled", "Pneumonia?",
+    "no finding?",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("finding", "reason"),
     [
@@ -42,7 +53,8 @@ def test_a_finding_that_names_a_cause_has_its_label(finding: str, label: str) ->
         ("suspected COVID-19", "not yet labelled"),
         ("Coronavirus", "not yet labelled"),
         ("not covid-19", "excludes COVID-19"),
-        ("COVID-19 negative", "excludes COVID-19"),
+        *((finding, "excludes COVID-19") for finding in NEGATIVE),
+        *((finding, "not yet labelled") for finding in UNCERTAIN),
         ("Pneumocystis", "outside the four labels"),
         ("Pneumonia/Fungal/Pneumocystis", "outside the four labels"),
         ("Pneumonia/Lipoid", "outside the four labels"),

@@ -1,5 +1,6 @@
 """What is wrong is said before anything runs: `cxrflow` in this process, its pipelines not to be reached."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.datasets import covid_row, draw, write_datasets, write_metadata
 from training import start_weights
 
 Said = Callable[..., str]
+require_imagenet = start_weights._require_imagenet
 
 
 @pytest.fixture
@@ -39,9 +41,8 @@ def said(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(local_run, "run", would_run)
     monkeypatch.setattr(auditing, "audit", would_run)
     monkeypatch.setattr(auditing, "learn_lungs", would_run)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    for base in ("xception", "vgg16", "resnet50"):
-        downloaded(tmp_path / "keras", base).touch()
+    # As if ImageNet's weights were there.
+    monkeypatch.setattr(start_weights, "_require_imagenet", lambda recipe: None)
 
     def run(command: str, *arguments: str, **changes: str) -> str:
         options = {**data, **{f"--{name}": value for name, value in changes.items()}}
@@ -53,13 +54,6 @@ def said(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return str(done.exception)
 
     return run
-
-
-def downloaded(keras_home: Path, base: str) -> Path:
-    """Returns the file in which Keras keeps a base's weights, in a directory that exists."""
-    file = keras_home / "models" / f"{base}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
 
 
 RUN, LUNGS = ("run",), ("lungs",)
@@ -138,15 +132,21 @@ def test_bad_weights_are_seen(said: Said, tmp_path: Path, command: tuple[str, ..
 def test_weights_that_cannot_be_downloaded_are_seen(
     said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    nobody = "http://localhost:1"
-    monkeypatch.setattr(start_weights, "_SERVER", nobody)
     command = ("reproduce", "coronet-4class") if command == REPRODUCE else RUN
-    assert said(*command) == "it would run"
-    downloaded(tmp_path / "keras", "xception").unlink()
+    monkeypatch.setattr(start_weights, "_require_imagenet", require_imagenet)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    nobody, name = "http://localhost:1", "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    monkeypatch.setattr(start_weights, "_SERVER", nobody)
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    (tmp_path / "keras" / "models" / name).write_bytes(b"half")
     error = said(*command)
-    assert f"coronet-4class cannot start from 'imagenet': {nobody}/xception/xception_w" in error
+    assert f"coronet-4class cannot start from 'imagenet': {nobody}/xception/{name}" in error
     assert "`cxrflow pretrain` made, or 'none'" in error
     assert said(*command, weights="none") == "it would run"
+    whole = {"xception": ("xception", hashlib.md5(b"half").hexdigest())}
+    with monkeypatch.context() as patch:
+        patch.setattr(start_weights, "_THERE", whole)
+        assert said(*command) == "it would run"
     with served(lambda _: b"") as url:
         monkeypatch.setattr(start_weights, "_SERVER", url)
         assert said(*command) == "it would run"

@@ -45,6 +45,8 @@ def test_a_step_that_failed_is_said_before_the_steps_that_still_run() -> None:
     for _ in range(2):
         listener.write("Executing task 'train-step'\n")
     assert screen.getvalue().count("failed: weights: none") == 1
+    listener.write("Task 'train-step' finished with status FAILURE\n")
+    assert listener.reason == "train: it ended without a message; was it killed?"
 
 
 def test_warnings_of_packages_go_to_the_log_also_in_a_terminal(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.data.sources import Row, covid_chestxray, kermany, merged
+from components.data.sources import Row, covid_chestxray, kermany, known, merged
 from components.data.sources.csv_files import read_csv
 from core.errors import UserError
 from core.labels import LABELS, label_of
@@ -239,7 +239,8 @@ def _row(
     )
 
 
-def _label(finding: str) -> tuple[str | None, str]:
+def _label(written: str) -> tuple[str | None, str]:
+    finding = known(written)
     if finding.lower() in LABELS:
         return finding.lower(), ""
     return label_of(re.sub(r"(?i)findings$", "finding", finding))
