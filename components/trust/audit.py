@@ -30,6 +30,7 @@ from core.artifacts import (
     AUDIT_PAGE,
     CARD,
     EXAMPLES,
+    MADE_WITH,
     SAVED_MODEL,
     SEGMENTER_CARD,
     SUMMARY,
@@ -149,7 +150,8 @@ def audit(
         `recall` of the others by class, and how many answers are wrong if only some are given (see
         `ood.risk_coverage`), by `ood_score` and by `confidence`.
       `external`: a row for each source; see `external.measure`.
-      `leaks`: test images whose patient or picture is in training, and `leakage` (see `splits.Leakage`).
+      `leaks`: test images whose patient or picture is in training, that of what a candidate continued from
+      included; None for a version that does not say what it was made with; `leakage` (see `splits.Leakage`);
       `lungs`: the card of `find_lungs`, and in how many images lungs were `not_found`.
       `related`: how many test images were left out; `rules`: see `rules.judged`; `trust`: see
         `rules.verdict`; `recipe`, `view`, `images`, `fingerprint`, `phantoms`.
@@ -174,7 +176,7 @@ def audit(
     measured["lungs"] |= read_json(segmenter / SEGMENTER_CARD)
     summary = read_json(examples / SUMMARY)
     leakage = splits.leakage(everyone, summary["seed"], folds=summary["folds"])
-    measured |= {"leaks": leakage.ours, "leakage": vars(leakage)}
+    measured |= {"leaks": _leaks(candidate, leakage.ours), "leakage": vars(leakage)}
     # Elsewhere, too, only answered images count.
     inside = measured["abstention"]["recall"]
     parts = division(candidate.card["division"])
@@ -206,15 +208,22 @@ class _Candidate:
       card: see `train`.
       saved: the SavedModel's directory.
       exported: that model.
-      left_out: ids of test images that it was made with, or with a relative, if it is a version of the model
-        store.
+      related: ids of test images that it was made with, or with a relative; None if it does not say what it
+        was made with.
+      is_version: whether it is a version of the model store.
     """
 
     recipe: Recipe
     card: Mapping[str, Any]
     saved: Path
     exported: export.Exported
-    left_out: Sequence[str]
+    related: Sequence[str] | None
+    is_version: bool
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Ids of test images that say nothing of a version. Those of a candidate are counted as leaks."""
+        return (self.is_version and self.related) or ()
 
 
 def _candidate(model: Path, everyone: pd.DataFrame) -> _Candidate:
@@ -222,8 +231,7 @@ def _candidate(model: Path, everyone: pd.DataFrame) -> _Candidate:
     is_version = not (model / SAVED_MODEL).is_dir()
     saved = model if is_version else model / SAVED_MODEL
     tested = everyone[everyone["split"].isin(division(card["division"]).test)]
-    # Of a candidate, test images that have relatives in training are counted as leaks.
-    to_leave_out = related(tested, model, everyone) if is_version else np.zeros(len(tested), bool)
+    says = (model / MADE_WITH).is_file()
     return _Candidate(
         recipe=replace(
             recipe_named(card["recipe"]["name"]),
@@ -233,8 +241,19 @@ def _candidate(model: Path, everyone: pd.DataFrame) -> _Candidate:
         card=card,
         saved=saved,
         exported=export.load(saved),
-        left_out=tested["id"][to_leave_out].to_list(),
+        related=tested["id"][related(tested, model, everyone)].to_list() if says else None,
+        is_version=is_version,
     )
+
+
+def _leaks(candidate: _Candidate, of_split: int) -> int | None:
+    """Returns how many test images a model has seen, or relatives of them.
+
+    The split alone does not tell it: a training may continue from a version of another archive.
+    """
+    if candidate.is_version:
+        return None if candidate.related is None else of_split
+    return max(of_split, len(candidate.related or ()))
 
 
 def _identity(candidate: _Candidate, manifest: Mapping[str, Any]) -> dict[str, Any]:

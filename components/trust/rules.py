@@ -84,7 +84,7 @@ def _no_swaps(audit: Mapping[str, Any]) -> str:
             "model, needed"
         )
     if control < LEAST_CONTROL:
-        kept = _beyond(control, at_least=True)
+        kept = _beyond(control, LEAST_CONTROL, at_least=True)
         return (
             f"keeps {100 * kept:.0f} % of its answers in surroundings of the same class, so seams "
             f"confuse it: at least {100 * LEAST_CONTROL:.0f} % needed"
@@ -172,6 +172,10 @@ RULES = (
         at_least=False,
         measure=lambda audit: audit["leaks"],
         broken="the patient or picture of {value:.0f} test images is in training",
+        lacking=_unless(
+            lambda audit: audit["leaks"],
+            "it does not say which images it was made with: an earlier release published it",
+        ),
     ),
     Rule(
         name="follows-lungs",
@@ -303,7 +307,7 @@ def judged(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _judged(rule: Rule, audit: Mapping[str, Any]) -> dict[str, Any]:
     value, lacking = rule.measure(audit), rule.lacking(audit)
     if value is not None and (value < rule.bound if rule.at_least else value > rule.bound):
-        shown = _beyond(value, at_least=rule.at_least)
+        shown = _beyond(value, rule.bound, at_least=rule.at_least)
         outcome, reason = Outcome.BROKEN, rule.broken.format(value=shown).replace("%", " %", 1)
     elif value is None or lacking:
         outcome, reason = Outcome.NOT_JUDGED, lacking
@@ -320,8 +324,11 @@ def _judged(rule: Rule, audit: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _beyond(value: float, *, at_least: bool) -> float:
-    """Returns a measure that breaks a bound with two digits, rounded away from the bound."""
+def _beyond(value: float, bound: float, *, at_least: bool) -> float:
+    """Returns a measure that breaks a bound with two digits, with which it breaks it, too."""
+    shown = round(value, 2)
+    if shown < bound if at_least else shown > bound:
+        return shown
     # Of the shortest decimal: 0.31 must not become 0.32.
     rounding = ROUND_FLOOR if at_least else ROUND_CEILING
     return float(Decimal(repr(float(value))).quantize(Decimal("0.01"), rounding))

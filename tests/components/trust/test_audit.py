@@ -130,6 +130,34 @@ def test_a_patient_on_both_sides_is_found(
     assert found["trust"]["reasons"][0] == "the patient or picture of 1 test images is in training"
 
 
+def test_a_test_image_that_an_earlier_version_was_made_with_is_found(
+    model: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
+) -> None:
+    """The training continued from a version of another archive, where that image was in training."""
+    continued = tmp_path / "model"
+    shutil.copytree(model, continued)
+    table = pd.read_parquet(examples / "examples.parquet")
+    made = table[table["split"].isin(["train", "validation"])]
+    earlier = table[(table["split"] == "test") & (table["label"] == COVID)].iloc[:1]
+    columns = ["id", "patient", "sha256", "perceptual_hash"]
+    pd.concat([made, earlier])[columns].to_parquet(continued / "images.parquet")
+    found = audit(continued, records, examples, lungs, tmp_path / "audit")
+    assert found["leaks"] >= 1
+    assert "leaks" in outcomes(found, "broken")
+
+
+def test_a_version_that_does_not_say_what_it_was_made_with_is_not_trusted(
+    version: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
+) -> None:
+    silent = tmp_path / "version"
+    shutil.copytree(version, silent)
+    (silent / "images.parquet").unlink(missing_ok=True)
+    found = audit(silent, records, examples, lungs, tmp_path / "audit")
+    assert found["leaks"] is None
+    assert "leaks" in outcomes(found, "not judged")
+    assert "does not say which images" in (tmp_path / "audit" / "audit.html").read_text()
+
+
 def test_copies_of_a_picture_under_other_names_make_no_interval_narrower(
     model: Path, records: Path, examples: Path, lungs: Path, tmp_path: Path
 ) -> None:
