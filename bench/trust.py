@@ -98,7 +98,8 @@ SETTINGS = (
         name="mixed",
         sources=2,
         variant=MIXED,
-        what="the same images; in each epoch, half of the training images get the surroundings of an image "
+        what="the same images; in each epoch, half of the training images of two classes, and three quarters "
+        "of those of four, get the surroundings of an image "
         f"of another class, and all are augmented (`{MIXED}`)",
         compared=2,
     ),
@@ -106,7 +107,7 @@ SETTINGS = (
         name="mixed lungs",
         sources=2,
         variant="+lungs" + MIXED,
-        what="the same, and the network sees the lungs alone, half of them in the outline of the lungs of "
+        what="the same, and the network sees the lungs alone, as many of them in the outline of the lungs of "
         f"an image of another class (`+lungs{MIXED}`)",
         compared=3,
     ),
@@ -633,7 +634,8 @@ Written by `python -m bench.trust --covid DIR --kermany DIR {given} --base DIR -
 
 The data: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June
 2020, a sample of Kermany's images and two further sources; fingerprints of the three sets {fingerprints}.
-Ages are those that the sources publish; NIH's are in the table of its whole collection. [Trust](trust.md) says what is measured and how. Intervals are of 95 %.
+Ages are those that each collection publishes for all of its images. [Trust](trust.md) says what is
+measured and how. Intervals are of 95 %.
 
 **The networks were trained for few epochs**, so these are not the figures of the papers' systems. The lung
 segmenter, trained on {trained} masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks

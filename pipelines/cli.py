@@ -271,7 +271,10 @@ def list_recipes() -> None:
     print_rows(
         [
             ("+lungs", "sees only the lungs, cropped and equalised; the rest is blanked"),
-            ("+mixed-surroundings", "puts the lungs of half of the images into other surroundings"),
+            (
+                "+mixed-surroundings",
+                "puts the lungs of many images into the surroundings of other classes",
+            ),
             ("+augmented", "changes exposure, blur and rotation of images in each epoch"),
             ("+balanced", "gives all sources of a class the same weight"),
             ("+quick", "a first look with small images and few epochs, as in `run --quick`"),

@@ -244,9 +244,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
+        try:
+            connections = psutil.Process(process.pid).connections("tcp")
+        except psutil.AccessDenied:  # the system does not tell; then who answers is taken for it
+            return True
         return any(
             connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for connection in psutil.Process(process.pid).connections("tcp")
+            for connection in connections
         )
     return False
 

@@ -1,4 +1,4 @@
-"""Reads datasets without a thread that can keep their readers waiting."""
+"""Turns off TensorFlow's tuning of datasets, for which their readers may have to wait."""
 
 import tensorflow as tf
 

@@ -590,7 +590,11 @@ def _revealed(
     )
     members = probes.sample(table)
     pixels = _pixels(candidate, records, manifest, members["id"])
-    found = features.predict(pixels, batch_size=_BATCH, verbose=0)
+    with Progress("images whose features are compared", len(members)) as progress:
+        counting = keras.callbacks.LambdaCallback(
+            on_predict_batch_end=lambda batch, logs: progress.advance(_BATCH)
+        )
+        found = features.predict(pixels, batch_size=_BATCH, verbose=0, callbacks=[counting])
     return probes.probes(found.reshape(len(members), -1), members)
 
 
@@ -605,10 +609,13 @@ def _pixels(
     row_of = {identity: row for row, identity in enumerate(ids)}
     pixels = np.empty((len(row_of), *recipe.input_size, 1), np.float32)
     tested = division(candidate.card["division"]).test
-    for content, _, identity in data.encoded_images(records, manifest, recipe, tested):
-        row = row_of.get(identity.numpy().decode())
-        if row is not None:
-            pixels[row] = candidate.exported.preprocess(image_bytes=content)["pixels"].numpy()
+    with Progress("test images read again", len(row_of)) as progress:
+        for content, _, identity in data.encoded_images(records, manifest, recipe, tested):
+            row = row_of.get(identity.numpy().decode())
+            if row is not None:
+                shown = candidate.exported.preprocess(image_bytes=content)
+                pixels[row] = shown["pixels"].numpy()
+                progress.advance()
     return pixels
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from core.progress import Progress
 from training import intervals, surroundings
 
 PAIRS = 100
@@ -115,7 +116,9 @@ def _answers(
     pairs: Sequence[Pair],
 ) -> np.ndarray:
     answers = [np.empty(0, int)]
-    for start in range(0, len(pairs), _BATCH):
-        images = swapped(pixels, masks, pairs[start : start + _BATCH])
-        answers.append(classify(pixels=images)["probabilities"].numpy().argmax(axis=1))
+    with Progress("images with swapped surroundings asked", len(pairs)) as progress:
+        for start in range(0, len(pairs), _BATCH):
+            images = swapped(pixels, masks, pairs[start : start + _BATCH])
+            answers.append(classify(pixels=images)["probabilities"].numpy().argmax(axis=1))
+            progress.advance(len(images))
     return np.concatenate(answers)
