@@ -36,7 +36,8 @@ def check(
 ) -> None:
     """Checks all arguments of a command, without opening an image.
 
-    In an object store it looks up a few names and reads tables, but never lists everything.
+    In an object store it looks up a few names and reads tables, but never lists everything. Weights that
+    would be downloaded must be there or within reach.
 
     Args:
       covid_directory, kermany_directory: the two published datasets.
@@ -52,8 +53,7 @@ def check(
       UserError: something is wrong; the message says what, where, and what to do.
     """
     thresholds = rules.parse(gate)
-    for recipe in [] if recipes is None else candidates(recipes, epochs, thresholds):
-        start_weights.require_usable(recipe, weights)
+    to_train = [] if recipes is None else candidates(recipes, epochs, thresholds)
     with reaching(schema):
         if schema and not location(schema).is_file():
             raise UserError(f"schema: there is no {schema}; `cxrflow schema accept` makes one")
@@ -74,6 +74,9 @@ def check(
     if store:
         with reaching(store):
             names(location(store) / NAME)
+    # Last, because it may ask a server.
+    for recipe in to_train:
+        start_weights.require_usable(recipe, weights)
 
 
 def candidates(names: Sequence[str], epochs: str, gate: Mapping[str, float]) -> list[Recipe]:
