@@ -59,13 +59,23 @@ def check_for_new_data_step(
     if_new: bool,
     sources: list[str],
     external: list[str],
+    recipes: list[str],
+    epochs: str,
+    gate: str,
+    trust: str,
 ) -> str:
-    """Checks external sources, and whether the others have changed. See `check_for_new_data`."""
+    """Checks what later steps take, and whether the sources have changed. See `check_for_new_data`."""
     from components.data.sources.listed import parse, require_images
+    from components.trust import rules
     from core.artifacts import NewData
     from core.locations import location
+    from training.recipes import recipe_named, with_epochs
 
-    # Hours before an audit needs them.
+    # Hours before the steps that need it: someone may have typed it in Kubeflow's own page.
+    rules.parse(gate)
+    rules.trust_named(trust)
+    for recipe in recipes:
+        with_epochs(recipe_named(recipe), epochs)
     for source in parse(external).values():
         require_images(source, to_train_on=False)
     if not if_new:
@@ -375,8 +385,8 @@ def gate_step(
     from pathlib import Path
 
     from components.trust.gate import gate, record
-    from components.trust.rules import parse
-    from core.artifacts import ToDeploy, Trust
+    from components.trust.rules import parse, trust_named
+    from core.artifacts import ToDeploy
     from core.locations import location
 
     kept = location(archive) if archive else None
@@ -386,7 +396,7 @@ def gate_step(
         Path(decision.path),
         Path(champion.path),
         [Path(audit.path) for audit in audits],
-        trust=Trust(trust),
+        trust=trust_named(trust),
         examples=Path(examples.path),
         archive=kept,
         run=run,

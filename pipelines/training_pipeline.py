@@ -112,6 +112,10 @@ def training_pipeline(target: Target = LOCAL) -> Any:
             if_new=if_new,
             sources=sources,
             external=external,
+            recipes=recipes,
+            epochs=epochs,
+            gate=gate,
+            trust=trust,
         ).set_display_name("Check for new data")
         # The key of the cache does not include the content of directories.
         checked.set_caching_options(False)

@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 from typing import Any
 
-from core.artifacts import Verdict
+from core.artifacts import Trust, Verdict
 from core.errors import UserError
 from core.settings import DEFAULT, parse_numbers
 from training.recipes import RECIPES
@@ -259,6 +259,19 @@ RULES = (
         broken="elsewhere the recall of a class is lower by {value:.2f}, at most 0.25 allowed",
     ),
 )
+
+
+def trust_named(text: str) -> Trust:
+    """Returns which candidates a run deploys, by name.
+
+    Raises:
+      UserError: there is no such name.
+    """
+    try:
+        return Trust(text)
+    except ValueError:
+        names = " or ".join(f"{each.value!r}" for each in Trust)
+        raise UserError(f"trust: unknown {text!r}; choose {names}") from None
 
 
 def parse(text: str) -> dict[str, float]:

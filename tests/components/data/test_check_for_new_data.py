@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,31 @@ def test_a_missing_external_source_ends_a_run_at_its_beginning(
     tmp_path: Path, if_new: bool
 ) -> None:
     with pytest.raises(UserError, match="clinic"):
-        check_for_new_data_step.python_func(
-            covid_directory=str(tmp_path), kermany_directory=str(tmp_path), views=[], archive="",
-            if_new=if_new, sources=[], external=[f"clinic={tmp_path / 'images.csv'}"],
-        )  # fmt: skip
+        step(tmp_path, if_new=if_new, external=[f"clinic={tmp_path / 'images.csv'}"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        ({"gate": "covid=lots"}, "gate.*lots"),
+        ({"trust": "enforced"}, "unknown 'enforced'; choose 'enforce' or 'flag'"),
+        ({"recipes": ["coronet"]}, "unknown recipe 'coronet'"),
+        ({"epochs": "cnn-dubey=0"}, "epochs"),
+    ],
+)
+def test_what_someone_types_in_kubeflows_page_is_checked_at_a_runs_beginning(
+    tmp_path: Path, typed: dict[str, Any], error: str
+) -> None:
+    assert step(tmp_path) == NewData.NEW
+    with pytest.raises(UserError, match=error):
+        step(tmp_path, **typed)
+
+
+def step(directory: Path, **typed: Any) -> str:
+    """Runs the step as a run does by default, with what was typed instead."""
+    given = {
+        "covid_directory": str(directory), "kermany_directory": str(directory), "views": [],
+        "archive": "", "if_new": False, "sources": [], "external": [], "recipes": ["cnn-dubey"],
+        "epochs": "", "gate": "covid=0.8", "trust": "flag",
+    }  # fmt: skip
+    return str(check_for_new_data_step.python_func(**{**given, **typed}))
