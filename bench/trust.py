@@ -29,6 +29,7 @@ from components.data.ingest import ingest
 from components.data.shared_ground import GROUND, age_groups
 from components.data.sources import covid_chestxray, kermany, listed
 from components.data.write_records import write_records
+from components.trust import rules
 from components.trust.audit import audit
 from components.trust.find_lungs import find_lungs
 from components.trust.rules import Outcome, View
@@ -173,11 +174,17 @@ def main(
                 {
                     "position": position,
                     "card": read_json(home / "model" / CARD),
-                    "audit": read_json(home / "audit" / "audit.json"),
+                    "audit": judged_again(read_json(home / "audit" / "audit.json")),
                     "unknown": read_json(home / "unknown.json"),
                 }
             )
             write_text(PAGE, page(rows, prepared, [given.name for given in sources], base, epochs))
+
+
+def judged_again(audited: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an audit, which may be older than the rules, with outcomes and verdict by the present rules."""
+    outcomes = rules.judged(audited)
+    return {**audited, "rules": outcomes, "trust": rules.verdict(outcomes)}
 
 
 def prepare(
