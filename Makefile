@@ -150,7 +150,7 @@ test: lint browser kustomize dcmtk pacs flink storage trainer prometheus ## run 
 # measures each candidate's margin to this gate.
 DEMO ?= demo
 DEMO_RECIPES := cnn-dubey,cnn-dubey+lungs
-DEMO_GATE := covid=0.8,default=0.8
+DEMO_GATE := covid=0.7,default=0.7
 DEMO_RUN = $(RUN)cxrflow run --quick \
 	--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
 	--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO)
