@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 from bench import trust
+from tests.components.trust import test_gate
 
 NAMES = [setting.name.format("nih", "clinic") for setting in trust.SETTINGS]
 NEAR, FAR = "00" * 32, "0f" * 32
@@ -90,3 +91,15 @@ def test_a_rule_has_the_interval_of_what_it_measures() -> None:
     assert trust.measured(told, rule("follows-lungs", 0.9, 0.7, "kept")) == "0.90 (0.80–0.95)"
     assert trust.measured(told, rule("false-alarms", None, 0.3, "not judged")) == "not judged"
     assert trust.measured(told, rule("leaks", 0.0, 0, "kept")) == "0"
+
+
+def test_an_audit_is_judged_by_the_present_rules() -> None:
+    old = test_gate.audited(
+        lung_free_explained=0.843, rules=[], trust={"verdict": "trusted", "reasons": []}
+    )
+    now = trust.judged_again(old)
+    assert now["trust"] == {
+        "verdict": "not trusted",
+        "reasons": ["keeps 84 % of its accuracy when the lungs are blanked, at most 50 % allowed"],
+    }
+    assert now["leaks"] == old["leaks"]
