@@ -12,7 +12,7 @@ from core.artifacts import PRETRAINING
 from core.errors import UserError
 from core.files import read_json
 from training.recipes import Recipe
-from training.start_weights import IMAGENET, NONE, not_from, pretrained_directory, weights_file
+from training.start_weights import IMAGENET, NONE, cannot_start, pretrained_directory, weights_file
 
 BASE, HEAD = "base", "head"
 
@@ -110,7 +110,7 @@ def _base(recipe: Recipe, weights: str) -> keras.Model:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(not_from(recipe, weights, str(error).splitlines()[0])) from error
+        raise UserError(cannot_start(recipe, weights, str(error).splitlines()[0])) from error
     return base
 
 

@@ -13,9 +13,9 @@ from training.recipes import Recipe
 
 IMAGENET, NONE = "imagenet", "none"
 
-# Where Keras downloads them from, and by base the directory there and the MD5 that Keras checks.
+# Where Keras downloads them from; the MD5 is what Keras checks.
 _SERVER = "https://storage.googleapis.com/tensorflow/keras-applications"
-_THERE = {
+_DIRECTORY_AND_MD5 = {
     "resnet50": ("resnet", "4d473c1dd8becc155b73f8504c6f6626"),
     "vgg16": ("vgg16", "6d6bbae143d832006294945121d1f1fc"),
     "xception": ("xception", "b0042744bf5b25fce3cb969f33bebb97"),
@@ -50,7 +50,7 @@ def weights_file(recipe: Recipe, weights: str) -> Path:
 
 
 def require_usable(recipe: Recipe, weights: str) -> None:
-    """Checks whether a recipe can start from weights on this machine, without reading them.
+    """Checks whether a recipe can start from weights on this machine, without building its base.
 
     Args:
       weights: see `architectures.build`.
@@ -83,20 +83,24 @@ def require_usable(recipe: Recipe, weights: str) -> None:
 
 def _require_imagenet(recipe: Recipe) -> None:
     name = f"{recipe.base}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    directory, digest = _THERE[recipe.base]
+    directory, digest = _DIRECTORY_AND_MD5[recipe.base]
     # Keras' own rule, and its place if the home directory cannot be written.
     for home in (os.environ.get("KERAS_HOME", "~/.keras"), "/tmp/.keras"):
         file = Path(os.path.expanduser(home), "models", name)  # noqa: PTH111 - without a home, Path fails
-        if file.is_file() and hashlib.md5(file.read_bytes()).hexdigest() == digest:
+        if file.is_file() and _md5(file) == digest:
             return
     url = f"{_SERVER}/{directory}/{name}"
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_SECONDS).close()
     except (OSError, http.client.HTTPException) as error:
-        raise UserError(not_from(recipe, IMAGENET, f"{url}: {error}")) from error
+        raise UserError(cannot_start(recipe, IMAGENET, f"{url}: {error}")) from error
 
 
-def not_from(recipe: Recipe, weights: str, why: str) -> str:
+def _md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def cannot_start(recipe: Recipe, weights: str, why: str) -> str:
     """Returns the message that a recipe cannot start from weights, and what to do without a network."""
     return (
         f"weights: {recipe.name} cannot start from {weights!r}: {why}. Without a network, give the path of a "

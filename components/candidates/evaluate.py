@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,12 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     images = data.encoded_images(records, manifest, recipe, parts.test)
     exported = export.load(model / SAVED_MODEL)
     identities = data.identities(records)
-    predictions = _predicted(exported, images, recipe, identities)
+    shown = dict(zip(identities["id"], splits.people(identities), strict=True))
+    predictions = _predicted(exported, images, recipe, shown)
     validation = None
     if parts.validation != parts.test:
         held_out = data.encoded_images(records, manifest, recipe, parts.validation)
-        validation = _in_short(_figures(_predicted(exported, held_out, recipe, identities), recipe))
+        validation = _in_short(_figures(_predicted(exported, held_out, recipe, shown), recipe))
     figures = {
         **_figures(predictions, recipe),
         "answers": _answers(predictions, recipe),
@@ -144,11 +145,10 @@ def _predicted(
     exported: export.Exported,
     images: tf.data.Dataset,
     recipe: Recipe,
-    identities: pd.DataFrame,
+    shown: Mapping[str, str],
 ) -> pd.DataFrame:
     """Returns predictions, see `export.predictions`, with whom each image shows as `patient`."""
     predictions = export.predictions(exported, images, recipe.classes)
-    shown = dict(zip(identities["id"], splits.people(identities), strict=True))
     predictions.insert(1, "patient", predictions["id"].map(shown))
     return predictions
 

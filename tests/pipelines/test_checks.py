@@ -145,7 +145,7 @@ def test_weights_that_cannot_be_downloaded_are_seen(
     assert said(*command, weights="none") == "it would run"
     whole = {"xception": ("xception", hashlib.md5(b"half").hexdigest())}
     with monkeypatch.context() as patch:
-        patch.setattr(start_weights, "_THERE", whole)
+        patch.setattr(start_weights, "_DIRECTORY_AND_MD5", whole)
         assert said(*command) == "it would run"
     with served(lambda _: b"") as url:
         monkeypatch.setattr(start_weights, "_SERVER", url)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -238,3 +239,15 @@ def test_of_two_that_start_at_once_each_gets_a_port(
         assert local.running(tmp_path) == other
     finally:
         local.stop(tmp_path)
+
+
+def test_where_the_system_does_not_tell_whose_a_port_is_who_answers_is_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def denied(*_: object) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "connections", denied)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert local._listens(process, 1)
+        process.communicate(b"\n")

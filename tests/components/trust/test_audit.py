@@ -154,6 +154,7 @@ def test_a_version_that_does_not_say_what_it_was_made_with_is_not_trusted(
     (silent / "images.parquet").unlink(missing_ok=True)
     found = audit(silent, records, examples, lungs, tmp_path / "audit")
     assert found["leaks"] is None
+    assert found["trust"]["verdict"] != "trusted"
     assert "leaks" in outcomes(found, "not judged")
     assert "does not say which images" in (tmp_path / "audit" / "audit.html").read_text()
 
