@@ -165,3 +165,10 @@ def test_lungs_alone_get_the_outline_of_others() -> None:
     for number in range(16):
         lit = made[number][made[number] > 0]
         np.testing.assert_allclose(lit, alone.numpy()[number].max(), atol=1)
+
+
+@pytest.mark.parametrize("side", [1, 3, 11, 33])
+def test_the_mean_around_a_pixel_is_that_of_a_pooling(side: int) -> None:
+    pixels = np.random.default_rng(side).uniform(0, 255, (2, 24, 17, 1)).astype(np.float32)
+    pooled = tf.nn.avg_pool2d(pixels, side, 1, "SAME")
+    np.testing.assert_allclose(surroundings._near(tf.constant(pixels), side), pooled, rtol=1e-5)
