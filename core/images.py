@@ -4,14 +4,19 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from core.locations import is_remote, reaching
 
 # All other decoders stay disabled, because most vulnerabilities were in those of rare formats.
 FORMATS = ("JPEG", "PNG", "WEBP")
 # The largest radiographs in use have about 25 million pixels.
 MAX_PIXELS = 80_000_000
+# Of an object store other errors are the network's.
+_OF_ONE_FILE = (FileNotFoundError, IsADirectoryError, PermissionError)
 
 
 class BadImage(Exception):
@@ -20,6 +25,23 @@ class BadImage(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def content_of(file: Path) -> bytes:
+    """Returns the bytes of an image file.
+
+    Raises:
+      BadImage: this file is not there (`absent`), or cannot be read (`unreadable`).
+      UserError: the object store cannot be reached.
+    """
+    with reaching(file):
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            if is_remote(file) and not isinstance(error, _OF_ONE_FILE):
+                raise
+            kind = "absent" if isinstance(error, FileNotFoundError) else "unreadable"
+            raise BadImage(kind, error.strerror or str(error)) from error
 
 
 def for_tensorflow(content: bytes) -> bytes:

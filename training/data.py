@@ -64,17 +64,22 @@ def class_counts(
     Raises:
       UserError: a class has no images, or the records have no such part.
     """
-    counts = dict.fromkeys(recipe.classes, 0)
-    for part in parts:
-        for label, count in _part(manifest, part)["labels"].items():
-            if label in recipe.task:
-                counts[recipe.task[label]] += count
+    counts = _counts(manifest, recipe, parts)
     empty = [name for name, count in counts.items() if not count]
     if empty:
         raise UserError(
             f"{recipe.name}: {' and '.join(parts)} has no image of class {', '.join(empty)}. Add "
             "images to the sources, or leave the recipe out."
         )
+    return counts
+
+
+def _counts(manifest: Mapping[str, Any], recipe: Recipe, parts: Sequence[str]) -> dict[str, int]:
+    counts = dict.fromkeys(recipe.classes, 0)
+    for part in parts:
+        for label, count in _part(manifest, part)["labels"].items():
+            if label in recipe.task:
+                counts[recipe.task[label]] += count
     return counts
 
 
@@ -149,9 +154,12 @@ def encoded_images(
 
     Returns:
       elements (image, class, id): scalar string, the bytes of a JPEG or PNG; scalar int32, the
-      position in `recipe.classes`; scalar string.
+      position in `recipe.classes`; scalar string. A class may have no image; see `class_counts`.
+
+    Raises:
+      UserError: the records have no such part.
     """
-    count = sum(class_counts(manifest, recipe, parts).values())
+    count = sum(_counts(manifest, recipe, parts).values())
     shards = [shard["name"] for part in parts for shard in _part(manifest, part)["shards"]]
     # Sorted by the digest at the end of the name, which mixes the spans.
     shards.sort(key=lambda name: name.rpartition("-")[2])

@@ -41,7 +41,7 @@ def swapped(
     exposed = moved * tf.clip_by_value(gain, 1 / _MOST_GAIN, _MOST_GAIN)
     # A soft edge, narrower than the margin.
     edge = 2 * (_margin(pixels) // 2) + 1
-    share = _near(inside, edge)
+    share = _around(inside, edge)
     return tf.clip_by_value(share * exposed + (1 - share) * others, 0.0, 255.0)
 
 
@@ -61,11 +61,11 @@ def retextured(pixels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     moved_masks = tf.round(shares)
     moved = tf.math.divide_no_nan(moved, shares)  # at an edge, without the 0 beside it
     side = 2 * (min(pixels.shape[1:3]) // 8) + 1
-    near = _near(moved_masks, side)
+    near = _around(moved_masks, side)
     mean = _mean(moved, moved_masks)
     continued = tf.where(
         near > _SMALLEST,
-        tf.math.divide_no_nan(_near(moved * moved_masks, side), near),
+        tf.math.divide_no_nan(_around(moved * moved_masks, side), near),
         mean,
     )
     texture = tf.where(moved_masks > 0, moved, continued)
@@ -73,9 +73,14 @@ def retextured(pixels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def swollen(masks: tf.Tensor) -> tf.Tensor:
-    """Returns masks, float32 [N, height, width, 1], enlarged on all sides by a 40th of the shorter side."""
+    """Returns masks enlarged on all sides by a 40th of the shorter side.
+
+    Args:
+      masks: float32 [N, height, width, 1], 0 or 1.
+    """
     side = 2 * _margin(masks) + 1
-    return tf.nn.max_pool2d(tf.nn.max_pool2d(masks, (side, 1), 1, "SAME"), (1, side), 1, "SAME")
+    half_a_pixel = 0.5 / side**2
+    return tf.cast(_around(masks, side) > half_a_pixel, tf.float32)
 
 
 def mixed(
@@ -125,12 +130,11 @@ def _margin(images: tf.Tensor) -> int:
     return max(1, round(_MARGIN * int(min(height, width))))
 
 
-def _near(pixels: tf.Tensor, side: int) -> tf.Tensor:
+def _around(pixels: tf.Tensor, side: int) -> tf.Tensor:
     """Returns the mean of the square around each pixel, as far as it is in the image."""
-    # As products of matrices: at 224 x 224 pixels, a pooling of such windows takes a thousand times as long.
+    # As products of matrices: a pooling of 57 x 57 pixels takes a thousand times as long.
     over_rows, over_columns = (_means(length, side) for length in pixels.shape[1:3])
-    means = over_rows @ pixels[..., 0] @ tf.transpose(over_columns)
-    return means[..., tf.newaxis]
+    return (over_rows @ pixels[..., 0] @ tf.transpose(over_columns))[..., tf.newaxis]
 
 
 def _means(length: int, side: int) -> tf.Tensor:

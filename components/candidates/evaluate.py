@@ -69,6 +69,8 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     recipe = recipe_named(card["recipe"]["name"])
     manifest = data.read_manifest(records)
     parts = division(card["division"])
+    for part in (parts.test, parts.validation):
+        data.class_counts(manifest, recipe, part)  # refuses a part that lacks a class
     images = data.encoded_images(records, manifest, recipe, parts.test)
     exported = export.load(model / SAVED_MODEL)
     identities = data.identities(records)

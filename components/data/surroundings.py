@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from components.data import splits
 from components.data.shared_ground import ADULT, CHILD, age_groups
 from components.data.sources import covid_chestxray
-from core.images import BadImage, grey, opened
+from core.images import BadImage, content_of, grey, opened
 from core.labels import COVID
 from core.locations import reaching
 from core.progress import Progress
@@ -87,10 +87,9 @@ def _thumbnails(
             masks = covid_chestxray.masks(directory, paths)
 
     def read(source: str, path: str) -> tuple[np.ndarray, np.ndarray]:
-        with reaching(directories[source]):
-            picture = _thumbnail(directories[source] / path)
-            mask = masks.get(path) if source == covid_chestxray.NAME else None
-            lungs = _thumbnail(mask) if mask else np.full_like(picture, np.nan)
+        picture = _thumbnail(directories[source] / path)
+        mask = masks.get(path) if source == covid_chestxray.NAME else None
+        lungs = _thumbnail(mask) if mask else np.full_like(picture, np.nan)
         return picture, _without_lungs(picture, lungs)
 
     thumbnails = np.full((2, len(table), _SIDE, _SIDE), np.nan, np.float32)
@@ -104,10 +103,10 @@ def _thumbnails(
 def _thumbnail(file: Path) -> np.ndarray:
     """Returns an image file as float32 [side, side] in 0..1, NaN if it cannot be read."""
     try:
-        with opened(file.read_bytes()) as image:
+        with opened(content_of(file)) as image:
             image.draft(None, (2 * _SIDE, 2 * _SIDE))
             small = grey(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    except (BadImage, FileNotFoundError):  # it was there at ingest
+    except BadImage:  # since ingest
         return np.full((_SIDE, _SIDE), np.nan, np.float32)
     return np.asarray(small, np.float32) / 255
 

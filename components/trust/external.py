@@ -13,17 +13,15 @@ from components.data.relatives import IDENTITY, relatives
 from components.data.sources import Row, listed
 from components.data.sources.listed import Listed
 from core.errors import UserError
-from core.images import BadImage
+from core.images import BadImage, content_of
 from core.labels import COVID
-from core.locations import is_remote, reaching
+from core.locations import reaching
 from core.progress import Progress, logger
 from training import export, intervals
 from training.preprocess import decoded
 from training.recipes import Recipe
 
 _BATCH = 16
-# Of an object store other errors are the network's.
-_OF_ONE_FILE = (BadImage, FileNotFoundError, IsADirectoryError, PermissionError)
 _REASONS_SHOWN = 20
 # The truth of an image whose finding is known and is none of the recipe's labels: no class has this name.
 _NO_CLASS = ""
@@ -64,8 +62,7 @@ def measure(
     """
     rows, gone = _rows(source)
     labelled = [row for row in rows if row.finding_is_known]
-    with reaching(source.place):
-        asked, bad = _asked(exported, source, recipe, labelled)
+    asked, bad = _asked(exported, source, recipe, labelled)
     bad = gone + bad
     old = relatives(asked, seen)
     # Of one collection, too, copies of a picture have different patients' names.
@@ -136,15 +133,12 @@ def _asked(
             pixels = []
             for row in batch:
                 try:
-                    content = (source.directory / row.path).read_bytes()
+                    content = content_of(source.directory / row.path)
                     facts = inspect(content)
                     shown, _ = decoded(content)
-                except (BadImage, OSError) as error:
-                    if is_remote(source.place) and not isinstance(error, _OF_ONE_FILE):
-                        raise
-                    reason = getattr(error, "strerror", None) or str(error)
-                    bad.append({"path": row.path, "reason": reason})
-                    logger.warning("%s: %s is left out: %s", source.name, row.path, reason)
+                except BadImage as error:
+                    bad.append({"path": row.path, "reason": str(error)})
+                    logger.warning("%s: %s is left out: %s", source.name, row.path, error)
                     continue
                 pixels.append(exported.preprocess(image_bytes=tf.constant(shown))["pixels"])
                 identities.append(

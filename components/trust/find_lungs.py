@@ -16,7 +16,7 @@ from core.artifacts import EXAMPLES, LUNGS_PAGE, SEGMENTER, SEGMENTER_CARD, SUMM
 from core.divisions import TEST, TRAIN, VALIDATION
 from core.errors import UserError
 from core.files import alone, read_json, sha256_of, write_aside, write_json, write_text
-from core.images import BadImage
+from core.images import BadImage, content_of
 from core.progress import Progress, logger
 from core.tables import read_table
 from training import data, lungs
@@ -144,12 +144,16 @@ def _network(covid_directory: Path, examples: Path, home: Path, seed: int) -> Pa
 
 
 def _readable(masks: Mapping[str, Path]) -> dict[str, Path]:
-    """Returns the readable masks; a warning says why each other one cannot be read."""
+    """Returns the readable masks; a warning says why each other one cannot be read.
+
+    Raises:
+      UserError: the object store cannot be reached.
+    """
     good = {}
     for path, file in masks.items():
         try:
-            decoded(file.read_bytes())
-        except (BadImage, OSError) as error:
+            decoded(content_of(file))
+        except BadImage as error:
             logger.warning("%s cannot be read and is left out: %s", file, error)
         else:
             good[path] = file

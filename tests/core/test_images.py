@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.data.facts import Facts, inspect
-from core.images import MAX_PIXELS, BadImage, for_tensorflow, to_png
+from core.errors import UserError
+from core.images import MAX_PIXELS, BadImage, content_of, for_tensorflow, to_png
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -112,3 +114,32 @@ def test_a_turned_photograph_is_set_upright(picture) -> None:
     assert upright.size == (60, 40)
     difference = np.asarray(upright).astype(int) - np.rot90(grey, -1).astype(int)
     assert abs(difference).max() < 12
+
+
+class Stored:
+    """A file of an object store that answers with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        return "gs://bucket/image.png"
+
+    def read_bytes(self) -> bytes:
+        raise self.error
+
+
+def test_a_file_that_is_away_or_unreadable_is_a_bad_image(tmp_path: Path) -> None:
+    with pytest.raises(BadImage, match="No such file") as caught:
+        content_of(tmp_path / "image.png")
+    assert caught.value.kind == "absent"
+    with pytest.raises(BadImage, match="Is a directory") as caught:
+        content_of(tmp_path)
+    assert caught.value.kind == "unreadable"
+    with pytest.raises(BadImage):
+        content_of(Stored(FileNotFoundError(2, "No such file")))
+
+
+def test_an_object_store_that_is_away_says_nothing_of_an_image() -> None:
+    with pytest.raises(UserError, match=r"gs://bucket/image.png cannot be read .* connection lost"):
+        content_of(Stored(ConnectionError("connection lost")))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -85,6 +86,20 @@ def test_a_class_without_an_image_is_named(records: Path) -> None:
     manifest["splits"]["validation"]["labels"].pop("viral")
     with pytest.raises(UserError, match="validation has no image of class viral"):
         data.class_counts(manifest, recipe_named("coronet-4class"), ("validation",))
+
+
+def test_images_are_read_also_if_a_class_has_none(records: Path) -> None:
+    """A version that is served may have a class that no test image has any more."""
+    manifest = data.read_manifest(records)
+    recipe = recipe_named("cnn-dubey")
+    more = dataclasses.replace(recipe, task={**recipe.task, "tuberculosis": "tuberculosis"})
+    with pytest.raises(UserError, match="test has no image of class tuberculosis"):
+        data.class_counts(manifest, more, ("test",))
+    ids = [
+        [identity for _, _, identity in data.encoded_images(records, manifest, of, ("test",))]
+        for of in (recipe, more)
+    ]
+    assert ids[0] == ids[1]
 
 
 def test_a_part_that_the_records_lack_is_named(records: Path) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.ndimage import maximum_filter
 
 from training import surroundings
 
@@ -171,4 +172,12 @@ def test_lungs_alone_get_the_outline_of_others() -> None:
 def test_the_mean_around_a_pixel_is_that_of_a_pooling(side: int) -> None:
     pixels = np.random.default_rng(side).uniform(0, 255, (2, 24, 17, 1)).astype(np.float32)
     pooled = tf.nn.avg_pool2d(pixels, side, 1, "SAME")
-    np.testing.assert_allclose(surroundings._near(tf.constant(pixels), side), pooled, rtol=1e-5)
+    np.testing.assert_allclose(surroundings._around(tf.constant(pixels), side), pooled, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(24, 17), (320, 320), (1500, 1400)])
+def test_a_mask_swells_by_its_margin(shape: tuple[int, int]) -> None:
+    masks = (np.random.default_rng(0).uniform(size=(2, *shape, 1)) > 0.99).astype(np.float32)
+    side = 2 * max(1, round(min(shape) / 40)) + 1
+    expected = maximum_filter(masks, (1, side, side, 1), mode="constant")
+    np.testing.assert_array_equal(surroundings.swollen(tf.constant(masks)), expected)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from components.candidates.evaluate import evaluate
+from core.errors import UserError
 from core.files import read_json, write_json
 from training import data, export, intervals
 from training.metrics import roc_curves
@@ -89,3 +91,13 @@ def test_a_division_without_a_validation_part_has_no_figures_of_it(
     copy = Path(shutil.copytree(model, tmp_path / "model"))
     write_json(copy / "model.json", {**read_json(copy / "model.json"), "division": "80/20"})
     assert evaluate(copy, records, tmp_path / "evaluation")["validation"] is None
+
+
+def test_a_part_that_lacks_a_class_is_refused(model: Path, records: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(records, tmp_path / "records"))
+    manifest = read_json(copy / "manifest.json")
+    manifest["splits"]["test"]["labels"]["covid"] = 0
+    write_json(copy / "manifest.json", manifest)
+    with pytest.raises(UserError, match="test has no image of class covid"):
+        evaluate(model, copy, tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
