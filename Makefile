@@ -190,7 +190,7 @@ images: setup ## build the images of the steps and the server, and an SBOM for e
 	done
 
 # For a Debian without a container engine or registry: its own base image, and buildah in a chroot.
-BUILDAH := buildah build --layers --isolation chroot --network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet
+BUILDAH := buildah build --layers --force-rm --isolation chroot --network host --volume /etc/ssl/certs:/etc/ssl/certs:ro --quiet
 debian-image:
 	@which buildah podman debootstrap >/dev/null || $(APT) buildah podman debootstrap
 	@podman image exists localhost/debian:trixie-slim || { \
@@ -198,12 +198,13 @@ debian-image:
 		debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv trixie "$$base" >/dev/null; \
 		tar -C "$$base" -c . | podman import --quiet - localhost/debian:trixie-slim; }
 
-# At the end it deletes the intermediate layers, which are as large as the images.
+# It deletes the intermediate layers, which are as large as the images.
+PRUNE := buildah rmi --prune >/dev/null 2>&1 || \
+	echo "images-test: containers of a build that was killed still use its layers; \`buildah rm --all\` deletes them"
 images-test: setup debian-image ## build the images from scratch and test each of them (Debian, as root, 30 GB)
-	$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="$(BUILDAH)"
+	@$(MAKE) images BASE=localhost/debian:trixie-slim BUILDER="$(BUILDAH)" || { $(PRUNE); exit 1; }
 	$(RUN)pytest tests/images/test_images.py
-	@buildah rmi --prune >/dev/null 2>&1 || \
-		echo "images-test: containers of an interrupted build still use its layers; \`buildah rm --all\` deletes them"
+	@$(PRUNE)
 
 # Kubernetes and KServe's controller for the tests, built once: some minutes of two processors.
 .tools/cluster: tests/cluster/programs/go.mod tests/cluster/programs/build
