@@ -39,8 +39,8 @@ from components.data.open_images import open_images
 from components.data.write_records import write_records
 from core.artifacts import RECORDS
 from core.files import write_json
-from core.labels import NORMAL
-from training import architectures, data, gradcam, loop
+from core.labels import COVID, NORMAL
+from training import architectures, data, gradcam, loop, surroundings
 from training.precision import dtype_policy, processor
 from training.recipes import Recipe, recipe_named
 
@@ -85,6 +85,7 @@ def main(
                 "soares-vgg16: 80 epochs on kept features",
                 lambda: frozen(make_records(home), home),
             ),
+            "mixing": ("mixed surroundings, compared with the training that they feed", mixing),
             "precisions": (
                 "bfloat16 compared with float32, if the processor has both",
                 lambda: precisions(make_records(home), home),
@@ -435,6 +436,41 @@ def explaining() -> Iterator[str]:
             f"{name}: Grad-CAM in a batch of 32, to its limit, one pass of the base",
             together, limit, 32, "nearly 1",
         )  # fmt: skip
+
+
+def mixing() -> Iterator[str]:
+    """Compares the mixing of a batch's surroundings with a step of the small network."""
+    recipe = recipe_named("cnn-dubey")
+    random = np.random.default_rng(0)
+    classes = np.arange(recipe.batch) % 2
+    drawn = [phantoms.draw_with_lungs((NORMAL, COVID)[of], random) for of in classes]
+    pixels, masks = (
+        tf.image.resize(np.stack([np.asarray(pair[side]) for pair in drawn])[..., None], recipe.input_size)
+        for side in (0, 1)
+    )  # fmt: skip
+    masks = tf.cast(masks > 127, tf.float32)
+    model = architectures.build(recipe, "none", 0)
+    model.compile(keras.optimizers.Adam(recipe.learning_rate), loop.loss_of(recipe))
+    mixed = tf.function(surroundings.mixed)
+    for what, shown, of_shown in (
+        ("whole images", pixels, masks),
+        ("lungs alone", tf.where(masks > 0, tf.maximum(pixels, 1.0), 0.0), None),
+    ):
+
+        def mix(shown=shown, of_shown=of_shown) -> None:
+            mixed(shown, of_shown, classes, tf.constant([0, 1]))
+
+        def step(shown=shown) -> None:
+            model.train_on_batch(shown, classes)
+
+        mix()
+        step()
+        yield compared(
+            f"{recipe.name}, {what}: mixing, to a step of the training",
+            *in_turns(9, mix, step),
+            recipe.batch,
+            "> 1",
+        )
 
 
 class EpochSeconds(keras.callbacks.Callback):
