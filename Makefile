@@ -82,7 +82,8 @@ dcmtk:
 # Orthanc as a service, which is not what the tests use.
 pacs:
 	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
-	|| { $(APT) orthanc orthanc-dicomweb && $(STOP_ORTHANC); } \
+	|| if test -e /usr/sbin/Orthanc; then $(APT) orthanc-dicomweb; \
+	else $(APT) orthanc orthanc-dicomweb && $(STOP_ORTHANC); fi \
 	|| { echo "test: install Orthanc and its DICOMweb plugin, which the PACS tests need" >&2; exit 1; }
 	@command -v dciodvfy >/dev/null || $(APT) dicom3tools \
 	|| { echo "test: install dicom3tools, which the PACS tests need" >&2; exit 1; }

@@ -342,6 +342,7 @@ def audit_step(
     examples: dsl.Input[dsl.Dataset],
     lungs: dsl.Input[dsl.Model],
     external: list[str],
+    views: list[str],
     audit: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
 ) -> None:
@@ -360,6 +361,7 @@ def audit_step(
         Path(lungs.path),
         Path(audit.path),
         external=listed.parse(external),
+        views=views,
     )
     audit.metadata["recipe"] = model.metadata["recipe"]
     shutil.copyfile(Path(audit.path, AUDIT_PAGE), page.path)

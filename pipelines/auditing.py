@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.data import spans
 from components.data.ingest import ingest
 from components.data.sources import covid_chestxray, kermany, listed
 from components.data.write_records import write_records
@@ -36,7 +37,7 @@ class Data:
 
 
 def audit(
-    model: str, data: Data, external: Sequence[str], output: Path, kept: Path
+    model: str, data: Data, external: Sequence[str], output: Path, kept: Path, archive: Path
 ) -> dict[str, Any]:
     """Audits a version of the model store on the test split of the data.
 
@@ -46,6 +47,7 @@ def audit(
       external: further sources, which it was not trained on.
       output: gets a directory for each step.
       kept: a directory with earlier lung segmenters, which also keeps the segmenter of this call.
+      archive: of the data's states; if it has a span, images are split as there, and it stays as it is.
 
     Returns:
       the content of `audit.json`.
@@ -56,7 +58,9 @@ def audit(
     version = store.fetched(model)
     unseen = listed.parse(external)
     with alone(output):
-        _learn_lungs(data, output, read_json(version / CARD)["seed"], kept)
+        last = spans.newest(archive)
+        seed = last.settings["seed"] if last else read_json(version / CARD)["seed"]
+        _learn_lungs(data, output, seed, kept, archive if last else None)
         return measure(
             version,
             output / _RECORDS,
@@ -64,6 +68,7 @@ def audit(
             output / LUNGS,
             output / "audit",
             external=unseen,
+            views=data.views,
         )
 
 
@@ -83,10 +88,12 @@ def learn_lungs(data: Data, output: Path, seed: int, kept: Path) -> dict[str, An
       UserError: see the steps.
     """
     with alone(output):
-        return _learn_lungs(data, output, seed, kept)
+        return _learn_lungs(data, output, seed, kept, None)
 
 
-def _learn_lungs(data: Data, output: Path, seed: int, kept: Path) -> dict[str, Any]:
+def _learn_lungs(
+    data: Data, output: Path, seed: int, kept: Path, archive: Path | None
+) -> dict[str, Any]:
     covid, others = location(data.covid_directory), location(data.kermany_directory)
     named = listed.parse(data.sources)
     directories = {
@@ -95,6 +102,9 @@ def _learn_lungs(data: Data, output: Path, seed: int, kept: Path) -> dict[str, A
         **{name: source.directory for name, source in named.items()},
     }
     examples, records = output / _EXAMPLES, output / _RECORDS
-    ingest(covid, others, examples, views=data.views, seed=seed, sources=named)
+    ingest(
+        covid, others, examples,
+        views=data.views, seed=seed, sources=named, archive=archive, adds_span=False,
+    )  # fmt: skip
     write_records(examples, directories, records)
     return find_lungs(covid, examples, records, output / LUNGS, seed=seed, kept=kept)

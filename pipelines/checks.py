@@ -1,5 +1,6 @@
 """Checks the arguments of a command before anything runs that takes long."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -72,8 +73,7 @@ def check(
         if last:
             spans.require_seed(location(archive), last, seed)
     if store:
-        with reaching(store):
-            names(location(store) / NAME)
+        _require_writable(store)
     # Last, because it may ask a server.
     for recipe in to_train:
         start_weights.require_usable(recipe, weights)
@@ -118,6 +118,21 @@ def _require_model(model: str) -> None:
     with reaching(model):
         if not (location(model) / VERSION).is_file():
             raise UserError(f"{model} holds no published model: it has no {VERSION}")
+
+
+def _require_writable(store: str) -> None:
+    # An object store has no such question; what an account may do there shows when it is done.
+    if is_remote(store):
+        with reaching(store):
+            names(location(store) / NAME)
+        return
+    place = Path(store, NAME)
+    there = next(parent for parent in (place, *place.parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(
+            f"store: the model cannot be published in {place}, because {there} "
+            f"{'is not writable' if there.is_dir() else 'is not a directory'}; choose another with --store"
+        )
 
 
 def _require_covid(directory: Path, views: Sequence[str], needs_lungs: bool) -> None:

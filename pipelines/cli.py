@@ -16,7 +16,7 @@ from components.data.choose_to_train import NEW_COVID
 from components.trust.rules import GATE, Outcome
 from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING, Trust, Verdict
 from core.errors import UserError
-from core.locations import absolute, is_remote
+from core.locations import absolute, is_remote, location
 from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
 from pipelines.options import (
@@ -54,6 +54,13 @@ _EXTRAS = {
 }
 _ALL_EXTRAS = "data,training,serving,pipelines"
 
+Archive = Annotated[
+    str,
+    typer.Option(
+        help="Archive of the data's states: a directory, gs:// or s3://.",
+        show_default="OUTPUT/archive",
+    ),
+]
 Sources = Annotated[
     list[str] | None,
     typer.Option(
@@ -146,13 +153,7 @@ def run(
         typer.Option(help="Option of the Beam runner, e.g. --runner=FlinkRunner. Repeatable."),
     ] = None,
     serve: Annotated[bool, typer.Option(help="Start a model server for the winner.")] = True,
-    archive: Annotated[
-        str,
-        typer.Option(
-            help="Archive of the data's states: a directory, gs:// or s3://.",
-            show_default="OUTPUT/archive",
-        ),
-    ] = "",
+    archive: Archive = "",
     store: Annotated[
         str,
         typer.Option(help="Model store: a directory, gs:// or s3://.", show_default="OUTPUT/store"),
@@ -422,8 +423,12 @@ def audit(
     output: Output = OUTPUT,
     source: Sources = None,
     external: Externals = None,
+    archive: Archive = "",
 ) -> None:
-    """Measure what a model's answers follow, and give a verdict: trusted, unproven or not trusted."""
+    """Measure what a model's answers follow, and give a verdict: trusted, unproven or not trusted.
+
+    Images are split as in the archive, and without one as in a first run.
+    """
     from components.pages import measure
     from pipelines import checks
     from pipelines.local_run import CONTINUES
@@ -432,11 +437,17 @@ def audit(
     given = {**datasets.arguments(), "sources": _specs(source)}
     checks.check(**given, external=_specs(external), needs_lungs=True, model=model)
     home = output.resolve() / "audit"
+    kept_data = absolute(archive or output.resolve() / "archive")
     with quiet(), live_line():
         from pipelines import auditing
 
         measured = auditing.audit(
-            model, auditing.Data(**given), _specs(external), home, _kept(output.resolve())
+            model,
+            auditing.Data(**given),
+            _specs(external),
+            home,
+            Path(_checkpoints(kept_data, output.resolve())),
+            location(kept_data),
         )
     console.print()
     for row in measured["rules"]:

@@ -205,6 +205,7 @@ def training_pipeline(target: Target = LOCAL) -> Any:
                         examples=ingested.outputs["examples"],
                         lungs=lungs.outputs["lungs"],
                         external=external,
+                        views=views,
                     ).set_display_name("Audit what it looks at")
 
                 decided = gate_step(

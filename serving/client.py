@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from core.errors import UserError
-from serving import NAME
+from serving import NAME, ports
 
 _SECONDS = 60
 
@@ -37,7 +37,9 @@ def predict(image: Path, url: str, name: str = NAME) -> dict[str, Any]:
     body = {"instances": [{"image_bytes": {"b64": _base64(image)}}]}
     address = f"{url.rstrip('/')}/v1/models/{name}:predict"
     try:
-        answer = httpx.post(address, json=body, timeout=_SECONDS)
+        # A proxy of the environment cannot reach this machine's own servers.
+        elsewhere = not ports.is_loopback(httpx.URL(address).host)
+        answer = httpx.post(address, json=body, timeout=_SECONDS, trust_env=elsewhere)
     except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise NoServer(
             f"predict: no answer from {address} ({error}). Start a server with `cxrflow serve`."

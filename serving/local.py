@@ -39,7 +39,6 @@ class Server:
       model: the directory of the model's versions, of which it serves the newest.
       log: its log file.
       pid: its process id.
-      started: when that process started, in seconds since the epoch, because process ids are reused.
     """
 
     url: str
@@ -47,7 +46,6 @@ class Server:
     model: str
     log: str
     pid: int
-    started: float
 
 
 def serve(version: Path, home: Path) -> Server:
@@ -134,7 +132,7 @@ def _asking(server: Server) -> known_answers.Ask:
 
     def ask(body: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            answer = httpx.post(address, json=body, timeout=60)
+            answer = httpx.post(address, json=body, timeout=60, trust_env=False)
         except httpx.HTTPError as error:
             raise Unfit(f"check: the server does not answer ({error})") from error
         if answer.status_code != httpx.codes.OK:
@@ -168,7 +166,7 @@ def _starting(
       _NotReadyError: the server ended or was not ready in time; the message is its last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "serving.server_child", f"--model-dir={model}"]
+    command = [sys.executable, "-m", "serving.server_child", _serves(str(model))]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, f"--port={port}", f"--grpc-port={grpc_port}"],
@@ -197,7 +195,6 @@ def _starting(
             model=str(model),
             log=str(log),
             pid=process.pid,
-            started=psutil.Process(process.pid).create_time(),
         )
         yield server, detach
     finally:
@@ -211,7 +208,9 @@ def running(home: Path) -> Server | None:
     """Returns the server that `serve` last started with this `home`, if it is still running."""
     if not _state(home).is_file():
         return None
-    server = Server(**read_json(_state(home)))
+    told = read_json(_state(home))
+    told.pop("started", None)  # of earlier releases
+    server = Server(**told)
     return server if _process(server) else None
 
 
@@ -228,6 +227,11 @@ class _NotReadyError(Exception):
     pass
 
 
+def _get(url: str) -> httpx.Response:
+    # A proxy of the environment cannot reach this machine's own servers.
+    return httpx.get(url, timeout=5, trust_env=False)
+
+
 @tenacity.retry(
     wait=tenacity.wait_fixed(0.3),
     stop=tenacity.stop_after_delay(_SECONDS_TO_START),
@@ -237,7 +241,7 @@ class _NotReadyError(Exception):
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     if process.poll() is not None:
         raise _NotReadyError(f"exit code {process.returncode}")
-    httpx.get(f"http://localhost:{port}/v1/models/{NAME}", timeout=5).raise_for_status()
+    _get(f"http://localhost:{port}/v1/models/{NAME}").raise_for_status()
     if not _listens(process, port):
         raise httpx.ConnectError("another process answers")
 
@@ -265,7 +269,7 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
 def _wait_until_served(server: Server, version: str) -> bool:
     if _process(server) is None:
         raise UserError(f"serve: the server ended; its log is {server.log}")
-    about = httpx.get(f"{server.url}/model", timeout=5).raise_for_status().json()
+    about = _get(f"{server.url}/model").raise_for_status().json()
     refused = about["refused"]
     if refused and refused["version"] == version:
         raise UserError(
@@ -277,7 +281,7 @@ def _wait_until_served(server: Server, version: str) -> bool:
 def _raise_not_served(server: Server) -> None:
     why = ""
     with contextlib.suppress(httpx.HTTPError):
-        delayed = httpx.get(f"{server.url}/model", timeout=5).json()["delayed"]
+        delayed = _get(f"{server.url}/model").json()["delayed"]
         why = f": {delayed['reason']}" if delayed else ""
     raise UserError(
         f"serve: the server did not load the version within {_SECONDS_TO_START} seconds{why} (its log is "
@@ -300,12 +304,16 @@ def _terminate(server: Server) -> None:
 
 
 def _process(server: Server) -> psutil.Process | None:
+    # Process ids are reused. When a process was started is no help, because it changes with the clock.
     try:
         process = psutil.Process(server.pid)
-        same = process.create_time() == server.started
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
+        return process if _serves(server.model) in process.cmdline() else None
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie is among the former
         return None
+
+
+def _serves(model: str) -> str:
+    return f"--model-dir={model}"
 
 
 def _state(home: Path) -> Path:

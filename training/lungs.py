@@ -6,6 +6,7 @@ arXiv:1505.04597; with a quarter of the filters, one convolution per level on th
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,8 +21,9 @@ from training.untuned import untuned
 
 # Of the network's input, in pixels.
 SIDE = 64
-# Lungs count as not found if they cover a smaller share of an image.
-LEAST = 0.03
+# Lungs count as not found if they cover a smaller share of an image; or a larger one, because a view of the lungs
+# alone then shows the whole image (see `training.views`).
+LEAST, _MOST = 0.03, 0.95
 _FILTERS = (16, 32, 64, 96)
 _EPSILON = 1.0
 
@@ -206,6 +208,11 @@ def find(model: keras.Model, pixels: tf.Tensor, size: tuple[int, int] | None = N
     """
     seen = model(tf.image.resize(pixels, (SIDE, SIDE), antialias=True), training=False)
     return tf.cast(tf.image.resize(seen, size or tf.shape(pixels)[1:3]) > 0.5, tf.float32)
+
+
+def are_found(share: Any) -> Any:
+    """Returns whether lungs that cover a share of an image, in 0..1, are lungs; for arrays by element."""
+    return (share >= LEAST) & (share <= _MOST)
 
 
 def digest(model: keras.Model) -> str:

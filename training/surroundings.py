@@ -106,7 +106,7 @@ def mixed(
     seeds = tf.random.split(seed, 2)
     count = tf.shape(pixels)[0]
     shown = tf.cast(pixels > 0, tf.float32) if masks is None else masks
-    has_lungs = tf.reduce_mean(shown, (1, 2, 3)) >= lungs.LEAST
+    has_lungs = lungs.are_found(tf.reduce_mean(shown, (1, 2, 3)))
     same = classes[:, tf.newaxis] == classes[tf.newaxis]
     size = tf.reduce_sum(tf.cast(same & has_lungs[tf.newaxis], tf.float32), axis=1)
     possible = ~same & has_lungs[tf.newaxis]

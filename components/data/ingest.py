@@ -37,6 +37,7 @@ def ingest(
     subset: Recipe | None = None,
     beam_options: Sequence[str] = (),
     archive: Path | None = None,
+    adds_span: bool = True,
     sources: Mapping[str, listed.Listed] | None = None,
 ) -> dict[str, Any]:
     """Reads the sources and writes which images are used, which are not and why, and a summary.
@@ -59,6 +60,7 @@ def ingest(
       archive: gets a span, unless nothing has changed since the last one; only for the three splits, and
         without `subset`. If another run adds a span at the same time, this one restarts from it. None:
         everything is read.
+      adds_span: False to read the archive alone: its splits stay, and it gets no span.
       sources: further sources, by name.
 
     Returns:
@@ -83,6 +85,7 @@ def ingest(
         subset=subset,
         beam_options=beam_options,
         archive=archive,
+        adds_span=adds_span,
     )
     while True:
         try:
@@ -104,6 +107,7 @@ class _Job:
     subset: Recipe | None
     beam_options: Sequence[str]
     archive: Path | None
+    adds_span: bool
 
 
 def _ingested(job: _Job, output: Path) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _ingested(job: _Job, output: Path) -> dict[str, Any]:
             "examples": pa.Table.from_pandas(examples, SCHEMA, preserve_index=False),
             "excluded": pa.Table.from_pandas(unused, EXCLUDED_SCHEMA, preserve_index=False),
         }
-        if job.archive:
+        if job.archive and job.adds_span:
             remembered = _remembered(seen, images, examples)
             names = digest_of_names(named)
             settings = {"seed": job.seed, "views": list(job.views), "named": names}

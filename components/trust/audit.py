@@ -61,8 +61,6 @@ from training.recipes import Recipe, recipe_named
 
 _BATCH = 16
 _FEWEST_IN_SUBGROUP = 20
-# Lungs that cover more were not found: a candidate that is shown the lungs alone then sees the whole image.
-_MOST = 0.95
 _SWAPS_SHOWN = 4
 _PICTURE = 200
 # The side at which whole images are changed before a candidate crops them to the lungs.
@@ -117,6 +115,7 @@ def audit(
     output: Path,
     *,
     external: Mapping[str, Listed] | None = None,
+    views: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures what a candidate's answers on the test split are based on.
 
@@ -128,6 +127,7 @@ def audit(
       segmenter: the output of `find_lungs`.
       output: the directory to write, with `audit.json` and `audit.html`. Written aside and renamed.
       external: radiographs that the candidate was not trained on, by name.
+      views: the projections that it was trained on, which alone count in `external`; empty for all.
 
     Returns:
       the content of `audit.json`:
@@ -143,8 +143,9 @@ def audit(
         the image that is lungs (`area`), and their ratio (`focus`); None if there are no lungs or all maps
         are empty.
       `probes`: what its features tell of the source and the age; see `probes.probes`.
-      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid; `lowest_subgroup`: the row with
-        the lowest recall among those with at least 20 images of covid; or None.
+      `subgroups`: rows of `group`, `images`, `accuracy`, `recall` of covid, and how many images (`covid`)
+        and patients (`covid_patients`) have it; `lowest_subgroup`: the row with the lowest recall among those
+        with at least 20 such patients; or None.
       `calibration`: see `calibration.reliability`; with `temperature`.
       `abstention`: on the test split, the share that is `rejected` as unlike the training images, the
         `recall` of the others by class, and how many answers are wrong if only some are given (see
@@ -185,7 +186,7 @@ def audit(
         made = everyone[everyone["split"].isin([*parts.train, *parts.validation])]
     measured["related"] = len(candidate.left_out)
     measured["external"] = [
-        elsewhere.measure(candidate.exported, source, recipe, made, inside)
+        elsewhere.measure(candidate.exported, source, recipe, made, inside, views)
         for source in (external or {}).values()
     ]
     measured["rules"] = rules.judged(measured)
@@ -292,7 +293,7 @@ def _measured(seen: _Seen, table: pd.DataFrame, classes: Sequence[str]) -> dict[
         "lowest_subgroup": _lowest(groups),
         "calibration": calibration.reliability(seen.probabilities, seen.truth),
         "abstention": _abstention(seen.ood_score, seen.probabilities, table, classes),
-        "lungs": {"not_found": int((seen.area < lungs.LEAST).sum())},
+        "lungs": {"not_found": int((~lungs.are_found(seen.area)).sum())},
     }
 
 
@@ -397,7 +398,7 @@ def _look(
             batches.append(seen)
             progress.advance(len(seen.ids))
             for row, position in enumerate(seen.truth):
-                if position not in pictures and seen.area[row] >= lungs.LEAST:
+                if position not in pictures and lungs.are_found(seen.area[row]):
                     heat_map = heat_maps.overlay(_image(shown[View.WHOLE][row]), heat[row])
                     pictures[position] = {
                         "truth": recipe.classes[position],
@@ -514,7 +515,7 @@ def _explained(balanced: float, whole: float, chance: float) -> float | None:
 
 
 def _attribution(seen: _Seen, classes: Sequence[str]) -> dict[str, Any] | None:
-    usable = (seen.area >= lungs.LEAST) & ~np.isnan(seen.inside)
+    usable = lungs.are_found(seen.area) & ~np.isnan(seen.inside)
     if not usable.any():
         return None
 
@@ -543,7 +544,7 @@ def _swapped(
     """
     recipe, exported = candidate.recipe, candidate.exported
     right = seen.probabilities.argmax(axis=1) == seen.truth
-    usable = right & (seen.area >= lungs.LEAST) & (seen.area <= _MOST)
+    usable = right & lungs.are_found(seen.area)
     pairs, controls = swaps.chosen(
         seen.truth, table["source"].to_numpy(), usable, recipe.classes.index(COVID)
     )
@@ -639,6 +640,7 @@ def _subgroups(table: pd.DataFrame) -> list[dict[str, Any]]:
             "accuracy": _right(members),
             "recall": _right(members[members["truth"] == COVID]),
             "covid": int((members["truth"] == COVID).sum()),
+            "covid_patients": members.loc[members["truth"] == COVID, "patient"].nunique(),
         }
         for kind in kinds.values()
         for name, members in table.groupby(kind.to_numpy())
@@ -650,7 +652,7 @@ def _right(members: pd.DataFrame) -> intervals.Rate:
 
 
 def _lowest(groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    enough = [row for row in groups if row["covid"] >= _FEWEST_IN_SUBGROUP]
+    enough = [row for row in groups if row["covid_patients"] >= _FEWEST_IN_SUBGROUP]
     return min(enough, key=lambda row: row["recall"]["value"], default=None)
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from components.data import splits
 from components.data.facts import inspect
 from components.data.relatives import IDENTITY, relatives
-from components.data.sources import Row, listed
+from components.data.sources import Row, is_of_view, listed
 from components.data.sources.listed import Listed
 from core.errors import UserError
 from core.images import BadImage, content_of
@@ -33,12 +33,13 @@ def measure(
     recipe: Recipe,
     seen: pd.DataFrame,
     internal: Mapping[str, Mapping[str, float | None]],
+    views: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Asks a model about radiographs from elsewhere.
 
     Images that a model has seen are left out: those that share the patient, the bytes or the picture with
     one it was made with (see `relatives.relatives`), whatever their name, size and format. So are files that
-    cannot be used, and images whose finding is not known. Images from which the model abstains are answered
+    cannot be used, and images whose finding is not known or that are of another view. Images from which the model abstains are answered
     neither right nor wrong: they are counted apart, and are in no other figure.
 
     Args:
@@ -47,10 +48,11 @@ def measure(
       recipe: of the model.
       seen: the images that it was made with, with the columns of `relatives.IDENTITY`.
       internal: its recall of the test images that it answers, by class; see `intervals.rate`.
+      views: the projections that it was trained on; see `listed.read`.
 
     Returns:
       `name`; `images` and `patients`, how many were asked about; `left_out`: numbers of images that were
-      `seen`, `unlabelled` and `unreadable`; `unreadable`, the first of these: `path` and `reason`;
+      `seen`, `unlabelled`, `unreadable` and `of other views`; `unreadable`, the first of these: `path` and `reason`;
       `abstained`, a share of `images`, and `answered`, how many are left. Of the answered images: `others`,
       how many are without covid, and `called_covid`, the share of those that is called covid; by class
       `counts`, `recall`, and its `drop` (see `intervals.drop`) from the test split; `judged_patients`, how
@@ -61,7 +63,8 @@ def measure(
       Intervals are over unrelated patients.
     """
     rows, gone = _rows(source)
-    labelled = [row for row in rows if row.finding_is_known]
+    wanted = [row for row in rows if is_of_view(row.view, views)]
+    labelled = [row for row in wanted if row.finding_is_known]
     asked, bad = _asked(exported, source, recipe, labelled)
     bad = gone + bad
     old = relatives(asked, seen)
@@ -69,8 +72,9 @@ def measure(
     new = asked[~old].assign(group=lambda images: splits.groups(images).astype(str))
     left_out = {
         "seen": int(old.sum()),
-        "unlabelled": len(rows) - len(labelled),
+        "unlabelled": len(wanted) - len(labelled),
         "unreadable": len(bad),
+        "of other views": len(rows) - len(wanted),
     }
     if rows and any(left_out.values()):
         counts = ", ".join(f"{count} {why}" for why, count in left_out.items() if count)

@@ -172,11 +172,12 @@ def _gallery(model: Any, records: Path) -> list[dict[str, str]]:
     for content, _, identity in data.encoded_images(
         records, manifest, recipe, [TEST]
     ).as_numpy_iterator():
-        source = identity.decode().partition("/")[0]
-        chosen.setdefault(source, []).append((identity.decode(), content))
+        of_source = chosen.setdefault(identity.decode().partition("/")[0], [])
+        if len(of_source) < _SHOWN:
+            of_source.append((identity.decode(), content))
     rows = []
     for source, of_source in sorted(chosen.items()):
-        for identity, content in of_source[: _SHOWN // len(chosen)]:
+        for identity, content in of_source[: max(1, _SHOWN // len(chosen))]:
             pixels = lungs.shown(content, _SHOWN_SIDE)
             mask = lungs.find(model, pixels[np.newaxis])[0].numpy()
             eroded = -tf.nn.max_pool2d(-mask[np.newaxis], 5, 1, "SAME")[0].numpy()

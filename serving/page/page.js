@@ -34,7 +34,7 @@ async function showModel() {
 
 const VERDICTS = {
   trusted: "This model is trusted: its audit broke no rule. Its answers are still not diagnoses.",
-  unproven: "This model is unproven: nothing shows that it decides by the lungs.",
+  unproven: "This model is unproven: no rule is broken, but one that is needed could not be judged.",
   "not trusted": "This model is not trusted: do not rely on its answers.",
 };
 

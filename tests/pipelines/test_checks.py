@@ -237,3 +237,14 @@ def test_places_in_an_object_store_are_looked_at(bucket: str, data: dict[str, st
 def test_all_images_left_out_are_seen(said: Said, data: dict[str, str]) -> None:
     write_metadata(Path(data["--covid"]), [covid_row(0, finding="todo")])
     assert "none of the 1 images" in said("run")
+
+
+def test_a_store_that_cannot_be_written_is_seen_before_a_training(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    error = said("run", store=str(tmp_path / "file" / "store"))
+    assert f"{tmp_path / 'file'} is not a directory; choose another with --store" in error
+    # Root may write everywhere.
+    monkeypatch.setattr(checks.os, "access", lambda place, mode: False)
+    assert f"because {tmp_path} is not writable" in said("run", store=str(tmp_path / "store"))

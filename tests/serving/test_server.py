@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -185,19 +186,33 @@ def test_what_is_no_model_does_not_start_and_leaves_the_server_before(
 
 
 def test_stopped_it_is_gone_and_a_client_says_so(
-    version: Path, decision: Path, tmp_path: Path
+    version: Path, decision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    image = tmp_path / "image.png"
+    Image.linear_gradient("L").save(image)
+    # A hospital's proxy is not asked about this machine.
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     started = local.serve(version, tmp_path / "server")
+    assert client.predict(image, started.url)["probabilities"]
+    # As an earlier release has written it.
+    file = tmp_path / "server" / "server.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "started": 1.0}))
     server = local.stop(tmp_path / "server")
     assert server == started
     assert local.running(tmp_path / "server") is None
     assert local.stop(tmp_path / "server") is None
-    image = tmp_path / "image.png"
-    Image.linear_gradient("L").save(image)
     with pytest.raises(client.NoServer, match="no answer from"):
         client.predict(image, server.url)
     error = cxrflow("predict", str(image), str(image), "--url", server.url, fails=True)
     assert error.count("no answer from") == 1
+
+
+def test_a_process_that_has_the_id_of_a_server_that_is_gone_is_let_be(tmp_path: Path) -> None:
+    told = {"url": "", "grpc": "", "model": "/store/cxrflow", "log": "", "pid": os.getpid()}
+    (tmp_path / "server.json").write_text(json.dumps(told))
+    assert local.running(tmp_path) is None
+    assert local.stop(tmp_path) is None
 
 
 def test_each_file_gets_its_answer_or_its_own_error(url: str, tmp_path: Path) -> None:

@@ -181,3 +181,15 @@ def test_a_mask_swells_by_its_margin(shape: tuple[int, int]) -> None:
     side = 2 * max(1, round(min(shape) / 40)) + 1
     expected = maximum_filter(masks, (1, side, side, 1), mode="constant")
     np.testing.assert_array_equal(surroundings.swollen(tf.constant(masks)), expected)
+
+
+def test_an_image_shown_whole_because_its_lungs_were_not_found_gives_and_gets_no_outline() -> None:
+    pixels, masks = batch(16)
+    alone = tf.where(masks > 0, pixels, 0.0).numpy()
+    alone[:4] = 90.0
+    for seed in range(4):
+        made = surroundings.mixed(
+            tf.constant(alone), None, CLASSES[:16], tf.constant([0, seed])
+        ).numpy()
+        np.testing.assert_array_equal(made[:4], alone[:4])
+        assert (made[4:] == 0).any(axis=(1, 2, 3)).all()

@@ -6,7 +6,7 @@ any other source on the command line: see `listed`.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -62,6 +62,16 @@ def known(text: str) -> str:
     """Returns a value without surrounding blanks; empty if it stands for an unknown value."""
     text = unicodedata.normalize("NFKC", text).strip()
     return "" if text.lower() in _UNKNOWN else text
+
+
+def is_of_view(view: str, views: Collection[str]) -> bool:
+    """Returns whether an image may be of one of the projections; letter case does not matter.
+
+    Args:
+      view: the image's; empty if unknown.
+      views: the projections; empty for all.
+    """
+    return not view or not views or view.lower() in {name.lower() for name in views}
 
 
 def patient_id(text: str) -> str:

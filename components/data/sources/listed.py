@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.data.sources import Row, covid_chestxray, kermany, known, merged
+from components.data.sources import Row, covid_chestxray, is_of_view, kermany, known, merged
 from components.data.sources.csv_files import read_csv
 from core.errors import UserError
 from core.labels import LABELS, label_of
@@ -109,7 +109,7 @@ def read(source: Listed, views: Sequence[str] = (), *, to_train_on: bool = False
         they must be known.
     """
     if source.is_csv:
-        yield from merged(_of_csv(source, {view.lower() for view in views}, to_train_on))
+        yield from merged(_of_csv(source, views, to_train_on))
     else:
         yield from _of_folders(source, to_train_on)
 
@@ -140,7 +140,7 @@ def require_images(source: Listed, *, to_train_on: bool) -> None:
         )
 
 
-def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]:
+def _of_csv(source: Listed, views: Sequence[str], to_train_on: bool) -> Iterator[Row]:
     # Imported here, because only CSVs need pydantic.
     from components.data.sources.csv_rows import row_of
 
@@ -164,14 +164,14 @@ def _of_csv(source: Listed, views: set[str], to_train_on: bool) -> Iterator[Row]
         what = f"{len(errors)} of {len(table.rows)} rows of {source.place} cannot be used"
         raise _listing(source, what, errors)
     for row in read:
-        unwanted = bool(row.view and views) and row.view.lower() not in views
+        wanted = is_of_view(row.view, views)
         yield _row(
             source,
             row.path,
             row.label,
             row.patient,
             view=row.view,
-            excluded=f"view {row.view!r} was not asked for" if unwanted else "",
+            excluded="" if wanted else f"view {row.view!r} was not asked for",
             sex=row.sex,
             age=row.age,
             place=row.place,

@@ -104,6 +104,19 @@ def test_only_new_images_are_opened_and_the_others_stay_where_they_were(
     assert whole["covid"] == (second.loc[new, "label"] == "covid").sum()
 
 
+def test_an_archive_can_be_read_without_a_new_span(
+    grown: dict[str, Any], covid: Path, kermany_directory: Path, archive: Path, tmp_path: Path
+) -> None:
+    """As an audit does: images stay in their splits, a new one gets one, and the archive stays as it is."""
+    last, before = table(tmp_path / "second"), state(archive)
+    write(covid, grown["rows"][:-1])
+    read = ingest(covid, kermany_directory, tmp_path / "read", archive=archive, adds_span=False)
+    assert read["span"] is None
+    assert state(archive) == before
+    now = table(tmp_path / "read")
+    assert (now["split"] == last.loc[now.index, "split"]).all()
+
+
 def test_labels_are_as_the_sources_have_them_now_and_a_test_image_stays_one(
     grown: dict[str, Any], covid: Path, kermany_directory: Path, archive: Path, tmp_path: Path
 ) -> None:

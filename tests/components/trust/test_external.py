@@ -88,8 +88,21 @@ def test_a_planted_duplicate_is_found_under_another_name_size_and_format(asked: 
         ("No finding", "p1", "", DARK),
         seen=identity(trained),
     )
-    assert found["left_out"] == {"seen": 2, "unlabelled": 0, "unreadable": 0}
+    assert found["left_out"] == {"seen": 2, "unlabelled": 0, "unreadable": 0, "of other views": 0}
     assert (found["images"], found["patients"], found["counts"]) == (1, 1, {"normal": 1})
+
+
+def test_images_of_other_views_are_left_out(answering: SimpleNamespace, tmp_path: Path) -> None:
+    for number in range(4):
+        picture(number, BRIGHT).save(tmp_path / f"{number}.png")
+    rows = ("0.png,covid,PA", "1.png,covid,L", "2.png,covid,", "3.png,covid,ap supine")
+    (tmp_path / "images.csv").write_text("\n".join(["path,label,view", *rows]))
+    (source,) = listed.parse([f"clinic={tmp_path / 'images.csv'}"]).values()
+    inside = {name: {"value": 0.9, "low": 0.8, "high": 0.95} for name in ("normal", "covid")}
+    for views, asked, others in ((["PA", "AP Supine"], 3, 1), ([], 4, 0)):
+        found = measure(answering, source, recipe_named("cnn-dubey"), NOTHING_SEEN, inside, views)
+        assert found["images"] == asked
+        assert found["left_out"]["of other views"] == others
 
 
 def test_images_of_a_patient_who_was_trained_on_are_left_out(asked: Asked) -> None:
@@ -132,7 +145,7 @@ def test_findings_that_are_not_known_are_left_out_and_others_are_not_covid(asked
         ("todo", "a", "", BRIGHT), ("Unknown", "b", "", BRIGHT), ("", "c", "", BRIGHT),
         ("Pneumonia/Lipoid", "d", "", BRIGHT), ("Pneumonia", "e", "", DARK),
     )  # fmt: skip
-    assert found["left_out"] == {"seen": 0, "unlabelled": 3, "unreadable": 0}
+    assert found["left_out"] == {"seen": 0, "unlabelled": 3, "unreadable": 0, "of other views": 0}
     assert found["counts"] == {}
     assert found["called_covid"]["value"] == 1 / 2
 
@@ -144,7 +157,7 @@ def test_bad_files_are_left_out_with_their_reason(asked: Asked, tmp_path: Path) 
         ("covid", "a", "", buffer.getvalue()[:200]), ("covid", "b", "", b""),
         ("covid", "c", "", b"GIF89a"), ("covid", "d", "", BRIGHT),
     )  # fmt: skip
-    assert found["left_out"] == {"seen": 0, "unlabelled": 0, "unreadable": 3}
+    assert found["left_out"] == {"seen": 0, "unlabelled": 0, "unreadable": 3, "of other views": 0}
     assert [row["path"] for row in found["unreadable"]] == ["0.png", "1.png", "2.png"]
     assert "no content" in found["unreadable"][1]["reason"]
     assert found["recall"]["covid"]["value"] == 1
