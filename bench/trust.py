@@ -642,7 +642,7 @@ Written by `python -m bench.trust --covid DIR --kermany DIR {given} --base DIR -
 The data: {images:,} frontal images of {patients:,} patients of the covid-chestxray-dataset of June
 2020, a sample of Kermany's images and two further sources; fingerprints of the three sets {fingerprints}.
 Ages are those that each collection publishes for all of its images. [Trust](trust.md) says what is
-measured and how. Intervals are of 95 %.
+measured and how. All intervals are 95 % confidence intervals.
 
 **The networks were trained for few epochs**, so these are not the figures of the papers' systems. The lung
 segmenter, trained on {trained} masks, reaches a Dice coefficient of {dice:.3f} on {tested} held-out masks
@@ -651,9 +651,10 @@ segmenter, trained on {trained} masks, reaches a Dice coefficient of {dice:.3f} 
 All images that are used:"""
 
 ELSEWHERE = """Images from elsewhere (`--external`) are the same for all settings: those of {0} and {1} whose
-patients are in no training. `{0}-normal` and `{1}-covid` are their test images; `{0}-other` are adults with a
-finding that is none of the labels, so no network has seen such an image. In settings without a source, the
-images that the training data have as well are left out."""
+patients are in no training. `{0}-normal` and `{1}-covid` are their test images; `{0}-other` are
+images with a finding that is none of the labels, so no network has seen such an image. Some of {0}'s images
+are of children or of unknown age. In settings without a source, the images that the training data have as
+well are left out."""
 
 UNKNOWN = """How well the out-of-distribution score separates images that must not be answered from the test
 split (area under the ROC curve), and how many of them the model abstains from:"""

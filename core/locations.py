@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -45,6 +45,9 @@ def sizes(directory: Path) -> dict[str, int]:
     """Returns the sizes in bytes of the files below a directory, by their relative paths.
 
     An object store needs only a few requests for it. Returns nothing if there is no directory.
+
+    Raises:
+      UserError: a file's name is not UTF-8.
     """
     if not is_remote(directory):
         local = {}
@@ -55,11 +58,27 @@ def sizes(directory: Path) -> dict[str, int]:
                     info = Path(folder, name).stat()
                     if stat.S_ISREG(info.st_mode):
                         local[name if below == "." else f"{below}/{name}"] = info.st_size
+        require_utf_8(directory, local)
         return local
     place = cast("UPath", directory)
     listed = place.fs.find(place.path, detail=True)
     root = place.path.rstrip("/") + "/"
     return {path.removeprefix(root): int(info["size"]) for path, info in listed.items()}
+
+
+def require_utf_8(directory: Path, paths: Iterable[str]) -> None:
+    """Checks the names of files, of which a system may allow any bytes.
+
+    Raises:
+      UserError: a file's name is not UTF-8.
+    """
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{directory}: the name of the file {path!a} is not UTF-8; rename it"
+            ) from error
 
 
 def names(directory: Path) -> list[str]:

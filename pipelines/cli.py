@@ -626,7 +626,7 @@ def stop(output: Output = OUTPUT) -> None:
     from serving import local
 
     server = local.stop(output.resolve() / "server")
-    console.print(f"stopped {server.url}" if server else "no server runs")
+    console.print(f"stopped {server.url}" if server else "no server is running")
 
 
 @app.command()

@@ -39,8 +39,8 @@ def measure(
 
     Images that a model has seen are left out: those that share the patient, the bytes or the picture with
     one it was made with (see `relatives.relatives`), whatever their name, size and format. So are files that
-    cannot be used, and images whose finding is not known or that are of another view. Images from which the model abstains are answered
-    neither right nor wrong: they are counted apart, and are in no other figure.
+    cannot be used, and images whose finding is not known or that are of another view. Images from which the
+    model abstains are answered neither right nor wrong: they are counted apart, and are in no other figure.
 
     Args:
       exported: the model.
@@ -52,9 +52,9 @@ def measure(
 
     Returns:
       `name`; `images` and `patients`, how many were asked about; `left_out`: numbers of images that were
-      `seen`, `unlabelled`, `unreadable` and `of other views`; `unreadable`, the first of these: `path` and `reason`;
-      `abstained`, a share of `images`, and `answered`, how many are left. Of the answered images: `others`,
-      how many are without covid, and `called_covid`, the share of those that is called covid; by class
+      `seen`, `unlabelled`, `unreadable` and `of other views`; `unreadable`, the first of these: `path` and
+      `reason`; `abstained`, a share of `images`, and `answered`, how many are left. Of the answered images:
+      `others`, how many are without covid, and `called_covid`, the share of those that is called covid; by class
       `counts`, `recall`, and its `drop` (see `intervals.drop`) from the test split; `judged_patients`, how
       many unrelated patients (see `splits.groups`) the `others` and each class have; and `areas`, of each
       place that has both sides: `place`, `covid` and `others` (numbers of images), and `auc`, of covid

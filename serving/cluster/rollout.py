@@ -90,7 +90,7 @@ def take_back(service: InferenceService) -> Release:
         raise UserError(
             f"rollback: {service} has no canary; name the version to go back to: cxrflow rollback VERSION"
         )
-    outcome = _outcome(state.candidate, ROLLED_BACK, "taken back by hand")
+    outcome = _outcome(state.candidate, ROLLED_BACK, "rolled back by hand")
     try:
         save(service, _alone(state, state.stable, outcome))
     except Conflict as error:

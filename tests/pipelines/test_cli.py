@@ -143,7 +143,7 @@ def test_sample_data_never_overwrites(tmp_path: Path) -> None:
 
 
 def test_stopping_where_nothing_runs_is_no_error(tmp_path: Path) -> None:
-    assert "no server runs" in cxrflow("stop", "--output", str(tmp_path))
+    assert "no server is running" in cxrflow("stop", "--output", str(tmp_path))
 
 
 def test_recipes_are_listed_with_what_they_are() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from components.data.sources import Row
 from core.errors import UserError
 from core.labels import BACTERIAL, NORMAL, VIRAL
+from core.locations import names, require_utf_8
 
 NAME = "kermany"
 DIRECTORY = "chest_xray"
@@ -36,6 +37,7 @@ def read(directory: Path) -> Iterator[Row]:
       UserError: the directory is missing or has none of the class folders.
     """
     for folder in class_folders(directory):
+        require_utf_8(directory, names(folder))
         for file in sorted(folder.iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 yield _row(file, directory)

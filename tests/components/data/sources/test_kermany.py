@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def test_a_missing_or_empty_directory_says_where_to_get_it(tmp_path: Path, direc
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"train/NORMAL.*mendeley"):
         list(read(tmp_path / directory))
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    make(tmp_path, os.fsdecode(b"train/PNEUMONIA/M\xfcller.jpeg"))
+    with pytest.raises(UserError, match=r"'M\\udcfcller.jpeg' is not UTF-8; rename it"):
+        list(read(tmp_path))
