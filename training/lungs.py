@@ -21,8 +21,8 @@ from training.untuned import untuned
 
 # Of the network's input, in pixels.
 SIDE = 64
-# Lungs count as not found if they cover a smaller share of an image, or a larger one: without lungs, a view of
-# the lungs alone shows the whole image (see `training.views`).
+# Lungs count as not found if they cover a smaller share of an image, or a larger one: without lungs, a view
+# of the lungs alone shows the whole image.
 LEAST, _MOST = 0.03, 0.95
 _FILTERS = (16, 32, 64, 96)
 _EPSILON = 1.0

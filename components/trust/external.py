@@ -52,15 +52,15 @@ def measure(
 
     Returns:
       `name`; `images` and `patients`, how many were asked about; `left_out`: numbers of images that were
-      `seen`, `unlabelled`, `unreadable` and `of other views`; `unreadable`, the first of these: `path` and
-      `reason`; `abstained`, a share of `images`, and `answered`, how many are left. Of the answered images:
-      `others`, how many are without covid, and `called_covid`, the share of those that is called covid; by
-      class `counts`, `recall`, and its `drop` (see `intervals.drop`) from the test split; `judged_patients`, how
-      many unrelated patients (see `splits.groups`) the `others` and each class have; and `areas`, of each
-      place that has both sides: `place`, `covid` and `others` (numbers of images), and `auc`, of covid
-      against the rest (see `intervals.roc_auc`). A place is an image's `Row.origin`, or the whole source if
-      it names none. Never of several places together: it could be the place that tells the sides apart.
-      Intervals are over unrelated patients.
+      `seen`, `unlabelled`, `unreadable` and `of other views`; `unreadable`, the first of these: `path`
+      and `reason`; `abstained`, a share of `images`, and `answered`, how many are left. Of the answered
+      images: `others`, how many are without covid, and `called_covid`, the share of those that is called
+      covid; by class `counts`, `recall`, and its `drop` (see `intervals.drop`) from the test split;
+      `judged_patients`, how many unrelated patients (see `splits.groups`) the `others` and each class
+      have; and `areas`, of each place that has both sides: `place`, `covid` and `others` (numbers of
+      images), and `auc`, of covid against the rest (see `intervals.roc_auc`). A place is an image's
+      `Row.origin`, or the whole source if it names none. Never of several places together: it could be
+      the place that tells the sides apart. Intervals are over unrelated patients.
     """
     rows, gone = _rows(source)
     wanted = [row for row in rows if is_of_view(row.view, views)]
