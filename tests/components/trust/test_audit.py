@@ -313,7 +313,7 @@ def test_another_place_is_asked_and_what_is_called_covid_there_is_counted(
     found = audit(version, records, examples, lungs, tmp_path / "audit", external=place)
     (row,) = found["external"]
     assert row["name"] == "there"
-    assert row["left_out"] == {"seen": 0, "unlabelled": 0, "unreadable": 0}
+    assert row["left_out"] == {"seen": 0, "unlabelled": 0, "unreadable": 0, "of other views": 0}
     assert row["images"] == row["patients"] == 9
     assert row["answered"] == round(9 * (1 - row["abstained"]["value"]))
     assert set(row["counts"]) == {COVID, "normal"}
