@@ -120,6 +120,16 @@ def _require_model(model: str) -> None:
             raise UserError(f"{model} holds no published model: it has no {VERSION}")
 
 
+def require_span(archive: str) -> None:
+    """Checks that an archive that someone has named holds a state of the data.
+
+    Raises:
+      UserError: it has none, or cannot be read.
+    """
+    if not spans.newest(location(archive)):
+        raise UserError(f"archive: {archive} holds no data; `cxrflow run --archive` makes one")
+
+
 def _require_writable(store: str) -> None:
     # An object store has no such question; what an account may do there shows when it is done.
     if is_remote(store):

@@ -436,6 +436,8 @@ def audit(
     stopping.say_when_stopped(f"interrupted; {CONTINUES}")
     given = {**datasets.arguments(), "sources": _specs(source)}
     checks.check(**given, external=_specs(external), needs_lungs=True, model=model)
+    if archive:
+        checks.require_span(archive)
     home = output.resolve() / "audit"
     kept_data = absolute(archive or output.resolve() / "archive")
     with quiet(), live_line():

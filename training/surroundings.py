@@ -132,7 +132,7 @@ def _margin(images: tf.Tensor) -> int:
 
 def _around(pixels: tf.Tensor, side: int) -> tf.Tensor:
     """Returns the mean of the square around each pixel, as far as it is in the image."""
-    # As products of matrices: a pooling of 57 x 57 pixels takes a thousand times as long.
+    # As products of matrices: pooling windows of 57 x 57 pixels takes hundreds of times as long.
     over_rows, over_columns = (_means(length, side) for length in pixels.shape[1:3])
     return (over_rows @ pixels[..., 0] @ tf.transpose(over_columns))[..., tf.newaxis]
 

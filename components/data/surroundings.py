@@ -106,7 +106,7 @@ def _thumbnail(file: Path) -> np.ndarray:
         with opened(content_of(file)) as image:
             image.draft(None, (2 * _SIDE, 2 * _SIDE))
             small = grey(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    except BadImage:  # since ingest
+    except BadImage:  # it could be read at ingest
         return np.full((_SIDE, _SIDE), np.nan, np.float32)
     return np.asarray(small, np.float32) / 255
 

@@ -13,6 +13,7 @@ import prometheus_client
 import requests
 
 from core.errors import UserError
+from serving import ports
 from serving.pacs import dicomweb, watermark
 from serving.pacs.worker import Worker
 
@@ -105,4 +106,6 @@ def _endpoint(url: str) -> httpx.Client:
     parsed = httpx.URL(url) if url.startswith(("http://", "https://")) else httpx.URL()
     if not parsed.host:
         raise UserError(f"pacs: --url {url!r} is not a URL of http or https")
-    return httpx.Client(base_url=parsed, headers=headers, timeout=_TIMEOUT)
+    # A proxy of the environment cannot reach this machine's own servers.
+    elsewhere = not ports.is_loopback(parsed.host)
+    return httpx.Client(base_url=parsed, headers=headers, timeout=_TIMEOUT, trust_env=elsewhere)

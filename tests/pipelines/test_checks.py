@@ -248,3 +248,11 @@ def test_a_store_that_cannot_be_written_is_seen_before_a_training(
     # Root may write everywhere.
     monkeypatch.setattr(checks.os, "access", lambda place, mode: False)
     assert f"because {tmp_path} is not writable" in said("run", store=str(tmp_path / "store"))
+
+
+def test_an_archive_without_data_is_no_archive(
+    said: Said, version: tuple[str, str], tmp_path: Path
+) -> None:
+    assert "holds no data; `cxrflow run --archive` makes one" in said(
+        *version, archive=str(tmp_path / "typo")
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from components.data.sources import Row
 from core.errors import UserError
 from core.labels import BACTERIAL, NORMAL, VIRAL
-from core.locations import names, require_utf_8
+from core.locations import require_utf_8
 
 NAME = "kermany"
 DIRECTORY = "chest_xray"
@@ -34,11 +34,12 @@ def read(directory: Path) -> Iterator[Row]:
     says so.
 
     Raises:
-      UserError: the directory is missing or has none of the class folders.
+      UserError: the directory is missing or has none of the class folders, or a name is not UTF-8.
     """
     for folder in class_folders(directory):
-        require_utf_8(directory, names(folder))
-        for file in sorted(folder.iterdir()):
+        files = sorted(folder.iterdir())
+        require_utf_8(directory, (file.name for file in files))
+        for file in files:
             if file.is_file() and not file.name.startswith("."):
                 yield _row(file, directory)
 
