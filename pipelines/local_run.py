@@ -19,7 +19,7 @@ from core.artifacts import AUDIT, LUNGS_PAGE, METRICS, REPORT, VALIDATION_PAGE
 from core.errors import UserError
 from core.files import read_json, write_aside
 from core.progress import LIVE, LIVE_PREFIX, PREFIX
-from pipelines import stopping
+from pipelines import preloaded, stopping
 from pipelines.console import errors_to, fitted
 
 CONTINUES = "run the same command to continue"
@@ -71,10 +71,11 @@ def run(
         listener = _Listener(file, console, status, verbose)
         try:
             with (
-                _temporary_files(),
+                _temporary_files() as scratch,
                 errors_to(file),
                 contextlib.redirect_stderr(file),  # which the status would show on the console
                 _live_lines(wanted=console.is_terminal),
+                preloaded.available(scratch, file) as listener.preload,
                 contextlib.redirect_stdout(listener),
             ):
                 _run(pipeline, arguments, directory)
@@ -89,17 +90,21 @@ def _run(pipeline: Callable[[], Any], arguments: Mapping[str, Any], directory: P
 
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(directory), raise_on_error=True)
-    pipeline()(**arguments)
+    made = pipeline()
+    for executor in made.pipeline_spec.deployment_spec["executors"].values():
+        container = executor["container"]
+        container["command"] = preloaded.command(container["command"])
+    made(**arguments)
 
 
 @contextlib.contextmanager
-def _temporary_files() -> Iterator[None]:
-    """Collects the temporary files of KFP and Beam in one place, and removes them."""
+def _temporary_files() -> Iterator[Path]:
+    """Yields a directory that gets the temporary files of KFP and Beam, and removes it."""
     before = tempfile.tempdir, os.environ.pop("TMPDIR", None)
     with tempfile.TemporaryDirectory(prefix="cxrflow-", dir=before[1]) as scratch:
         tempfile.tempdir = os.environ["TMPDIR"] = scratch
         try:
-            yield
+            yield Path(scratch)
         finally:
             tempfile.tempdir = before[0]
             del os.environ["TMPDIR"]
@@ -119,7 +124,12 @@ def _live_lines(*, wanted: bool) -> Iterator[None]:
 
 
 class _Listener(io.TextIOBase):
-    """Receives the run's output: writes all of it to the log, and messages for people to the console."""
+    """Receives the run's output: writes all of it to the log, and messages for people to the console.
+
+    Attributes:
+      reason: why the run failed; empty if it has not.
+      preload: called at the first step that computes, as those that follow do too.
+    """
 
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
         self._log, self._console, self._status, self._verbose = log, console, status, verbose
@@ -127,6 +137,7 @@ class _Listener(io.TextIOBase):
         self._failed = False
         self._began = time.monotonic()
         self.reason = ""
+        self.preload: Callable[[], None] = lambda: None
 
     def writable(self) -> bool:
         return True
@@ -152,6 +163,8 @@ class _Listener(io.TextIOBase):
             self._console.print(f"[dim]{minutes}:{seconds:02d}[/] [bold]{name}[/]")
             self._name = name
             self._status.update(name)
+            if _computes(begins[1]):
+                self.preload()
         elif _FAILS.search(line):
             self._failed = True
             self.reason = (
@@ -172,6 +185,13 @@ class _Listener(io.TextIOBase):
 
     def _say(self, text: str) -> None:
         self._console.print(f"     {text}", markup=False, highlight=False)
+
+
+def _computes(name: str) -> bool:
+    from components.steps import NEEDS  # brings KFP, which the run has imported by now
+
+    needs = NEEDS.get(f"{name}-step")
+    return bool(needs and needs.size != "light")
 
 
 def _new_directory(runs: Path) -> Path:

@@ -1,0 +1,174 @@
+"""Steps that start as forks of a process that has imported what they need."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import tenacity
+
+from components.steps import train_step
+from pipelines import preloaded
+
+LIGHT = """
+from pipelines import preloaded
+preloaded._IMPORTED = ("colorsys",)
+preloaded.main()
+"""
+
+
+@pytest.fixture
+def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen]:
+    """A process that has imported a small module, to be forked."""
+    program, log, address = (tmp_path / name for name in ("light.py", "log", "preloaded"))
+    program.write_text(LIGHT)
+    monkeypatch.setenv(preloaded._ADDRESS, str(address))
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, program, preloaded._SERVE, address],
+            stdin=subprocess.PIPE, stdout=file, stderr=file,
+        )  # fmt: skip
+    wait_until(preloaded.ready)
+    yield process
+    process.kill()
+    process.communicate()
+    assert log.read_text() == ""
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_result(lambda met: not met),
+    wait=tenacity.wait_fixed(0.02),
+    stop=tenacity.stop_after_delay(60),
+)
+def wait_until(condition: Callable[[], object]) -> object:
+    return condition()
+
+
+def start(directory: Path, program: str, *arguments: str, **options) -> subprocess.Popen:
+    (directory / "step.py").write_text(program)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.preloaded", "step", *arguments],
+        env={**os.environ, "PYTHONPATH": str(directory), **options.pop("env", {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+TOLD = """
+import atexit, json, os, signal, subprocess, sys
+atexit.register(print, "at exit")
+print(json.dumps({
+    "imported": "colorsys" in sys.modules, "argv": sys.argv[1:], "name": __name__,
+    "directory": os.getcwd(), "said": sys.stdin.read(), "only": os.environ.get("ONLY"),
+    "parent": os.getppid(), "interrupts": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "child": subprocess.run(["false"]).returncode,
+}))
+print("an error", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("as_fork", [True, False])
+def test_a_step_is_run_as_python_runs_a_module(
+    ready: subprocess.Popen, as_fork: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    env = {"ONLY": "here"} if as_fork else {"ONLY": "here", preloaded._ADDRESS: ""}
+    step = start(
+        tmp_path, TOLD, "--one", "two words",
+        env={**env, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', Path.cwd())}"},
+        cwd=tmp_path / "there", stdin=subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = step.communicate("asked")
+    told, *more = output.splitlines()
+    assert more == ["an error", "at exit"] or more == ["at exit", "an error"]
+    assert json.loads(told) == {
+        "imported": as_fork,
+        "argv": ["--one", "two words"],
+        "name": "__main__",
+        "directory": str(tmp_path / "there"),
+        "said": "asked",
+        "only": "here",
+        "parent": ready.pid if as_fork else os.getpid(),
+        "interrupts": True,
+        "child": 1,
+    }
+    assert step.returncode == 0
+
+
+def test_an_error_is_said_and_is_the_end(ready: subprocess.Popen, tmp_path: Path) -> None:
+    step = start(tmp_path, "raise ValueError('what is wrong')")
+    output, _ = step.communicate()
+    assert output.splitlines()[-1] == "ValueError: what is wrong"
+    assert step.returncode == 1
+
+
+WAITS = "import os, threading; print(os.getpid(), flush=True); threading.Event().wait()"
+
+
+def test_a_fork_that_is_killed_is_a_failure(ready: subprocess.Popen, tmp_path: Path) -> None:
+    step = start(tmp_path, WAITS)
+    assert step.stdout
+    os.kill(int(step.stdout.readline()), signal.SIGKILL)
+    assert step.wait(60) == 1
+
+
+def test_a_fork_does_not_outlive_the_step_that_was_killed(
+    ready: subprocess.Popen, tmp_path: Path
+) -> None:
+    step = start(tmp_path, WAITS)
+    assert step.stdout
+    fork = psutil.Process(int(step.stdout.readline()))
+    step.kill()
+    fork.wait(60)
+    assert ready.poll() is None
+
+
+def test_it_does_not_outlive_the_run(ready: subprocess.Popen) -> None:
+    assert ready.stdin
+    ready.stdin.close()  # as where the run is killed
+    assert ready.wait(60) == 0
+
+
+def test_interrupted_it_is_the_last_to_end(ready: subprocess.Popen, tmp_path: Path) -> None:
+    step = start(tmp_path, f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {WAITS}")
+    assert step.stdout
+    fork = psutil.Process(int(step.stdout.readline()))
+    for process in (ready, fork, step):
+        process.send_signal(signal.SIGINT)
+    waiting = psutil.Process(ready.pid)
+    wait_until(lambda: not waiting.connections("unix"))
+    assert fork.parent() == waiting
+    fork.kill()
+    assert ready.wait(60) == 0
+    assert step.wait(60) == 1
+
+
+def test_what_is_imported_has_not_begun_to_compute() -> None:
+    """Nor has it threads: neither could be forked."""
+    program = (
+        "import importlib, threading\n"
+        f"for name in {preloaded._IMPORTED}: importlib.import_module(name)\n"
+        "import tensorflow as tf\n"
+        "tf.config.threading.set_inter_op_parallelism_threads(1)\n"  # an error after that
+        "print(threading.active_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_the_command_of_a_component_is_changed_and_no_more() -> None:
+    whole = train_step.component_spec.implementation.container.command
+    changed = preloaded.command(whole)
+    assert changed[3] == whole[3], "the source of the step"
+    wanted = "python3 -m pipelines.preloaded kfp.dsl.executor_main "
+    assert changed[2].replace(wanted, "python3 -m kfp.dsl.executor_main ") == whole[2]
+    assert changed[2] != whole[2]
