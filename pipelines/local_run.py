@@ -75,7 +75,7 @@ def run(
                 errors_to(file),
                 contextlib.redirect_stderr(file),  # which the status would show on the console
                 _live_lines(wanted=console.is_terminal),
-                preloaded.available(scratch, file) as listener.preload,
+                preloaded.available(scratch, file) as listener.step_begins,
                 contextlib.redirect_stdout(listener),
             ):
                 _run(pipeline, arguments, directory)
@@ -128,7 +128,7 @@ class _Listener(io.TextIOBase):
 
     Attributes:
       reason: why the run failed; empty if it has not.
-      preload: called at the first step that computes, as those that follow do too.
+      step_begins: called for each step that computes.
     """
 
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
@@ -137,7 +137,7 @@ class _Listener(io.TextIOBase):
         self._failed = False
         self._began = time.monotonic()
         self.reason = ""
-        self.preload: Callable[[], None] = lambda: None
+        self.step_begins: Callable[[], None] = lambda: None
 
     def writable(self) -> bool:
         return True
@@ -164,7 +164,7 @@ class _Listener(io.TextIOBase):
             self._name = name
             self._status.update(name)
             if _computes(begins[1]):
-                self.preload()
+                self.step_begins()
         elif _FAILS.search(line):
             self._failed = True
             self.reason = (

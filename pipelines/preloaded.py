@@ -42,45 +42,40 @@ def command(whole: Sequence[str]) -> list[str]:
     return [part.replace(f"-m {_EXECUTOR} ", f"-m {_SELF} {_EXECUTOR} ") for part in whole]
 
 
-def ready() -> bool:
-    """Returns whether steps that start now are forks."""
-    return Path(os.environ[_ADDRESS]).exists()
-
-
 @contextlib.contextmanager
 def available(directory: Path, log: TextIO) -> Iterator[Callable[[], None]]:
-    """Yields a function that begins to import, for the processes that are started in the block.
+    """Yields a function to be called whenever a step begins that computes.
+
+    Its first call starts the process that imports, and from the second on steps are forks of it.
 
     Args:
       directory: for a socket.
       log: gets what the imports print.
     """
     begun: list[subprocess.Popen[bytes]] = []
-    address = directory / "preloaded"
+    address = str(directory / "preloaded")
 
-    def begin() -> None:
-        # Forks of processes that have loaded macOS' own frameworks crash.
-        if not begun and sys.platform == "linux":
+    def step_begins() -> None:
+        if begun:
+            os.environ[_ADDRESS] = address
+        elif sys.platform == "linux":  # on macOS, forks of processes that use its frameworks crash
             # It ends when its standard input does, so it outlives nobody who was killed.
             begun.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", _SELF, _SERVE, str(address)],
+                    [sys.executable, "-m", _SELF, _SERVE, address],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                 )
             )
 
-    os.environ[_ADDRESS] = str(address)
     try:
-        yield begin
+        yield step_begins
     finally:
-        del os.environ[_ADDRESS]
+        os.environ.pop(_ADDRESS, None)
         for process in begun:
             process.kill()
-            process.wait()
-            assert process.stdin
-            process.stdin.close()
+            process.communicate()
 
 
 def main() -> None:
@@ -99,11 +94,14 @@ def _started_as_fork(program: list[str]) -> bool:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(os.environ.get(_ADDRESS, ""))
+            socket.send_fds(connection, [b"\n"], [0, 1, 2])
+            forked = connection.recv(1)
         except OSError:
             return False
+        if not forked:
+            return False  # that process has ended meanwhile
         # The fork gets it as well, and may clean up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        socket.send_fds(connection, [b"\n"], [0, 1, 2])
         asked = json.dumps(
             {
                 "program": program,
@@ -126,12 +124,12 @@ def _forked(address: str) -> socket.socket | None:
     """
     atexit.register(_leave)  # the first to be registered is the last to be called
     try:
-        for name in _IMPORTED:
-            importlib.import_module(name)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
-            listener.listen()
+            listener.listen()  # whoever connects while it imports waits
+            for name in _IMPORTED:
+                importlib.import_module(name)
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
                 connection, _ = listener.accept()
                 if not os.fork():
@@ -148,6 +146,7 @@ def _forked(address: str) -> socket.socket | None:
 def _be_step(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    connection.sendall(b"\n")
     for own, given in enumerate(files):
         os.dup2(given, own)
         os.close(given)

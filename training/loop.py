@@ -207,7 +207,8 @@ def _compiled(model: keras.Model, plan: _Plan) -> keras.Model:
             else plan.learning_rate
         ),
         loss_of(recipe),
-        weighted_metrics=["accuracy"],
+        # Not by name: the first step would make its variables, and be traced a second time.
+        weighted_metrics=[_accuracy_of(recipe)],
     )
     trained.optimizer.build(trained.trainable_variables)
     return trained
@@ -496,6 +497,12 @@ def loss_of(recipe: Recipe) -> keras.losses.Loss:
     if recipe.head == "dubey":  # a single sigmoid output
         return keras.losses.BinaryCrossentropy()
     return keras.losses.SparseCategoricalCrossentropy()
+
+
+def _accuracy_of(recipe: Recipe) -> keras.metrics.Metric:
+    if recipe.head == "dubey":
+        return keras.metrics.BinaryAccuracy("accuracy")
+    return keras.metrics.SparseCategoricalAccuracy("accuracy")
 
 
 @contextlib.contextmanager

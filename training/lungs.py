@@ -82,6 +82,8 @@ def train(
       UserError: the loss is no longer a number.
     """
     model.compile(keras.optimizers.Adam(2e-3), _loss)
+    # Otherwise the first step would make its variables, and be traced a second time.
+    model.optimizer.build(model.trainable_variables)
     batches = untuned(
         tf.data.Dataset.from_tensor_slices(learnt)
         .shuffle(len(learnt[0]), seed=seed)

@@ -17,6 +17,9 @@ from core.progress import logger
 from core.tables import read_table
 from training.recipes import Recipe
 
+# One of them is for validation.
+_PARTS = 10
+
 
 def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd.DataFrame:
     """Chooses Kermany's examples that share no patient or picture with a recipe's test images.
@@ -48,7 +51,14 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
             f"{len(chosen)} images of {chosen['label'].nunique()} classes left; at least two classes are "
             "needed. Give more images, or draw fewer for the recipe (--subset paper)."
         )
-    fold = splits.fold_of_each(chosen, group[free], 10, seed)
+    patients = pd.Series(group[free]).groupby(chosen["label"]).nunique()
+    if patients.min() < _PARTS:
+        raise UserError(
+            f"pretrain: without the test images of {recipe.name} and their relatives, {kermany.NAME} has "
+            f"{patients.min()} unrelated patients with {patients.idxmin()} left; at least {_PARTS} are "
+            "needed to train and validate. Give more images, or draw fewer for the recipe (--subset paper)."
+        )
+    fold = splits.fold_of_each(chosen, group[free], _PARTS, seed)
     chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)
     summary = read_json(examples / SUMMARY)
     with write_aside(output) as aside:

@@ -6,13 +6,13 @@ Folds: see tests/e2e/test_stopping.py, where they are also interrupted.
 import json
 from pathlib import Path
 
+from tests.datasets import write_datasets
 from tests.pipelines.cli import cxrflow
 
 
-def test_a_base_is_pretrained_and_used(
-    covid_directory: Path, kermany_directory: Path, tmp_path: Path
-) -> None:
-    sources = ("--covid", str(covid_directory), "--kermany", str(kermany_directory))
+def test_a_base_is_pretrained_and_used(tmp_path: Path) -> None:
+    covid, kermany = write_datasets(tmp_path / "data", per_label=13)
+    sources = ("--covid", str(covid), "--kermany", str(kermany))
     options = ("--epochs", "1", "--output", str(tmp_path))
     target = tmp_path / "bases" / "resnet50"
     small = ("--size", "48", "--target", str(target))

@@ -33,7 +33,7 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproces
             [sys.executable, program, preloaded._SERVE, address],
             stdin=subprocess.PIPE, stdout=file, stderr=file,
         )  # fmt: skip
-    wait_until(preloaded.ready)
+    wait_until(address.exists)
     yield process
     process.kill()
     process.communicate()
@@ -107,6 +107,33 @@ def test_an_error_is_said_and_is_the_end(ready: subprocess.Popen, tmp_path: Path
     output, _ = step.communicate()
     assert output.splitlines()[-1] == "ValueError: what is wrong"
     assert step.returncode == 1
+
+
+def test_without_the_process_a_step_is_run_all_the_same(
+    ready: subprocess.Popen, tmp_path: Path
+) -> None:
+    ready.kill()
+    ready.wait()
+    step = start(tmp_path, "print('done')")
+    assert step.communicate()[0] == "done\n"
+    assert step.returncode == 0
+
+
+def test_from_the_second_step_that_computes_they_are_forks(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "log").open("w+") as log,
+        preloaded.available(tmp_path, log) as step_begins,
+    ):
+        assert preloaded._ADDRESS not in os.environ
+        step_begins()
+        assert preloaded._ADDRESS not in os.environ, "the first would wait for the imports"
+        (process,) = psutil.Process().children()
+        step_begins()
+        wait_until(Path(os.environ[preloaded._ADDRESS]).exists)
+        step = start(tmp_path, "import os; print(os.getppid())")  # which waits for them
+        assert step.communicate()[0] == f"{process.pid}\n"
+    assert preloaded._ADDRESS not in os.environ
+    assert not process.is_running()
 
 
 WAITS = "import os, threading; print(os.getpid(), flush=True); threading.Event().wait()"

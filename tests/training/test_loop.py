@@ -245,6 +245,22 @@ def test_trained_again_it_is_taken_from_its_checkpoint(records, tiny_cnn, tmp_pa
     assert len(again.history) == tiny_cnn.epochs
 
 
+def test_a_step_is_traced_once(
+    records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing a deep network takes as long as many steps."""
+    traced = []
+
+    class Loss(keras.losses.BinaryCrossentropy):
+        def call(self, truth, seen):
+            traced.append(self)
+            return super().call(truth, seen)
+
+    monkeypatch.setattr(loop, "loss_of", lambda recipe: Loss())
+    loop.train(tiny_cnn, records, tmp_path, precision="float32")
+    assert len(traced) == 2, "one for training, one for validation"
+
+
 @pytest.mark.parametrize("within_the_epoch", [True, False])
 def test_a_loss_that_is_no_number_ends_the_training_and_is_not_kept(
     records, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within_the_epoch: bool

@@ -40,10 +40,14 @@ def test_a_training_that_no_longer_gets_better_ends_with_its_best_weights(monkey
 
     monkeypatch.setattr(lungs, "_STEPS_BETWEEN_LOOKS", 2)
     monkeypatch.setattr(lungs, "dice", dice_of)
+    traced = []
+    loss = lungs._loss
+    monkeypatch.setattr(lungs, "_loss", lambda *pair: traced.append(1) or loss(*pair))
     model = lungs.build(0)
     assert lungs.train(model, drawn(8, 0), drawn(2, 1), seed=0) == pytest.approx(
         [0.5, 0.7, 0.6, 0.7, 0.65, 0.7, 0.6, 0.7]
     )
+    assert len(traced) == 1, "tracing takes as long as many steps"
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), seen[1], strict=True))
 
 

@@ -99,6 +99,18 @@ def test_where_everything_is_tested_little_is_left_and_that_is_said(
     assert not (tmp_path / "chosen").exists()
 
 
+def test_too_few_patients_to_train_and_validate_are_said(
+    small, examples: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(examples, tmp_path / "examples")
+    table = pd.read_parquet(examples / "examples.parquet")
+    of_one = table["label"].eq("bacterial") & table["split"].ne("test")
+    table.drop(table.index[of_one][9:]).to_parquet(tmp_path / "examples" / "examples.parquet")
+    with pytest.raises(UserError, match="unrelated patients with bacterial left; at least 10"):
+        choose(small, tmp_path / "examples", tmp_path / "chosen")
+    assert not (tmp_path / "chosen").exists()
+
+
 def test_a_recipe_from_scratch_has_nothing_to_pretrain(examples: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="from scratch, as published"):
         choose(recipe_named("cnn-dubey"), examples, tmp_path / "chosen")
