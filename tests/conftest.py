@@ -166,13 +166,20 @@ def picture() -> Callable[..., np.ndarray]:
     return make
 
 
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The directory of real X-rays, with `covid-chestxray-dataset` and `chest_xray`."""
+def real_x_rays() -> Path | None:
+    """Returns the directory of real X-rays: `covid-chestxray-dataset` and `chest_xray`; or None."""
     beside = Path(__file__).parents[2] / "shared" / "data"
     directory = Path(os.environ.get(REAL_DATA, beside))
-    if not (directory / "covid-chestxray-dataset" / "metadata.csv").is_file():
-        _missing(f"no real X-rays in {directory}: let {REAL_DATA} name them")
+    there = (directory / "covid-chestxray-dataset" / "metadata.csv").is_file()
+    return directory if there else None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """See `real_x_rays`."""
+    directory = real_x_rays()
+    if not directory:
+        _missing(f"no real X-rays: let {REAL_DATA} name them")
     return directory
 
 

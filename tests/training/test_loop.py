@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from components.data.ingest import ingest
 from components.data.write_records import write_records
@@ -87,61 +88,63 @@ def test_killed_and_begun_again_it_ends_with_the_same_weights(
     pd.testing.assert_frame_equal(whole.history[figures], again.history[figures])
 
 
+def trained_small(records: Path, checkpoints: Path) -> str:
+    """Trains for eight epochs and returns the history as JSON."""
+    recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=8, batch=8)
+    trained = loop.train(recipe, records, checkpoints, precision="float32")
+    return trained.history.drop(columns="seconds").to_json()
+
+
 PROGRAM = """
-import dataclasses, sys
+import sys
 from pathlib import Path
-from training import loop
-from training.recipes import recipe_named
-recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=8, batch=8)
-trained = loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), precision="float32")
-print(trained.history.drop(columns="seconds").to_json())
+from tests.training.test_loop import trained_small
+print(trained_small(*map(Path, sys.argv[1:])))
 """
 
 
 def test_a_killed_process_loses_no_whole_epoch(records: Path, tmp_path: Path) -> None:
-    def start(checkpoints: str) -> subprocess.Popen:
-        arguments = [sys.executable, "-c", PROGRAM, str(records), str(tmp_path / checkpoints)]
+    def start() -> subprocess.Popen:
+        arguments = [sys.executable, "-c", PROGRAM, str(records), str(tmp_path / "killed")]
         return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
-    process = start("killed")
+    process = start()
     while process.poll() is None and not list((tmp_path / "killed").glob("*/state/checkpoint")):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     (history,) = (tmp_path / "killed").glob("*/history.csv")
     done = len(pd.read_csv(history))
-    again, _ = start("killed").communicate()
+    again, _ = start().communicate()
     assert f"resuming after epoch {done} of 8" in again or f"epoch {done - 1} of 8" in again
-    whole, _ = start("whole").communicate()
-    assert again.splitlines()[-1] == whole.splitlines()[-1]
+    assert again.splitlines()[-1] == trained_small(records, tmp_path / "whole")
 
 
 TWO_DEVICES = """
-import dataclasses, sys
+import sys
 from pathlib import Path
-import keras, tensorflow as tf
+import tensorflow as tf
+from tests.training.test_loop import loss_curve
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from training import loop
-from training.recipes import recipe_named
-recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=4, batch=8)
-devices = {"one": ["CPU:0"], "two": ["CPU:0", "CPU:1"]}[sys.argv[3]]
-trained = loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), precision="float32",
-                     strategy=tf.distribute.MirroredStrategy(devices))
-assert trained.replicas == len(devices)
-print(trained.history[["loss", "val_loss"]].to_json(orient="values"))
+print(loss_curve(*map(Path, sys.argv[1:]), ["CPU:0", "CPU:1"]))
 """
 
 
-def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -> None:
-    def curve(devices: str) -> np.ndarray:
-        arguments = [str(records), str(tmp_path / devices), devices]
-        output = subprocess.check_output(
-            [sys.executable, "-c", TWO_DEVICES, *arguments], text=True, stderr=subprocess.DEVNULL
-        )
-        return np.array(json.loads(output.splitlines()[-1]))
+def loss_curve(records: Path, checkpoints: Path, devices: list[str]) -> str:
+    """Returns the losses of a training on devices, as JSON."""
+    recipe = dataclasses.replace(recipe_named("cnn-dubey"), input_size=(40, 40), epochs=3, batch=8)
+    strategy = tf.distribute.MirroredStrategy(devices)
+    trained = loop.train(recipe, records, checkpoints, precision="float32", strategy=strategy)
+    assert trained.replicas == len(devices)
+    return trained.history[["loss", "val_loss"]].to_json(orient="values")
 
-    np.testing.assert_allclose(curve("two"), curve("one"), rtol=1e-4)
+
+def test_two_devices_have_the_loss_curve_of_one(records: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", TWO_DEVICES, str(records), str(tmp_path / "two")]
+    two = subprocess.check_output(arguments, text=True, stderr=subprocess.DEVNULL).splitlines()[-1]
+    one = loss_curve(records, tmp_path / "one", ["CPU:0"])
+    np.testing.assert_allclose(json.loads(two), json.loads(one), rtol=1e-4)
 
 
 @pytest.fixture
