@@ -1,31 +1,39 @@
 """Starts steps on this machine from a process that has already imported what they need.
 
 Importing TensorFlow takes seconds of processor time, and most steps of a run need it. One process imports it
-beside the first steps; each later step is a fork of that process. As in `multiprocessing`'s fork server, the
-process has no other Python thread and has not begun to compute, so it can be forked safely.
+beside the first steps, and later steps are forks of that process. As in `multiprocessing`'s fork server, it
+has no other Python thread and has not begun to compute, so it can be forked safely.
 
-    python -m pipelines.preloaded MODULE ARGUMENTS …
+    python -P -m pipelines.preloaded MODULE ARGUMENTS …
 
-runs a module as `python -m MODULE ARGUMENTS …` does, in a fork if that process is ready, and otherwise here.
+runs a module as `python -m MODULE ARGUMENTS …` does: in a fork, after the imports, if there is a process to
+fork, and otherwise in this process. At its end, a fork calls its exit handlers and flushes its standard
+streams, but does not take its modules apart, which takes a second.
 """
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 _ADDRESS = "CXRFLOW_PRELOADED"
+_LONGEST_ADDRESS = 107  # bytes, on Linux
 _SELF, _EXECUTOR = "pipelines.preloaded", "kfp.dsl.executor_main"
 _SERVE = "--serve"
 _IMPORTED = (
@@ -39,14 +47,17 @@ _IMPORTED = (
 
 def command(whole: Sequence[str]) -> list[str]:
     """Returns the command of a KFP component, changed so that it starts as a fork where that is possible."""
-    return [part.replace(f"-m {_EXECUTOR} ", f"-m {_SELF} {_EXECUTOR} ") for part in whole]
+    # -P: a directory `pipelines` where the user works must not shadow this package.
+    return [part.replace(f"-m {_EXECUTOR} ", f"-P -m {_SELF} {_EXECUTOR} ") for part in whole]
 
 
 @contextlib.contextmanager
 def available(directory: Path, log: TextIO) -> Iterator[Callable[[], None]]:
-    """Yields a function to be called whenever a step begins that computes.
+    """Yields a function; call it at the start of every step that computes.
 
-    Its first call starts the process that imports, and from the second on steps are forks of it.
+    The first call starts the process that imports. After the second call, steps start as forks of it. On
+    macOS, where a process that has loaded the system's frameworks cannot be forked, and where the path of
+    `directory` is too long for a socket, steps stay new processes.
 
     Args:
       directory: for a socket.
@@ -54,15 +65,16 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[], None]]:
     """
     begun: list[subprocess.Popen[bytes]] = []
     address = str(directory / "preloaded")
+    possible = sys.platform == "linux" and len(os.fsencode(address)) <= _LONGEST_ADDRESS
 
     def step_begins() -> None:
         if begun:
             os.environ[_ADDRESS] = address
-        elif sys.platform == "linux":  # on macOS, forks of processes that use its frameworks crash
-            # It ends when its standard input does, so it outlives nobody who was killed.
+        elif possible:
+            # It ends when its standard input closes, so it does not outlive a run that is killed.
             begun.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", _SELF, _SERVE, address],
+                    [sys.executable, "-P", "-m", _SELF, _SERVE, address],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -82,16 +94,21 @@ def main() -> None:
     """Runs the program; see the module."""
     first, *arguments = sys.argv[1:]
     if first == _SERVE:
-        connection = _forked(arguments[0])
-        if connection:
-            _be_step(connection)
+        fork = _Fork()
+        # The first handler to be registered is the last to be called.
+        atexit.register(fork.leave)
+        fork.connection = _forked(arguments[0])
+        if fork.connection:
+            _be_step(fork, fork.connection)
     elif not _started_as_fork([first, *arguments]):
         _run([first, *arguments])
 
 
 def _started_as_fork(program: list[str]) -> bool:
-    """Runs a program in a fork and ends with its code; returns False if no fork is to be had."""
+    """Runs a program in a fork and ends with its code; returns False if there is no process to fork."""
     with socket.socket(socket.AF_UNIX) as connection:
+        if connection.fileno() <= 2:  # a standard stream is closed, which a fork could not have
+            return False
         try:
             connection.connect(os.environ.get(_ADDRESS, ""))
             socket.send_fds(connection, [b"\n"], [0, 1, 2])
@@ -100,7 +117,7 @@ def _started_as_fork(program: list[str]) -> bool:
             return False
         if not forked:
             return False  # that process has ended meanwhile
-        # The fork gets it as well, and may clean up.
+        # The fork gets the interrupt too and may clean up, so this process waits for it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         asked = json.dumps(
             {
@@ -111,24 +128,21 @@ def _started_as_fork(program: list[str]) -> bool:
             }
         )
         connection.sendall(f"{asked}\n".encode())
-        # The kernel closes its end when the fork has ended, however it does.
-        code = connection.makefile("rb").read()
+        code = connection.recv(1)
     sys.exit(code[0] if code else "the step ended without a code; was it killed?")
 
 
 def _forked(address: str) -> socket.socket | None:
-    """Imports, and forks for every connection until standard input ends.
+    """Imports, and forks for every connection until standard input closes.
 
     Returns:
       in a fork its connection; None in the process itself, at its end.
     """
-    atexit.register(_leave)  # the first to be registered is the last to be called
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
-            listener.listen()  # whoever connects while it imports waits
-            for name in _IMPORTED:
-                importlib.import_module(name)
+            listener.listen()  # whoever connects during the imports waits
+            _import()
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
                 connection, _ = listener.accept()
@@ -136,14 +150,53 @@ def _forked(address: str) -> socket.socket | None:
                     return connection
                 connection.close()
     except KeyboardInterrupt:
-        # What looks for the processes of a run finds forks by this one, so it is the last to end.
+        # A run finds forks as descendants of this process, so this process must end after them.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with contextlib.suppress(ChildProcessError):
             os.wait()
     return None
 
 
-def _be_step(connection: socket.socket) -> None:
+def _import() -> None:
+    # As KFP's handler in a step does, it keeps TensorFlow from adding one of its own, which would log twice.
+    there = logging.NullHandler()
+    logging.root.addHandler(there)
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    logging.root.removeHandler(there)
+    # Matplotlib's, of a directory that all forks use if the user's own cannot be written. The run removes it.
+    atexit.unregister(shutil.rmtree)
+    # Otherwise each fork would print what is left in the buffers.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Otherwise a fork would copy all pages when it collects garbage.
+    gc.freeze()
+    # The only other thread is the memory allocator's own, which stops it around a fork.
+    warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
+
+
+@dataclass
+class _Fork:
+    """A process that may become a fork.
+
+    Attributes:
+      connection: to the process that waits for it; None: this is no fork.
+      code: the exit code.
+    """
+
+    connection: socket.socket | None = None
+    code: int = 1
+
+    def leave(self) -> None:
+        """Ends this process, once all else that is done at its end has been done."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.connection:
+            self.connection.sendall(bytes([self.code]))
+        os._exit(self.code if self.connection else 0)
+
+
+def _be_step(fork: _Fork, connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
     connection.sendall(b"\n")
@@ -156,23 +209,17 @@ def _be_step(connection: socket.socket) -> None:
     os.chdir(asked["directory"])
     sys.path[:] = asked["path"]
     threading.Thread(target=_end_with, args=[connection], daemon=True).start()
-    code = 1
     try:
         _run(asked["program"])
-        code = 0
-    finally:
-        connection.sendall(bytes([code]))
-
-
-def _leave() -> None:
-    # Otherwise Python would first take all modules apart, which takes a second.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+        fork.code = 0
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            fork.code = (end.code or 0) & 255
+        raise
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Ends this process if the one that asked for it is killed."""
+    """Ends this process if the one that waits for it is killed."""
     if not connection.recv(1):
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -36,7 +36,7 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
       the chosen examples, as in `examples.parquet`.
 
     Raises:
-      UserError: the recipe is trained from scratch as published, or too few images are left.
+      UserError: the recipe is trained from scratch as published, or too few images or patients are left.
     """
     if not recipe.pretrained:
         raise UserError(f"pretrain: {recipe.name} is trained from scratch, as published")
@@ -55,8 +55,9 @@ def choose(recipe: Recipe, examples: Path, output: Path, *, seed: int = 0) -> pd
     if patients.min() < _PARTS:
         raise UserError(
             f"pretrain: without the test images of {recipe.name} and their relatives, {kermany.NAME} has "
-            f"{patients.min()} unrelated patients with {patients.idxmin()} left; at least {_PARTS} are "
-            "needed to train and validate. Give more images, or draw fewer for the recipe (--subset paper)."
+            f"only {patients.min()} unrelated patients of the class {patients.idxmin()}; at least {_PARTS} "
+            "are needed to train and validate. Give more images, or draw fewer for the recipe (--subset "
+            "paper)."
         )
     fold = splits.fold_of_each(chosen, group[free], _PARTS, seed)
     chosen["split"] = np.where(fold == 0, VALIDATION, TRAIN)

@@ -1,6 +1,7 @@
 """What a user does: run everything on the two datasets, look at the report, ask the winner."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -39,11 +40,15 @@ class Sources:
 
 @pytest.fixture
 def sources(request: pytest.FixtureRequest, tmp_path: Path) -> Sources:
-    """Real X-rays with adults of a third source, and more of them to be measured on; elsewhere phantoms."""
+    """Real X-rays if there are any, otherwise phantoms.
+
+    Real ones include a third source of adults, and images for `--external`.
+    """
     real = real_x_rays()
-    if not real:
+    if not real and not os.environ.get("CI"):
         covid, kermany = map(request.getfixturevalue, ("covid_directory", "kermany_directory"))
         return Sources(covid=covid, kermany=kermany, real=False)
+    real = request.getfixturevalue("real_data")
     for folder, every in (("No_findings", 6), ("Pneumonia", 25)):
         (tmp_path / folder / folder).mkdir(parents=True)
         for file in sorted((real / "nih-chestxray" / folder).iterdir())[::every]:
@@ -101,10 +106,10 @@ def test_from_datasets_to_an_answer(sources: Sources, tmp_path: Path) -> None:
 
         version = output / "store" / "cxrflow" / "1"
         assert json.loads((version / "decision.json").read_text())["winner"] == name
-        image = next((sources.covid / "images").glob("*.png"))
+        image = min((sources.covid / "images").glob("*.png"))
         answer = cxrflow("predict", str(image), "--output", str(output))
         assert "covid" in answer
-        assert "%" in answer or "abstained" in answer
+        assert "%" in answer or (sources.real and "abstained" in answer)
         trust = json.loads((version / "decision.json").read_text())["candidates"][0]["trust"]
         for told in (said, answer):
             assert f"is {trust['verdict']}\n  {trust['reasons'][0]}" in told
@@ -122,7 +127,8 @@ def test_from_datasets_to_an_answer(sources: Sources, tmp_path: Path) -> None:
         # Once more, with a gate that nobody passes: an outcome, not an error; what serves stays.
         said = cxrflow("run", *measured, *QUICK, "--gate", "default=1", "--trust", "enforce")
         assert "nothing is deployed" in said
-        assert f"{name} is refused" in said
+        (refused,) = (line for line in said.splitlines() if f"{name} is refused" in line)
+        assert trust["verdict"] in refused
         assert "enforce: only trusted candidates that pass the gate are deployed" in said
         assert said.count("already trained") == 1
         assert "the lung segmenter of these" in said

@@ -16,9 +16,19 @@ from components.steps import train_step
 from pipelines import preloaded
 
 LIGHT = """
+import sys
 from pipelines import preloaded
-preloaded._IMPORTED = ("colorsys",)
+sys.path.insert(0, sys.path[0] + "/imported")
+preloaded._IMPORTED = ("colorsys", "odd")
 preloaded.main()
+"""
+# What imports do now and then.
+ODD = """
+import atexit, logging, shutil
+print("imported")
+atexit.register(shutil.rmtree, "shared")
+if not logging.root.handlers:
+    logging.root.addHandler(logging.StreamHandler())
 """
 
 
@@ -27,17 +37,19 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproces
     """A process that has imported a small module, to be forked."""
     program, log, address = (tmp_path / name for name in ("light.py", "log", "preloaded"))
     program.write_text(LIGHT)
+    (tmp_path / "imported").mkdir()
+    (tmp_path / "imported" / "odd.py").write_text(ODD)
     monkeypatch.setenv(preloaded._ADDRESS, str(address))
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, program, preloaded._SERVE, address],
-            stdin=subprocess.PIPE, stdout=file, stderr=file,
+            stdin=subprocess.PIPE, stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": ""},
         )  # fmt: skip
     wait_until(address.exists)
     yield process
     process.kill()
     process.communicate()
-    assert log.read_text() == ""
+    assert log.read_text() == "imported\n"
 
 
 @tenacity.retry(
@@ -49,11 +61,14 @@ def wait_until(condition: Callable[[], object]) -> object:
     return condition()
 
 
+ROOT = Path(preloaded.__file__).parents[1]
+
+
 def start(directory: Path, program: str, *arguments: str, **options) -> subprocess.Popen:
     (directory / "step.py").write_text(program)
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.preloaded", "step", *arguments],
-        env={**os.environ, "PYTHONPATH": str(directory), **options.pop("env", {})},
+        [sys.executable, "-P", "-m", "pipelines.preloaded", "step", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", **options.pop("env", {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -62,13 +77,13 @@ def start(directory: Path, program: str, *arguments: str, **options) -> subproce
 
 
 TOLD = """
-import atexit, json, os, signal, subprocess, sys
+import atexit, json, logging, os, signal, subprocess, sys
 atexit.register(print, "at exit")
 print(json.dumps({
     "imported": "colorsys" in sys.modules, "argv": sys.argv[1:], "name": __name__,
     "directory": os.getcwd(), "said": sys.stdin.read(), "only": os.environ.get("ONLY"),
     "parent": os.getppid(), "interrupts": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
-    "child": subprocess.run(["false"]).returncode,
+    "child": subprocess.run(["false"]).returncode, "handlers": len(logging.root.handlers),
 }))
 print("an error", file=sys.stderr)
 """
@@ -82,12 +97,11 @@ def test_a_step_is_run_as_python_runs_a_module(
     env = {"ONLY": "here"} if as_fork else {"ONLY": "here", preloaded._ADDRESS: ""}
     step = start(
         tmp_path, TOLD, "--one", "two words",
-        env={**env, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', Path.cwd())}"},
-        cwd=tmp_path / "there", stdin=subprocess.PIPE,
+        env=env, cwd=tmp_path / "there", stdin=subprocess.PIPE,
     )  # fmt: skip
     output, _ = step.communicate("asked")
-    told, *more = output.splitlines()
-    assert more == ["an error", "at exit"] or more == ["at exit", "an error"]
+    *more, told = sorted(output.splitlines())  # the streams have buffers of their own
+    assert more == ["an error", "at exit"]
     assert json.loads(told) == {
         "imported": as_fork,
         "argv": ["--one", "two words"],
@@ -98,15 +112,61 @@ def test_a_step_is_run_as_python_runs_a_module(
         "parent": ready.pid if as_fork else os.getpid(),
         "interrupts": True,
         "child": 1,
+        "handlers": 0,
     }
     assert step.returncode == 0
 
 
-def test_an_error_is_said_and_is_the_end(ready: subprocess.Popen, tmp_path: Path) -> None:
-    step = start(tmp_path, "raise ValueError('what is wrong')")
+@pytest.mark.parametrize(
+    ("program", "said", "code"),
+    [
+        ("raise ValueError('what is wrong')", "ValueError: what is wrong", 1),
+        ("import sys; sys.exit('what is wrong')", "what is wrong", 1),
+        ("import sys; print('done'); sys.exit()", "done", 0),
+        ("import sys; print('done'); sys.exit(3)", "done", 3),
+        (
+            "import atexit, os; atexit.register(os.kill, os.getpid(), 9)",
+            "the step ended without a code; was it killed?",
+            1,
+        ),
+    ],
+)
+def test_its_end_is_that_of_a_process(
+    ready: subprocess.Popen, tmp_path: Path, program: str, said: str, code: int
+) -> None:
+    step = start(tmp_path, program)
     output, _ = step.communicate()
-    assert output.splitlines()[-1] == "ValueError: what is wrong"
-    assert step.returncode == 1
+    assert output.splitlines()[-1] == said
+    assert step.returncode == code
+
+
+def test_what_an_import_shares_outlives_a_fork(ready: subprocess.Popen, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    assert start(tmp_path, "", cwd=tmp_path).wait(60) == 0
+    assert (tmp_path / "shared").is_dir()
+
+
+def test_a_closed_stream_is_closed_in_the_step(ready: subprocess.Popen, tmp_path: Path) -> None:
+    step = start(tmp_path, "import sys; print(sys.stdin)", preexec_fn=lambda: os.close(0))
+    assert step.communicate()[0] == "None\n"
+
+
+def test_a_directory_of_the_same_name_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "__init__.py").touch()
+    step = start(tmp_path, "print('done')", cwd=tmp_path, env={"PYTHONPATH": f"{ROOT}:{tmp_path}"})
+    assert step.communicate()[0] == "done\n"
+
+
+def test_where_no_socket_fits_steps_stay_new_processes(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 30)
+    directory.mkdir()
+    before = psutil.Process().children()
+    with preloaded.available(directory, sys.stderr) as step_begins:
+        step_begins()
+        step_begins()
+        assert preloaded._ADDRESS not in os.environ
+        assert psutil.Process().children() == before
 
 
 def test_without_the_process_a_step_is_run_all_the_same(
@@ -120,6 +180,7 @@ def test_without_the_process_a_step_is_run_all_the_same(
 
 
 def test_from_the_second_step_that_computes_they_are_forks(tmp_path: Path) -> None:
+    before = psutil.Process().children()
     with (
         (tmp_path / "log").open("w+") as log,
         preloaded.available(tmp_path, log) as step_begins,
@@ -127,7 +188,7 @@ def test_from_the_second_step_that_computes_they_are_forks(tmp_path: Path) -> No
         assert preloaded._ADDRESS not in os.environ
         step_begins()
         assert preloaded._ADDRESS not in os.environ, "the first would wait for the imports"
-        (process,) = psutil.Process().children()
+        (process,) = set(psutil.Process().children()) - set(before)
         step_begins()
         wait_until(Path(os.environ[preloaded._ADDRESS]).exists)
         step = start(tmp_path, "import os; print(os.getppid())")  # which waits for them
@@ -178,24 +239,36 @@ def test_interrupted_it_is_the_last_to_end(ready: subprocess.Popen, tmp_path: Pa
 
 
 def test_what_is_imported_has_not_begun_to_compute() -> None:
-    """Nor has it threads: neither could be forked."""
+    """It has no threads either; both would make a fork unsafe."""
     program = (
-        "import importlib, threading\n"
+        "import importlib, json, pathlib\n"
         f"for name in {preloaded._IMPORTED}: importlib.import_module(name)\n"
         "import tensorflow as tf\n"
+        "from tensorflow.python.eager import context\n"
         "tf.config.threading.set_inter_op_parallelism_threads(1)\n"  # an error after that
-        "print(threading.active_count())"
+        "assert context.context()._physical_devices is None\n"  # CUDA is initialised to list them
+        "tasks = pathlib.Path('/proc/self/task').glob('*/comm')\n"
+        "print(json.dumps([task.read_text().strip() for task in tasks]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+        },  # or OpenBLAS has some, and stops them around a fork
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stdout == "1\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    others = [name for name in json.loads(done.stdout) if name != "jemalloc_bg_thd"]
+    assert len(others) == 1
 
 
 def test_the_command_of_a_component_is_changed_and_no_more() -> None:
     whole = train_step.component_spec.implementation.container.command
     changed = preloaded.command(whole)
     assert changed[3] == whole[3], "the source of the step"
-    wanted = "python3 -m pipelines.preloaded kfp.dsl.executor_main "
+    wanted = "python3 -P -m pipelines.preloaded kfp.dsl.executor_main "
     assert changed[2].replace(wanted, "python3 -m kfp.dsl.executor_main ") == whole[2]
     assert changed[2] != whole[2]

@@ -106,7 +106,7 @@ def test_too_few_patients_to_train_and_validate_are_said(
     table = pd.read_parquet(examples / "examples.parquet")
     of_one = table["label"].eq("bacterial") & table["split"].ne("test")
     table.drop(table.index[of_one][9:]).to_parquet(tmp_path / "examples" / "examples.parquet")
-    with pytest.raises(UserError, match="unrelated patients with bacterial left; at least 10"):
+    with pytest.raises(UserError, match="unrelated patients of the class bacterial; at least 10"):
         choose(small, tmp_path / "examples", tmp_path / "chosen")
     assert not (tmp_path / "chosen").exists()
 
