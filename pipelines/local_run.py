@@ -128,7 +128,7 @@ class _Listener(io.TextIOBase):
 
     Attributes:
       reason: why the run failed; empty if it has not.
-      step_begins: called for each step that computes.
+      step_begins: called for each step, with whether it computes.
     """
 
     def __init__(self, log: TextIO, console: Console, status: Any, verbose: bool) -> None:
@@ -137,7 +137,7 @@ class _Listener(io.TextIOBase):
         self._failed = False
         self._began = time.monotonic()
         self.reason = ""
-        self.step_begins: Callable[[], None] = lambda: None
+        self.step_begins: Callable[[bool], None] = lambda computes: None
 
     def writable(self) -> bool:
         return True
@@ -163,8 +163,7 @@ class _Listener(io.TextIOBase):
             self._console.print(f"[dim]{minutes}:{seconds:02d}[/] [bold]{name}[/]")
             self._name = name
             self._status.update(name)
-            if _computes(begins[1]):
-                self.step_begins()
+            self.step_begins(_computes(begins[1]))
         elif _FAILS.search(line):
             self._failed = True
             self.reason = (

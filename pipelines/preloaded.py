@@ -52,12 +52,12 @@ def command(whole: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def available(directory: Path, log: TextIO) -> Iterator[Callable[[], None]]:
-    """Yields a function; call it at the start of every step that computes.
+def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
+    """Yields a function; call it at the start of every step, with whether the step computes.
 
-    The first call starts the process that imports. After the second call, steps start as forks of it. On
-    macOS, where a process that has loaded the system's frameworks cannot be forked, and where the path of
-    `directory` is too long for a socket, steps stay new processes.
+    The first step that computes starts the process that imports; the steps after it start as forks. On macOS,
+    where a process that has loaded the system's frameworks cannot be forked, and where the path of
+    `directory` is too long for a socket, all steps stay new processes.
 
     Args:
       directory: for a socket.
@@ -67,10 +67,10 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[], None]]:
     address = str(directory / "preloaded")
     possible = sys.platform == "linux" and len(os.fsencode(address)) <= _LONGEST_ADDRESS
 
-    def step_begins() -> None:
+    def step_begins(computes: bool) -> None:
         if begun:
             os.environ[_ADDRESS] = address
-        elif possible:
+        elif possible and computes:
             # It ends when its standard input closes, so it does not outlive a run that is killed.
             begun.append(
                 subprocess.Popen(

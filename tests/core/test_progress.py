@@ -198,7 +198,10 @@ def test_a_resumed_training_counts_what_was_done(
     assert ends[-1].startswith(f"{2 * half} of {2 * half} steps")
 
 
-def test_lungs_are_told_with_the_dice_so_far(ends: list[str], picture) -> None:
+def test_lungs_are_told_with_the_dice_so_far(
+    ends: list[str], picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lungs, "_PATIENCE", 2)
     pixels = np.stack([picture(64, 64, seed)[..., None] for seed in range(8)]).astype(np.float32)
     dices = lungs.train(lungs.build(0), (pixels, pixels * 0), (pixels, pixels * 0), 0)
     assert f"Dice {dices[-1]:.3f} on validation masks" in ends[-1]

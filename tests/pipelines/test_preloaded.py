@@ -163,8 +163,8 @@ def test_where_no_socket_fits_steps_stay_new_processes(tmp_path: Path) -> None:
     directory.mkdir()
     before = psutil.Process().children()
     with preloaded.available(directory, sys.stderr) as step_begins:
-        step_begins()
-        step_begins()
+        step_begins(True)
+        step_begins(True)
         assert preloaded._ADDRESS not in os.environ
         assert psutil.Process().children() == before
 
@@ -179,17 +179,18 @@ def test_without_the_process_a_step_is_run_all_the_same(
     assert step.returncode == 0
 
 
-def test_from_the_second_step_that_computes_they_are_forks(tmp_path: Path) -> None:
+def test_after_the_first_step_that_computes_they_are_forks(tmp_path: Path) -> None:
     before = psutil.Process().children()
     with (
         (tmp_path / "log").open("w+") as log,
         preloaded.available(tmp_path, log) as step_begins,
     ):
-        assert preloaded._ADDRESS not in os.environ
-        step_begins()
-        assert preloaded._ADDRESS not in os.environ, "the first would wait for the imports"
+        step_begins(False)
+        assert set(psutil.Process().children()) == set(before)
+        step_begins(True)
+        assert preloaded._ADDRESS not in os.environ, "it would wait for the imports"
         (process,) = set(psutil.Process().children()) - set(before)
-        step_begins()
+        step_begins(False)
         wait_until(Path(os.environ[preloaded._ADDRESS]).exists)
         step = start(tmp_path, "import os; print(os.getppid())")  # which waits for them
         assert step.communicate()[0] == f"{process.pid}\n"

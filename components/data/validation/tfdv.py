@@ -20,6 +20,7 @@ both sides, as in `FeatureStats.json`. With fewer than 20 images on a side, `mea
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Container, Iterator
@@ -239,3 +240,6 @@ def _rows_at_fault(table: pa.Table, name: str, schema: schema_pb2.Schema) -> lis
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    # All is written; Python would now take TensorFlow apart, a tenth of the time of this program.
+    sys.stdout.flush()
+    os._exit(0)
