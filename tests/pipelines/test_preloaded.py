@@ -47,7 +47,9 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproces
         )  # fmt: skip
     wait_until(address.exists)
     yield process
-    process.kill()
+    forks = psutil.Process(process.pid).children() if process.poll() is None else []
+    for started in (*forks, process):
+        started.kill()
     process.communicate()
     assert log.read_text() == "imported\n"
 
