@@ -75,9 +75,10 @@ def run(
                 errors_to(file),
                 contextlib.redirect_stderr(file),  # which the status would show on the console
                 _live_lines(wanted=console.is_terminal),
-                preloaded.available(scratch, file) as listener.step_begins,
+                preloaded.available(scratch, file) as step_begins,
                 contextlib.redirect_stdout(listener),
             ):
+                listener.step_begins = step_begins
                 _run(pipeline, arguments, directory)
         except Exception as error:
             raise UserError(f"{listener.reason or error} (the whole output is in {log})") from error
