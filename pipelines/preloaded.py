@@ -32,7 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-_ADDRESS = "CXRFLOW_PRELOADED"
+# The environment variable with the path of the socket, where steps are forks.
+ADDRESS = "CXRFLOW_PRELOADED"
 _LONGEST_ADDRESS = 107  # bytes, on Linux
 _SELF, _EXECUTOR = "pipelines.preloaded", "kfp.dsl.executor_main"
 _SERVE = "--serve"
@@ -69,7 +70,7 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
 
     def step_begins(computes: bool) -> None:
         if begun:
-            os.environ[_ADDRESS] = address
+            os.environ[ADDRESS] = address
         elif possible and computes:
             # It ends when its standard input closes, so it does not outlive a run that is killed.
             begun.append(
@@ -84,7 +85,7 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
     try:
         yield step_begins
     finally:
-        os.environ.pop(_ADDRESS, None)
+        os.environ.pop(ADDRESS, None)
         for process in begun:
             process.kill()
             process.communicate()
@@ -110,7 +111,7 @@ def _started_as_fork(program: list[str]) -> bool:
         if connection.fileno() <= 2:  # a standard stream is closed, which a fork could not have
             return False
         try:
-            connection.connect(os.environ.get(_ADDRESS, ""))
+            connection.connect(os.environ.get(ADDRESS, ""))
             socket.send_fds(connection, [b"\n"], [0, 1, 2])
             forked = connection.recv(1)
         except OSError:

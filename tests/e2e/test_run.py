@@ -44,8 +44,7 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> Sources:
 
     Real ones include a third source of adults, and images for `--external`.
     """
-    real = real_x_rays()
-    if not real and not os.environ.get("CI"):
+    if not (real_x_rays() or os.environ.get("CI")):
         covid, kermany = map(request.getfixturevalue, ("covid_directory", "kermany_directory"))
         return Sources(covid=covid, kermany=kermany, real=False)
     real = request.getfixturevalue("real_data")

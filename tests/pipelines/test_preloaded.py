@@ -39,7 +39,7 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproces
     program.write_text(LIGHT)
     (tmp_path / "imported").mkdir()
     (tmp_path / "imported" / "odd.py").write_text(ODD)
-    monkeypatch.setenv(preloaded._ADDRESS, str(address))
+    monkeypatch.setenv(preloaded.ADDRESS, str(address))
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, program, preloaded._SERVE, address],
@@ -96,7 +96,7 @@ def test_a_step_is_run_as_python_runs_a_module(
     ready: subprocess.Popen, as_fork: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "there").mkdir()
-    env = {"ONLY": "here"} if as_fork else {"ONLY": "here", preloaded._ADDRESS: ""}
+    env = {"ONLY": "here"} if as_fork else {"ONLY": "here", preloaded.ADDRESS: ""}
     step = start(
         tmp_path, TOLD, "--one", "two words",
         env=env, cwd=tmp_path / "there", stdin=subprocess.PIPE,
@@ -167,7 +167,7 @@ def test_where_no_socket_fits_steps_stay_new_processes(tmp_path: Path) -> None:
     with preloaded.available(directory, sys.stderr) as step_begins:
         step_begins(True)
         step_begins(True)
-        assert preloaded._ADDRESS not in os.environ
+        assert preloaded.ADDRESS not in os.environ
         assert psutil.Process().children() == before
 
 
@@ -190,13 +190,13 @@ def test_after_the_first_step_that_computes_they_are_forks(tmp_path: Path) -> No
         step_begins(False)
         assert set(psutil.Process().children()) == set(before)
         step_begins(True)
-        assert preloaded._ADDRESS not in os.environ, "it would wait for the imports"
+        assert preloaded.ADDRESS not in os.environ, "it would wait for the imports"
         (process,) = set(psutil.Process().children()) - set(before)
         step_begins(False)
-        wait_until(Path(os.environ[preloaded._ADDRESS]).exists)
+        wait_until(Path(os.environ[preloaded.ADDRESS]).exists)
         step = start(tmp_path, "import os; print(os.getppid())")  # which waits for them
         assert step.communicate()[0] == f"{process.pid}\n"
-    assert preloaded._ADDRESS not in os.environ
+    assert preloaded.ADDRESS not in os.environ
     assert not process.is_running()
 
 
@@ -255,10 +255,8 @@ def test_what_is_imported_has_not_begun_to_compute() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-        },  # or OpenBLAS has some, and stops them around a fork
+        # OpenBLAS would have threads of its own, which it stops around a fork.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -248,6 +248,20 @@ def test_trained_again_it_is_taken_from_its_checkpoint(records, tiny_cnn, tmp_pa
     assert len(again.history) == tiny_cnn.epochs
 
 
+@pytest.mark.parametrize("name", ["cnn-dubey", "coronet-4class"])
+def test_the_accuracy_is_that_of_the_answers(
+    name: str, records: Path, tiny_cnn, tmp_path: Path
+) -> None:
+    of_paper = recipe_named(name)  # with one output, or one for each class
+    recipe = dataclasses.replace(tiny_cnn, head=of_paper.head, task=of_paper.task)
+    trained = loop.train(recipe, records, tmp_path, precision="float32")
+    _, shares, truth = loop.answers(trained, recipe, ["validation"])
+    counts = data.class_counts(data.read_manifest(records), recipe, ["train"])
+    weights = np.array(data.class_weights(counts))[truth]
+    accuracy = np.average(shares.argmax(axis=1) == truth, weights=weights)
+    assert trained.history["val_accuracy"].iloc[-1] == pytest.approx(accuracy, abs=1e-3)
+
+
 def test_a_step_is_traced_once(
     records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
