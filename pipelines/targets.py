@@ -1,6 +1,7 @@
 """The targets of pipelines: this machine, or a cluster that an overlay of manifests/ sets up."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_context import Pipeline
 
-from components.steps import NEEDS, Needs, Size
+from components.steps import NEEDS, Size
 from core.artifacts import Trust
 
 # As in manifests/base.
@@ -117,14 +118,17 @@ def place(target: Target) -> None:
     if not target.name:
         return
     # This class is not meant for authors of pipelines, but only it has all tasks, so that none is forgotten.
-    for task in Pipeline.get_default_pipeline().tasks.values():
-        step = task.component_spec.name
-        if step not in NEEDS:
-            raise ValueError(f"{step} does not say what it needs: define it in components/steps.py")
-        _place(target, task, NEEDS[step])
+    tasks = Pipeline.get_default_pipeline().tasks.values()
+    # At each of the calls that place a task, KFP inspects the whole stack, which is short in a new thread.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: [_place(target, task) for task in tasks]).result()
 
 
-def _place(target: Target, task: dsl.PipelineTask, needs: Needs) -> None:
+def _place(target: Target, task: dsl.PipelineTask) -> None:
+    step = task.component_spec.name
+    if step not in NEEDS:
+        raise ValueError(f"{step} does not say what it needs: define it in components/steps.py")
+    needs = NEEDS[step]
     waits = needs.distributed and target.nodes > 1
     size = "light" if waits else needs.size
     resources = target.resources[size]

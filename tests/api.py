@@ -20,7 +20,8 @@ def served(serve: Callable[[kmock.Request], Any]) -> Iterator[str]:
 
     async def run() -> None:
         async with _Api() as handling, kmock.Server(handling) as server:
-            handling[lambda _: True] << serve
+            # Without criteria: for each request, kmock applies them to all the requests before it.
+            handling << serve
             addresses.append(str(server.url).rstrip("/"))
             started.set()
             await ended.wait()

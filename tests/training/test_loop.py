@@ -161,8 +161,11 @@ def names(records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(kept, "training", stop)
 
     def name(records: Path = records, checkpoints: Path = tmp_path, **options) -> str:
+        recipe = options.pop("recipe", tiny_cnn)
+        # The precision that is chosen by itself is the processor's.
+        options.setdefault("precision", "float32")
         with pytest.raises(Named) as named:
-            loop.train(options.pop("recipe", tiny_cnn), records, checkpoints, **options)
+            loop.train(recipe, records, checkpoints, **options)
         return str(named.value)
 
     return name
