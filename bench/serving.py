@@ -23,7 +23,7 @@ from core.artifacts import CARD, DECISION
 from core.files import write_json
 from core.labels import NORMAL
 from serving import local, store
-from training import architectures, export
+from training import architectures, export, saved_model
 from training.recipes import Recipe, recipe_named
 
 SIDE = 640
@@ -37,8 +37,8 @@ import base64, json, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 import tensorflow as tf
-from training import export
-exported = export.load(Path(sys.argv[1]))
+from training import saved_model
+exported = saved_model.load(Path(sys.argv[1]))
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
@@ -84,7 +84,7 @@ def serving(home: Path) -> list[str]:
     port = int(server.url.rsplit(":", 1)[1])
     alone_port, alone_server = one_at_a_time(version)
     try:
-        exported = export.load(version)
+        exported = saved_model.load(version)
         together, bare_slowest, latency, slowest = latencies(exported, content, body, port)
         turns = [
             (
@@ -144,7 +144,7 @@ def published(recipe: Recipe, home: Path) -> Path:
 
 
 def latencies(
-    exported: export.Exported, content: bytes, body: bytes, port: int
+    exported: saved_model.Exported, content: bytes, body: bytes, port: int
 ) -> tuple[float, float, float, float]:
     """Returns median and 99th percentile latency in seconds: of decoding with the bare call, and served."""
     bare: list[float] = []
@@ -171,7 +171,7 @@ def latencies(
     )
 
 
-def best_of_batches(exported: export.Exported, content: bytes) -> float:
+def best_of_batches(exported: saved_model.Exported, content: bytes) -> float:
     """Returns the bare model's throughput on decoded images, in images/s, with the best batch size."""
     pixels = exported.preprocess(image_bytes=tf.constant(content))["pixels"]
     rates = []

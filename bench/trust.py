@@ -49,7 +49,7 @@ from core.files import read_json, write_json, write_text
 from core.images import for_tensorflow, to_png
 from core.labels import LABELS
 from core.tables import read_table
-from training import data, export, intervals
+from training import data, intervals, saved_model
 from training.recipes import RECIPES, recipe_named, with_epochs
 
 PAGE = Path(__file__).parents[1] / "docs" / "trust-results.md"
@@ -251,7 +251,7 @@ def elsewhere(
 def unknown(model: Path, records: Path, covid: Path) -> dict[str, Any]:
     """Returns how well a model's out-of-distribution score finds images that it must not answer."""
     card = read_json(model / CARD)
-    exported = export.load(model / SAVED_MODEL)
+    exported = saved_model.load(model / SAVED_MODEL)
     manifest = data.read_manifest(records)
     recipe = recipe_named(card["recipe"]["name"])
     images = data.encoded_images(records, manifest, recipe, (TEST,))
@@ -287,7 +287,7 @@ def inverted(content: bytes) -> bytes:
     return bytes(tf.io.encode_png(255 - grey).numpy())
 
 
-def scores(exported: export.Exported, contents: Iterable[bytes]) -> np.ndarray:
+def scores(exported: saved_model.Exported, contents: Iterable[bytes]) -> np.ndarray:
     of_each = [
         exported.predict(image_bytes=tf.constant([content]))["ood_score"].numpy()
         for content in contents

@@ -65,7 +65,7 @@ CARD, SAVED_MODEL, HISTORY = "model.json", "saved_model", "history.csv"
 MADE_WITH = "images.parquet"
 
 # `evaluate`: metrics (see `training.metrics.evaluate`), a row for each image (see
-# `training.export.predictions`), some images with heat maps, and answers that a server must repeat.
+# `training.saved_model.predictions`), some images with heat maps, and answers that a server must repeat.
 METRICS, PREDICTIONS, GALLERY = "metrics.json", "predictions.parquet", "gallery.json"
 KNOWN_ANSWERS = "known_answers.json"
 EVALUATION_PAGE = "evaluation.html"

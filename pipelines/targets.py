@@ -121,7 +121,8 @@ def place(target: Target) -> None:
     tasks = Pipeline.get_default_pipeline().tasks.values()
     # At each of the calls that place a task, KFP inspects the whole stack, which is short in a new thread.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: [_place(target, task) for task in tasks]).result()
+        for placed in [thread.submit(_place, target, task) for task in tasks]:
+            placed.result()
 
 
 def _place(target: Target, task: dsl.PipelineTask) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve import InferRequest, InferResponse, Model
@@ -29,6 +28,7 @@ from serving.limits import Limits
 from serving.protocol import Answer
 from serving.version import Explanation, Version, may_pass
 from training import heat_maps
+from training.without_keras import tf
 
 logger = logging.getLogger("cxrflow.serving")
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from core.artifacts import CARD, DECISION
 from core.errors import UserError
 from core.files import read_json
 from serving import metrics, protocol, store, verdict
 from serving.batches import Batches
-from training import export
+from training import saved_model
+from training.without_keras import tf
 
 # Larger batches are no faster on CPUs and would delay the first images.
 LARGEST_BATCH = 16
@@ -87,7 +87,7 @@ class Version:
             {**answers["classes"], protocol.UNKNOWN: answers["abstained"]} if answers else {}
         )
         try:
-            self._exported = export.load(directory)
+            self._exported = saved_model.load(directory)
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise UserError(f"{directory}: TensorFlow cannot load the model: {error}") from error
         blank = tf.io.encode_png(tf.zeros((8, 8, 1), tf.uint8)).numpy()

@@ -7,7 +7,6 @@ via Gradient-based Localization", arXiv:1610.02391.
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from training.architectures import BASE, HEAD, LAST_CONVOLUTION
@@ -52,17 +51,3 @@ def explainer(model: keras.Model, recipe: Recipe) -> Explainer:
         return tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=(1, 2), keepdims=True))
 
     return explain
-
-
-def fitted(heat_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a map to the size of an image.
-
-    Args:
-      heat_map: float32 [rows, columns] in 0..1, from an explainer.
-      size: (height, width) of the image in pixels.
-
-    Returns:
-      float32 [height, width] in 0..1, interpolated bilinearly.
-    """
-    resized = tf.image.resize(heat_map[..., np.newaxis], size)
-    return np.asarray(resized[..., 0])

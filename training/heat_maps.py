@@ -13,6 +13,22 @@ _COLOURS = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in _
 _OPACITY = 0.6
 
 
+def fitted(heat_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a map to the size of an image.
+
+    Args:
+      heat_map: float32 [rows, columns] in 0..1, from an explainer.
+      size: (height, width) of the image in pixels.
+
+    Returns:
+      float32 [height, width] in 0..1, interpolated bilinearly.
+    """
+    from training.without_keras import tf  # a page with only the scale needs no TensorFlow
+
+    resized = tf.image.resize(heat_map[..., np.newaxis], size)
+    return np.asarray(resized[..., 0])
+
+
 def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """Returns a heat map as a layer over a picture: transparent where the map is 0, opaque where it is 1.
 
@@ -23,8 +39,6 @@ def layer(heat_map: np.ndarray, size: tuple[int, int]) -> Image.Image:
     Returns:
       RGBA, of that size.
     """
-    from training.gradcam import fitted  # a page with only the scale needs no TensorFlow
-
     heat = fitted(heat_map, size[::-1])
     steps = np.linspace(0, 1, len(_STOPS))
     channels = [np.interp(heat, steps, _COLOURS[:, channel]) for channel in range(3)]

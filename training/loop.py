@@ -18,7 +18,17 @@ from core.artifacts import HISTORY
 from core.errors import UserError
 from core.files import alone, sha256_of, write_aside
 from core.progress import Progress, logger
-from training import architectures, data, export, features, kept, lungs, start_weights, workers
+from training import (
+    architectures,
+    data,
+    export,
+    features,
+    kept,
+    lungs,
+    saved_model,
+    start_weights,
+    workers,
+)
 from training.precision import AUTO, dtype_policy
 from training.recipes import Recipe
 
@@ -526,7 +536,7 @@ def _in_float32(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
 def _start(recipe: Recipe, weights: str, start: Path | None) -> str:
     """Returns an identity of the starting weights; for a file, a digest of its content."""
     if start:
-        return export.digest_of_weights(start)
+        return saved_model.digest_of_weights(start)
     if weights in (start_weights.IMAGENET, start_weights.NONE) or not recipe.pretrained:
         return weights if recipe.pretrained else start_weights.NONE
     return sha256_of(start_weights.weights_file(recipe, weights))

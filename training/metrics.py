@@ -80,7 +80,7 @@ def duel(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
     Models with different classes are compared by how they tell COVID from the rest.
 
     Args:
-      ours, theirs: with `id`, `truth` and `predicted`, see `training.export.predictions`, and ours with
+      ours, theirs: with `id`, `truth` and `predicted`, see `training.saved_model.predictions`, and ours with
         `patient`.
 
     Returns:

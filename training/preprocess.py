@@ -3,9 +3,8 @@
 It uses TensorFlow operations alone, so that the same code is used for training and in the exported model.
 """
 
-import tensorflow as tf
-
 from core.images import for_tensorflow, to_png
+from training.without_keras import tf
 
 # The longest side in TFRecords. Larger images are first shrunk to it, both when records are written and when
 # a model predicts, so that both see the same pixels.

@@ -34,7 +34,7 @@ def champion(
       records: the TFRecords.
       output: the directory to write, with `champion.json`: `version`, its number or None, `place`, its
         directory or URL, `recipe`, `trust`, the verdict on it (see `serving.verdict`), and `continues`; and
-        `predictions.parquet` if there is a version (see `export.predictions`).
+        `predictions.parquet` if there is a version (see `saved_model.predictions`).
       service: the InferenceService that says which version is served; None: the store's latest.
       continues: whether training continues from its weights.
 
@@ -93,12 +93,12 @@ def _served(models: str, name: str, service: "InferenceService | None") -> str |
 def _predicted(version: Path, records: Path, recipe: Recipe) -> "pd.DataFrame":
     # If no version is served yet, the step needs no TensorFlow.
     from components.candidates.made_with import related
-    from training import data, export
+    from training import data, saved_model
 
     images = data.encoded_images(
         records, data.read_manifest(records), recipe, division(HOLD_OUT).test
     )
-    predictions = export.predictions(export.load(version), images, recipe.classes)
+    predictions = saved_model.predictions(saved_model.load(version), images, recipe.classes)
     everyone = data.identities(records)
     asked = everyone[everyone["id"].isin(predictions["id"])]
     to_leave_out = asked["id"][related(asked, version, everyone)]

@@ -30,7 +30,7 @@ from core.images import to_png
 from core.labels import COVID
 from core.progress import Progress, logger
 from core.tables import read_table
-from training import data, export, heat_maps, intervals, metrics
+from training import data, heat_maps, intervals, metrics, saved_model
 from training.recipes import Recipe, recipe_named
 
 _BATCH = 16
@@ -50,7 +50,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
       model: the output of `train`.
       records: the TFRecords.
       output: the directory to write, with `metrics.json`; `predictions.parquet`, a row for each image (see
-        `training.export.predictions`); `gallery.json`, some test images with their heat maps;
+        `training.saved_model.predictions`); `gallery.json`, some test images with their heat maps;
         `known_answers.json`, two test images of each class with the model's answers (see
         `serving.cluster.known_answers`); and `evaluation.html`. Written aside and renamed.
 
@@ -72,7 +72,7 @@ def evaluate(model: Path, records: Path, output: Path) -> dict[str, Any]:
     for part in (parts.test, parts.validation):
         data.class_counts(manifest, recipe, part)  # refuses a part that lacks a class
     images = data.encoded_images(records, manifest, recipe, parts.test)
-    exported = export.load(model / SAVED_MODEL)
+    exported = saved_model.load(model / SAVED_MODEL)
     identities = data.identities(records)
     shown = dict(zip(identities["id"], splits.people(identities), strict=True))
     predictions = _predicted(exported, images, recipe, shown)
@@ -144,13 +144,13 @@ def show(evaluation: Path, scalars: Any, curves: Any) -> None:
 
 
 def _predicted(
-    exported: export.Exported,
+    exported: saved_model.Exported,
     images: tf.data.Dataset,
     recipe: Recipe,
     shown: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Returns predictions, see `export.predictions`, with whom each image shows as `patient`."""
-    predictions = export.predictions(exported, images, recipe.classes)
+    """Returns predictions, see `saved_model.predictions`, with whom each image shows as `patient`."""
+    predictions = saved_model.predictions(exported, images, recipe.classes)
     predictions.insert(1, "patient", predictions["id"].map(shown))
     return predictions
 
@@ -182,7 +182,10 @@ def _in_short(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gallery(
-    predictions: pd.DataFrame, images: tf.data.Dataset, recipe: Recipe, exported: export.Exported
+    predictions: pd.DataFrame,
+    images: tf.data.Dataset,
+    recipe: Recipe,
+    exported: saved_model.Exported,
 ) -> list[dict[str, Any]]:
     """Returns, for each class, the most confident errors and hits, half of each if there are enough.
 

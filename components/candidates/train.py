@@ -20,7 +20,17 @@ from core.files import read_json, write_aside, write_json
 from core.progress import logger
 from core.tables import read_table
 from serving import store
-from training import architectures, calibration, data, export, loop, ood, start_weights, workers
+from training import (
+    architectures,
+    calibration,
+    data,
+    export,
+    loop,
+    ood,
+    saved_model,
+    start_weights,
+    workers,
+)
 from training.lungs import load as load_segmenter
 from training.precision import AUTO
 from training.recipes import Recipe
@@ -65,7 +75,7 @@ def train(
       fingerprint, whether they are phantoms, sources besides the two published ones, counts, the
       network's layers, the softmax's temperature, the card of the lung segmenter if the model has one,
       seed, precision, replicas, releases of the packages, the time it took, and a digest of the weights
-      (see `export.digest_of_weights`), so that later steps need not read them. Of several machines, the
+      (see `saved_model.digest_of_weights`), so that later steps need not read them. Of several machines, the
       first one exports the model; on the others the card is empty.
 
     Raises:
@@ -142,7 +152,7 @@ def train(
             segmenter=shown_by,
             known=known,
         )
-        card["weights_digest"] = export.digest_of_weights(aside / SAVED_MODEL)
+        card["weights_digest"] = saved_model.digest_of_weights(aside / SAVED_MODEL)
         write_json(aside / CARD, card)
         trained.history.to_csv(aside / HISTORY, index=False)
         shutil.copytree(trained.logs / loop.TENSORBOARD, aside / loop.TENSORBOARD)

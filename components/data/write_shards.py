@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import tensorflow as tf
 
 from components.data.beam_options import count_one, counted, pipeline_options
 from components.data.shards import Shard, described_in
@@ -16,6 +15,7 @@ from core.errors import UserError
 from core.files import read_json, sha256_of, write_text
 from core.locations import location, store
 from training import preprocess
+from training.without_keras import tf
 
 
 def write_shards(

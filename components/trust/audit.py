@@ -48,11 +48,11 @@ from training import (
     calibration,
     data,
     export,
-    gradcam,
     heat_maps,
     intervals,
     lungs,
     ood,
+    saved_model,
     start_weights,
     surroundings,
 )
@@ -217,7 +217,7 @@ class _Candidate:
     recipe: Recipe
     card: Mapping[str, Any]
     saved: Path
-    exported: export.Exported
+    exported: saved_model.Exported
     related: Sequence[str] | None
     is_version: bool
 
@@ -241,7 +241,7 @@ def _candidate(model: Path, everyone: pd.DataFrame) -> _Candidate:
         ),
         card=card,
         saved=saved,
-        exported=export.load(saved),
+        exported=saved_model.load(saved),
         related=tested["id"][related(tested, model, everyone)].to_list() if says else None,
         is_version=is_version,
     )
@@ -429,7 +429,7 @@ def _pictures(
 
 
 def _answers(
-    exported: export.Exported,
+    exported: saved_model.Exported,
     shown: Mapping[View, tf.Tensor],
     lung_mask: tf.Tensor,
     truth: np.ndarray,
@@ -440,7 +440,7 @@ def _answers(
     answers = {view: exported.classify(pixels=images) for view, images in shown.items()}
     explained = exported.explain(pixels=pixels, positions=tf.fill([len(pixels)], -1))
     heat = explained["heat_maps"].numpy()
-    fitted = np.stack([gradcam.fitted(heat_map, pixels.shape[1:3]) for heat_map in heat])
+    fitted = np.stack([heat_maps.fitted(heat_map, pixels.shape[1:3]) for heat_map in heat])
     mask = lung_mask.numpy()[..., 0]
     mass = fitted.sum(axis=(1, 2))
     seen = _Seen(
@@ -457,7 +457,7 @@ def _answers(
 
 
 def _shown(
-    exported: export.Exported, contents: tf.Tensor, recipe: Recipe, segmenter: keras.Model
+    exported: saved_model.Exported, contents: tf.Tensor, recipe: Recipe, segmenter: keras.Model
 ) -> tuple[dict[View, tf.Tensor], dict[View, tf.Tensor], tf.Tensor]:
     """Returns by view the images as pictures and as the candidate's inputs, and the inputs' lung masks.
 

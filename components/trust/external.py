@@ -17,7 +17,7 @@ from core.images import BadImage, content_of
 from core.labels import COVID
 from core.locations import reaching
 from core.progress import Progress, logger
-from training import export, intervals
+from training import intervals, saved_model
 from training.preprocess import decoded
 from training.recipes import Recipe
 
@@ -28,7 +28,7 @@ _NO_CLASS = ""
 
 
 def measure(
-    exported: export.Exported,
+    exported: saved_model.Exported,
     source: Listed,
     recipe: Recipe,
     seen: pd.DataFrame,
@@ -125,7 +125,7 @@ def _rows(source: Listed) -> tuple[list[Row], list[dict[str, str]]]:
 
 
 def _asked(
-    exported: export.Exported, source: Listed, recipe: Recipe, rows: Sequence[Row]
+    exported: saved_model.Exported, source: Listed, recipe: Recipe, rows: Sequence[Row]
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Returns a row for each image with the model's answer, and the files that cannot be used."""
     identities, bad = [], []

@@ -35,7 +35,7 @@ for module in {modules}:
             [
                 "components.candidates.champion",
                 "components.candidates.made_with",
-                "training.export",
+                "training.saved_model",
             ],
             ["apache_beam", "imagehash", "matplotlib", "sklearn", "scipy", "kfp"],
         ),

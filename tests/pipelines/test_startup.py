@@ -62,6 +62,9 @@ call("promote")
 call("rollback", "1")
 call("pacs", "--dicomweb", "nowhere", "--url", "nowhere", "--watermark", str(home / "watermark.json"))
 """
+WITHOUT_TRAINING = """
+import components.data.write_shards, serving.server
+"""
 PIPELINES = """
 import components.steps, pipelines.cross_validation, pipelines.pretraining, pipelines.training_pipeline
 """
@@ -87,8 +90,9 @@ def imported(code: str, home: Path) -> tuple[str, set[str]]:
         (PIPELINES, HEAVY | {"pandas"}),
         (CALL + OF_KUBEFLOW, HEAVY | {"pandas"}),
         (CALL + OTHERS, HEAVY | {"kfp"}),
+        (WITHOUT_TRAINING, {"keras", "kfp", "matplotlib", "sklearn"}),
     ],
-    ids=["steps", "pipelines", "commands of Kubeflow", "other commands"],
+    ids=["steps", "pipelines", "commands of Kubeflow", "other commands", "without training"],
 )
 def test_nothing_is_imported_that_is_not_used(code: str, unused: set[str], tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(candidate("a", covid=0.9)))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.artifacts import CARD, SAVED_MODEL
 from core.errors import UserError
-from training import architectures, data, export, start_weights
+from training import architectures, data, export, saved_model, start_weights
 from training.preprocess import to_input
 
 
@@ -35,7 +35,7 @@ def seeing(tiny_cnn, tmp_path_factory):
     model = keras.Model(grey, head(base(grey)))
     directory = tmp_path_factory.mktemp("export") / "saved_model"
     export.export(model, recipe, directory)
-    return recipe, export.load(directory).predict
+    return recipe, saved_model.load(directory).predict
 
 
 @pytest.mark.parametrize("kept", [0, 2**30], ids=["on disk", "in memory"])
@@ -76,14 +76,14 @@ def test_every_kind_of_image_is_read_in_one_request(seeing, picture) -> None:
 
 
 def test_a_trained_model_answers_with_named_probabilities(model: Path, picture) -> None:
-    predict = export.load(model / SAVED_MODEL).predict
+    predict = saved_model.load(model / SAVED_MODEL).predict
     answer = predict(image_bytes=tf.constant([encoded(picture(50, 50)), encoded(picture(9, 9))]))
     assert answer["classes"].numpy().tolist() == [[b"normal", b"covid"]] * 2
     assert np.allclose(answer["probabilities"].numpy().sum(axis=1), 1)
 
 
 def test_it_explains_the_class_that_is_asked_for(model: Path, picture) -> None:
-    exported = export.load(model / SAVED_MODEL)
+    exported = saved_model.load(model / SAVED_MODEL)
     one, two = pixels(exported, picture(50, 50)), pixels(exported, picture(9, 9))
     answer = exported.explain(pixels=tf.stack([one, two] * 2), positions=tf.constant([0, 0, 1, -1]))
     assert answer["explained"].numpy().tolist()[:3] == [b"normal", b"normal", b"covid"]
@@ -96,12 +96,12 @@ def test_it_explains_the_class_that_is_asked_for(model: Path, picture) -> None:
     assert not np.allclose(maps[0], maps[2]), "another class, another map"
 
 
-def pixels(exported: export.Exported, picture: np.ndarray) -> tf.Tensor:
+def pixels(exported: saved_model.Exported, picture: np.ndarray) -> tf.Tensor:
     return exported.preprocess(image_bytes=tf.constant(encoded(picture)))["pixels"]
 
 
 def test_its_two_halves_answer_as_the_whole(model: Path, picture) -> None:
-    exported = export.load(model / SAVED_MODEL)
+    exported = saved_model.load(model / SAVED_MODEL)
     pictures = [picture(50, 50), picture(1200, 900)]
     whole = exported.predict(image_bytes=tf.constant([encoded(one) for one in pictures]))
     halves = exported.classify(pixels=tf.stack([pixels(exported, one) for one in pictures]))
@@ -113,7 +113,7 @@ def test_a_model_of_another_release_is_refused(tmp_path: Path) -> None:
     module.answer = tf.function(lambda x: {"y": x}, [tf.TensorSpec([], tf.float32, "x")])
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
     with pytest.raises(UserError, match="signature 'preprocess' is missing"):
-        export.load(tmp_path)
+        saved_model.load(tmp_path)
 
 
 def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_model_says_where_it_comes_from(model: Path, records: Path) -> None:
     assert card["seed"] == 0
     assert card["transfer_learning"] is False
     assert {"cxrflow", "tensorflow", "keras", "numpy", "python"} == set(card["versions"])
-    assert card["weights_digest"] == export.digest_of_weights(model / SAVED_MODEL)
+    assert card["weights_digest"] == saved_model.digest_of_weights(model / SAVED_MODEL)
 
 
 def test_weights_are_told_by_their_values(tiny_cnn, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_weights_are_told_by_their_values(tiny_cnn, tmp_path: Path) -> None:
 
     def digest(name: str) -> str:
         export.export(network, tiny_cnn, tmp_path / name)
-        return export.digest_of_weights(tmp_path / name)
+        return saved_model.digest_of_weights(tmp_path / name)
 
     one = digest("one")
     assert digest("again") == one

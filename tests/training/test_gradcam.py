@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training import architectures, gradcam
+from training import architectures, gradcam, heat_maps
 from training.recipes import RECIPES, recipe_named
 
 
@@ -62,7 +62,7 @@ def test_a_batch_is_explained_as_each_image_alone(recipe) -> None:
 def test_a_map_is_fitted_to_the_image() -> None:
     heat_map = np.zeros((4, 4), np.float32)
     heat_map[0, 3] = 1
-    fitted = gradcam.fitted(heat_map, (80, 120))
+    fitted = heat_maps.fitted(heat_map, (80, 120))
     assert fitted.shape == (80, 120)
     assert fitted[:10, 110:].min() > 0.9
     assert fitted[40:].max() == 0

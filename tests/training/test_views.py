@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from components.data.phantoms import draw_with_lungs
 from core.errors import UserError
-from training import architectures, data, export
+from training import architectures, data, export, saved_model
 from training import lungs as segmenting
 from training.preprocess import fitted
 from training.recipes import recipe_named
@@ -85,7 +85,7 @@ def test_an_exported_model_is_shown_what_training_was(
     segmenter = segmenting.load(lungs)
     model = architectures.build(recipe, "none", 0)
     export.export(model, recipe, tmp_path / "model", segmenter=segmenter)
-    exported = export.load(tmp_path / "model")
+    exported = saved_model.load(tmp_path / "model")
     manifest = data.read_manifest(records)
     files = data.encoded_images(records, manifest, recipe, ("test",)).as_numpy_iterator()
     pixels = data.pixels(records, manifest, recipe, ("test",), segmenter).as_numpy_iterator()

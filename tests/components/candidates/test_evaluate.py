@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, recall_score
 from components.candidates.evaluate import evaluate
 from core.errors import UserError
 from core.files import read_json, write_json
-from training import data, export, intervals
+from training import data, intervals, saved_model
 from training.metrics import roc_curves
 
 
@@ -58,7 +58,9 @@ def test_the_figures_of_validation_are_those_of_the_exported_model_there(
     evaluation: Path, model: Path, records: Path, tiny_cnn
 ) -> None:
     images = data.encoded_images(records, data.read_manifest(records), tiny_cnn, ["validation"])
-    asked = export.predictions(export.load(model / "saved_model"), images, tiny_cnn.classes)
+    asked = saved_model.predictions(
+        saved_model.load(model / "saved_model"), images, tiny_cnn.classes
+    )
     answers = asked["truth"], asked["predicted"]
     figures = read_json(evaluation / "metrics.json")["validation"]
     assert figures["images"] == len(asked) > 0
@@ -72,7 +74,7 @@ def test_the_shares_of_the_answers_are_what_a_server_would_count(
     model: Path, records: Path, tiny_cnn, evaluation: Path
 ) -> None:
     images = data.encoded_images(records, data.read_manifest(records), tiny_cnn, ["test"])
-    classify = export.load(model / "saved_model").predict
+    classify = saved_model.load(model / "saved_model").predict
     counted = {"normal": 0, "covid": 0, "unknown": 0}
     for content, _, _ in images.batch(8):
         answer = classify(image_bytes=content)

@@ -1,0 +1,21 @@
+"""TensorFlow without Keras, for code that trains nothing.
+
+TensorFlow imports Keras while it is imported itself, and Keras imports pandas, scikit-learn and Matplotlib
+where they are installed: together as much work as TensorFlow alone. If TensorFlow is told to use Keras 2,
+which is not installed, it imports none of them. `import keras` still gives Keras 3.
+"""
+
+import os
+
+_KERAS_2 = "TF_USE_LEGACY_KERAS"
+_given = os.environ.get(_KERAS_2)
+os.environ[_KERAS_2] = "1"
+try:
+    import tensorflow as tf
+finally:
+    if _given is None:
+        del os.environ[_KERAS_2]
+    else:
+        os.environ[_KERAS_2] = _given
+
+__all__ = ["tf"]
