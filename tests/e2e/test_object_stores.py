@@ -14,7 +14,6 @@ import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from components.candidates.evaluate import evaluate
-from components.candidates.train import train
 from components.data import span_tables, spans
 from components.data.ingest import ingest
 from components.data.write_records import write_records
@@ -25,6 +24,7 @@ from serving import store
 from tests.e2e import cloud_storage
 from tests.e2e.cloud_storage import Faults
 from tests.serving.files import v1
+from training import data
 from training.data import read_manifest
 
 
@@ -75,6 +75,7 @@ def test_all_that_a_run_reads_and_leaves_may_lie_in_an_object_store(
     examples: Path,
     records: Path,
     tiny_cnn,
+    model: Path,
     audit: Path,
     decision: Path,
     unused_ports: tuple[int, int],
@@ -96,14 +97,12 @@ def test_all_that_a_run_reads_and_leaves_may_lie_in_an_object_store(
     write_records(tmp_path / "examples", sources, tmp_path / "records", archive=archive)
     splits = read_manifest(tmp_path / "records")["splits"]
     assert splits == read_manifest(records)["splits"]
-    train(
-        tiny_cnn, tmp_path / "records", tmp_path / "model", tmp_path / "checkpoints",
-        precision="float32", examples=tmp_path / "examples",
-    )  # fmt: skip
-    evaluate(tmp_path / "model", tmp_path / "records", tmp_path / "evaluation")
-    version = deploy(
-        tmp_path / "model", tmp_path / "evaluation", audit, decision, f"{place}/{ONCE}", "cxrflow"
-    )
+    # As a training reads them.
+    training = (read_manifest(tmp_path / "records"), tiny_cnn, ("train",))
+    read = list(data.pixels(tmp_path / "records", *training))
+    assert len(read) == sum(data.class_counts(*training).values())
+    evaluate(model, tmp_path / "records", tmp_path / "evaluation")
+    version = deploy(model, tmp_path / "evaluation", audit, decision, f"{place}/{ONCE}", "cxrflow")
     assert version == f"{place}/{ONCE}/cxrflow/1" == store.newest(f"{place}/{ONCE}", "cxrflow")
     image = covid_directory / "images" / "phantom-0000.png"
     answer = served(version, unused_ports, image.read_bytes())

@@ -14,14 +14,14 @@ def test_a_base_is_pretrained_and_used(tmp_path: Path) -> None:
     covid, kermany = write_datasets(tmp_path / "data", per_label=13)
     sources = ("--covid", str(covid), "--kermany", str(kermany))
     options = ("--epochs", "1", "--output", str(tmp_path))
-    target = tmp_path / "bases" / "resnet50"
+    target = tmp_path / "bases" / "vgg16"
     small = ("--size", "48", "--target", str(target))
-    said = cxrflow("pretrain", "soares-resnet", *sources, *options, *small)
+    said = cxrflow("pretrain", "soares-vgg16", *sources, *options, *small)
     assert str(target) in said
     told = json.loads((target / "pretraining.json").read_text())
     weights = ("--weights", str(tmp_path / "bases"))
-    said = cxrflow("reproduce", "soares-resnet", *sources, *options, *weights)
-    page = (tmp_path / "soares-resnet.html").read_text()
+    said = cxrflow("reproduce", "soares-vgg16", *sources, *options, *weights)
+    page = (tmp_path / "soares-vgg16.html").read_text()
     assert "Other weights" in page
     assert f"from a base pretrained on {told['images']} chest X-rays" in page
-    assert list((tmp_path / "archive" / "checkpoints" / "features").glob("resnet50-*/*.npy"))
+    assert list((tmp_path / "archive" / "checkpoints" / "features").glob("vgg16-*/*.npy"))
