@@ -19,7 +19,14 @@ from tests.pipelines.kubeflow_api import Api
 
 TURNS = 5
 CXRFLOW = str(Path(sys.executable).parent / "cxrflow")
-KFP = [sys.executable, "-c", "import kfp"]
+
+
+def importing(module: str) -> list[str]:
+    """Returns the command that imports a module."""
+    return [sys.executable, "-c", f"import {module}"]
+
+
+KFP = importing("kfp")
 
 
 def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
@@ -46,6 +53,10 @@ def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
             yield on_the_clock(executor(components, "evaluate_step"))
         else:
             yield "steps are never forks here"
+    yield "TensorFlow as the server imports it, without Keras, to TensorFlow as it is"
+    yield compared(
+        "training.without_keras", importing("training.without_keras"), importing("tensorflow")
+    )
     yield "commands, to `import kfp`"
     nowhere = {"KUBECONFIG": str(home / "none"), "HOME": str(home)}
     with served(Api().serve) as url:
