@@ -228,8 +228,9 @@ class _NotReadyError(Exception):
 
 
 def _get(url: str) -> httpx.Response:
-    # A proxy of the environment cannot reach this machine's own servers.
-    return httpx.get(url, timeout=5, trust_env=False)
+    # A proxy of the environment cannot reach this machine's own servers, which have no TLS; without
+    # `verify`, the certificates are not read anew for each request.
+    return httpx.get(url, timeout=5, trust_env=False, verify=False)
 
 
 @tenacity.retry(

@@ -308,22 +308,15 @@ def _fit(
             )
 
 
-def answers(
-    trained: Trained,
-    recipe: Recipe,
-    parts: Sequence[str],
-    *,
-    of_each: Sequence[int] | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicts parts of the records with a trained network.
-
-    Args:
-      parts: splits or folds.
-      of_each: number of images of each class, by position; see `data.first_of_each`. None for all.
+def answerer(
+    trained: Trained, recipe: Recipe
+) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns a function that predicts parts of the records with a trained network.
 
     Returns:
-      features [N, F], the input of the last layer; probabilities [N, C], both float32; and the images'
-      classes, int32 [N].
+      a function of the parts, a list of splits or folds, and of the number of images of each class, by
+      position (see `data.first_of_each`), or None for all. It returns features [N, F], the input of the last
+      layer; probabilities [N, C], both float32; and the images' classes, int32 [N].
     """
     base, head = (
         trained.model.get_layer(name) for name in (architectures.BASE, architectures.HEAD)
@@ -332,18 +325,31 @@ def answers(
     if not recipe.frozen:
         pixels = keras.Input((*recipe.input_size, 1))
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
-    gathered = []
-    every = trained.inputs(parts)
-    asked = every if of_each is None else data.first_of_each(every, of_each)
-    with Progress("images predicted", len(every)) as progress:
-        for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
-            seen, shares = answering.predict_on_batch(values)
-            gathered.append((seen.reshape(len(values), -1), shares, position))
-            progress.advance(len(values))
-    seen, shares, truth = (np.concatenate(batches) for batches in zip(*gathered, strict=True))
-    if shares.shape[1] == 1:
-        shares = np.concatenate([1 - shares, shares], axis=1)
-    return seen, shares, truth
+
+    # Keras' own would be traced for the first batch, and again for the last, which is smaller.
+    @tf.function(
+        input_signature=[tf.TensorSpec(answering.inputs[0].shape, tf.float32)], autograph=False
+    )
+    def ask(values: tf.Tensor) -> list[tf.Tensor]:
+        return answering(values, training=False)
+
+    def answers(
+        parts: Sequence[str], of_each: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        gathered = []
+        every = trained.inputs(parts)
+        asked = every if of_each is None else data.first_of_each(every, of_each)
+        with Progress("images predicted", len(every)) as progress:
+            for values, position, _ in asked.batch(_ASKED_AT_ONCE).prefetch(1):
+                seen, shares = ask(values)
+                gathered.append((tf.reshape(seen, (len(values), -1)), shares, position))
+                progress.advance(len(values))
+        seen, shares, truth = (np.concatenate(batches) for batches in zip(*gathered, strict=True))
+        if shares.shape[1] == 1:
+            shares = np.concatenate([1 - shares, shares], axis=1)
+        return seen, shares, truth
+
+    return answers
 
 
 def _strategy() -> tf.distribute.Strategy:

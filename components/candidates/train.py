@@ -194,10 +194,12 @@ def _what_it_knows(
     if parts.validation == parts.test:
         return 1.0, None
 
+    answers = loop.answerer(trained, recipe)
+
     def sample(of: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         counts = list(data.class_counts(manifest, recipe, of).values())
         of_each = data.share_of_each(counts, _ENOUGH, _ENOUGH_OF_A_CLASS)
-        return loop.answers(trained, recipe, of, of_each=of_each)
+        return answers(of, of_each)
 
     learnt, _, truth = sample(parts.train)
     judged, probabilities, theirs = sample(parts.validation)

@@ -179,7 +179,7 @@ def test_a_training_counts_its_steps_and_says_its_last_epoch(
         r"validation loss [\d.]+, \d+ images/s"
     )
     assert [line for line in said if re.fullmatch(last, line)]
-    _, _, truth = loop.answers(trained, tiny_cnn, ("test",))
+    _, _, truth = loop.answerer(trained, tiny_cnn)(["test"])
     assert ends[-1].startswith(f"{len(truth)} of {len(truth)} images predicted")
 
 

@@ -258,7 +258,7 @@ def test_the_accuracy_is_that_of_the_answers(
     of_paper = recipe_named(name)  # with one output, or one for each class
     recipe = dataclasses.replace(tiny_cnn, head=of_paper.head, task=of_paper.task)
     trained = loop.train(recipe, records, tmp_path, precision="float32")
-    _, shares, truth = loop.answers(trained, recipe, ["validation"])
+    _, shares, truth = loop.answerer(trained, recipe)(["validation"])
     counts = data.class_counts(data.read_manifest(records), recipe, ["train"])
     weights = np.array(data.class_weights(counts))[truth]
     accuracy = np.average(shares.argmax(axis=1) == truth, weights=weights)
@@ -279,6 +279,23 @@ def test_a_step_is_traced_once(
     monkeypatch.setattr(loop, "loss_of", lambda recipe: Loss())
     loop.train(tiny_cnn, records, tmp_path, precision="float32")
     assert len(traced) == 2, "one for training, one for validation"
+
+
+def test_answers_to_parts_of_any_size_are_traced_once(
+    records: Path, tiny_cnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = loop.train(tiny_cnn, records, tmp_path, precision="float32")
+    answers = loop.answerer(trained, tiny_cnn)
+    traced = []
+    dense = keras.layers.Dense.call
+    monkeypatch.setattr(
+        keras.layers.Dense,
+        "call",
+        lambda self, *args, **named: traced.append(self) or dense(self, *args, **named),
+    )
+    sizes = {len(answers([part])[2]) for part in ("train", "validation")}
+    assert len(sizes) == 2
+    assert len(traced) == len(set(traced)) > 0
 
 
 @pytest.mark.parametrize("within_the_epoch", [True, False])

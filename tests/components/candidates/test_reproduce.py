@@ -19,14 +19,14 @@ from core.divisions import divisions
 from tests.browser import opened, require_whole
 from training.recipes import RECIPES, recipe_named
 
-FOLDS = 3
+FOLDS = 2
 
 
 @pytest.fixture(scope="module")
 def folded(
     covid_directory: Path, kermany_directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """Examples and records of three folds, drawn as for ResNet-50."""
+    """Examples and records of two folds, drawn as for ResNet-50."""
     home = tmp_path_factory.mktemp("folded")
     ingest(
         covid_directory,

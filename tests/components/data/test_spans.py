@@ -1,3 +1,4 @@
+import copy
 import csv
 import shutil
 import zlib
@@ -52,15 +53,27 @@ def table(output: Path) -> pd.DataFrame:
     return pd.read_parquet(output / "examples.parquet").set_index("id")
 
 
-@pytest.fixture
-def grown(covid: Path, kermany_directory: Path, archive: Path, tmp_path: Path) -> dict[str, Any]:
-    """A first span of all but the last 8 rows, and a second of all."""
+@pytest.fixture(scope="module")
+def grown_once(
+    covid_directory: Path, kermany_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    home = tmp_path_factory.mktemp("grown")
+    covid, archive = home / "covid", home / "archive"
+    shutil.copytree(covid_directory, covid)
     rows = rows_of(covid)
     write(covid, rows[:-8])
-    first = ingest(covid, kermany_directory, tmp_path / "first", archive=archive)
+    first = ingest(covid, kermany_directory, home / "first", archive=archive)
     write(covid, rows)
-    second = ingest(covid, kermany_directory, tmp_path / "second", archive=archive)
-    return {"first": first, "second": second, "rows": rows}
+    second = ingest(covid, kermany_directory, home / "second", archive=archive)
+    return home, {"first": first, "second": second, "rows": rows}
+
+
+@pytest.fixture
+def grown(grown_once: tuple[Path, dict[str, Any]], covid: Path, tmp_path: Path) -> dict[str, Any]:
+    """A first span of all but the last 8 rows, and a second of all."""
+    home, told = grown_once
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    return copy.deepcopy(told)
 
 
 def test_what_has_not_changed_is_not_opened_and_makes_no_span(
