@@ -1,14 +1,14 @@
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from components.data.ingest import ingest
-from components.data.validate import _interpreter, drifted, validate
+from components.data.validate import drifted, run_tfdv, validate
 from components.data.validation import SCHEMA
 from components.data.validation.kept_schema import accepting, known_values
 from core.errors import UserError
@@ -30,20 +30,31 @@ def test_phantoms_are_as_the_schema_wants_them(validation: Path) -> None:
     assert {anomaly["severity"] for anomaly in found} <= {"warning"}
 
 
-def test_statistics_name_their_runner(examples: Path, tmp_path: Path) -> None:
-    """Beam's default runner tries to download another one first."""
-    program = (
-        "import runpy, sys\n"
-        "from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner\n"
-        "SwitchingDirectRunner.run_pipeline = None\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
+def test_values_are_counted_exactly_however_many_there_are(examples: Path, tmp_path: Path) -> None:
+    """TFDV's sketches, in their usual size, give other patients and other counts."""
+    table = pd.read_parquet(examples / "examples.parquet")
+    table = table[table["split"] == "train"].sample(5000, replace=True, random_state=0)
+    random = np.random.default_rng(0)
+    table["patient"] = [f"kermany/{number}" for number in random.integers(3000, size=len(table))]
+    table.to_parquet(tmp_path / "examples.parquet", index=False)
+    (tmp_path / "output").mkdir()
+    run_tfdv(
+        tmp_path / "examples.parquet",
+        SCHEMA,
+        SCHEMA.with_name("warnings.pbtxt"),
+        tmp_path / "output",
     )
-    schema = SCHEMA.with_name("warnings.pbtxt")
-    tfdv = SCHEMA.with_name("tfdv.py")
-    arguments = [tfdv, examples / "examples.parquet", SCHEMA, schema, tmp_path]
-    subprocess.run([_interpreter(), "-c", program, *map(str, arguments)], check=True)
-    assert (tmp_path / "train" / "FeatureStats.pb").is_file()
+    (told,) = json.loads((tmp_path / "output" / "train" / "FeatureStats.json").read_text())[
+        "datasets"
+    ]
+    (patients,) = (one for one in told["features"] if one["path"]["step"] == ["patient"])
+    counts = table["patient"].value_counts()
+    counted = patients["string_stats"]
+    assert int(counted["unique"]) == len(counts)
+    top = {one["value"]: int(one["frequency"]) for one in counted["top_values"]}
+    assert len(top) == 50
+    assert top == {name: counts[name] for name in top}
+    assert min(top.values()) == counts.iloc[49]
 
 
 def spoilt(examples: Path, directory: Path, **values: object) -> tuple[Path, dict[str, list[str]]]:
