@@ -6,13 +6,15 @@ has no other Python thread and has not begun to compute, so it can be forked saf
 
     python -P -m pipelines.preloaded MODULE ARGUMENTS …
 
-runs a module as `python -m MODULE ARGUMENTS …` does: in a fork, after the imports, if there is a process to
-fork, and otherwise in this process. At its end, a fork calls its exit handlers and flushes its standard
-streams, but does not take its modules apart, which takes a second.
+runs a module as `python -m MODULE ARGUMENTS …` does: in a fork once the imports are done, if there is a
+process to fork, and otherwise in this process. At its end, a fork calls its exit handlers and flushes its
+standard streams, but does not delete its modules and objects, which takes a second. So a file that a step
+leaves open loses what is in its buffer.
 """
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -28,13 +30,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 # The environment variable with the path of the socket, where steps are forks.
 ADDRESS = "CXRFLOW_PRELOADED"
 _LONGEST_ADDRESS = 107  # bytes, on Linux
+_PR_SET_CHILD_SUBREAPER = 36
 _SELF, _EXECUTOR = "pipelines.preloaded", "kfp.dsl.executor_main"
 _SERVE = "--serve"
 _IMPORTED = (
@@ -56,9 +59,9 @@ def command(whole: Sequence[str]) -> list[str]:
 def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
     """Yields a function; call it at the start of every step, with whether the step computes.
 
-    The first step that computes starts the process that imports; the steps after it start as forks. On macOS,
-    where a process that has loaded the system's frameworks cannot be forked, and where the path of
-    `directory` is too long for a socket, all steps stay new processes.
+    The first step that computes starts the process that imports; the steps after it start as forks. All steps
+    stay new processes on macOS, where a process that has loaded the system's frameworks cannot be forked, and
+    if the path of `directory` is too long for a socket.
 
     Args:
       directory: for a socket.
@@ -82,6 +85,8 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
                 )
             )
 
+    if possible:
+        _adopt_orphans(True)
     try:
         yield step_begins
     finally:
@@ -89,6 +94,16 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
         for process in begun:
             process.kill()
             process.communicate()
+        if possible:
+            _adopt_orphans(False)
+
+
+def _adopt_orphans(wanted: bool) -> None:
+    """Makes orphans below this process its children, so that forks stay below a run that is to stop them.
+
+    Otherwise they would not if the process that they are forks of was killed. Linux only: see prctl(2).
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def main() -> None:
@@ -108,9 +123,17 @@ def main() -> None:
 def _started_as_fork(program: list[str]) -> bool:
     """Runs a program in a fork and ends with its code; returns False if there is no process to fork."""
     with socket.socket(socket.AF_UNIX) as connection:
-        if connection.fileno() <= 2:  # a standard stream is closed, which a fork could not have
+        if connection.fileno() <= 2:  # a fork cannot start with a closed standard stream
             return False
         try:
+            asked = json.dumps(
+                {
+                    "program": program,
+                    "directory": str(Path.cwd()),
+                    "environment": {**os.environ},
+                    "path": sys.path,
+                }
+            )
             connection.connect(os.environ.get(ADDRESS, ""))
             socket.send_fds(connection, [b"\n"], [0, 1, 2])
             forked = connection.recv(1)
@@ -120,16 +143,10 @@ def _started_as_fork(program: list[str]) -> bool:
             return False  # that process has ended meanwhile
         # The fork gets the interrupt too and may clean up, so this process waits for it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        asked = json.dumps(
-            {
-                "program": program,
-                "directory": str(Path.cwd()),
-                "environment": {**os.environ},
-                "path": sys.path,
-            }
-        )
-        connection.sendall(f"{asked}\n".encode())
-        code = connection.recv(1)
+        code = b""
+        with contextlib.suppress(ConnectionError):  # the fork was killed
+            connection.sendall(f"{asked}\n".encode())
+            code = connection.recv(1)
     sys.exit(code[0] if code else "the step ended without a code; was it killed?")
 
 
@@ -147,9 +164,10 @@ def _forked(address: str) -> socket.socket | None:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
                 connection, _ = listener.accept()
-                if not os.fork():
-                    return connection
-                connection.close()
+                # Without memory for a fork, the step becomes a new process.
+                with connection, contextlib.suppress(OSError):
+                    if not os.fork():
+                        return connection.dup()
     except KeyboardInterrupt:
         # A run finds forks as descendants of this process, so this process must end after them.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -165,14 +183,14 @@ def _import() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
     logging.root.removeHandler(there)
-    # Matplotlib's, of a directory that all forks use if the user's own cannot be written. The run removes it.
+    # Matplotlib registers the removal of its temporary directory, which all forks share. The run removes it.
     atexit.unregister(shutil.rmtree)
     # Otherwise each fork would print what is left in the buffers.
     sys.stdout.flush()
     sys.stderr.flush()
     # Otherwise a fork would copy all pages when it collects garbage.
     gc.freeze()
-    # The only other thread is the memory allocator's own, which stops it around a fork.
+    # The other threads are the memory allocator's and OpenBLAS', which stop theirs around a fork.
     warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
 
 
@@ -182,22 +200,32 @@ class _Fork:
 
     Attributes:
       connection: to the process that waits for it; None: this is no fork.
+      pid: its own; a process that a step forks has another.
       code: the exit code.
     """
 
     connection: socket.socket | None = None
+    pid: int = field(default_factory=os.getpid)
     code: int = 1
 
     def leave(self) -> None:
-        """Ends this process, once all else that is done at its end has been done."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        """Ends this process, after all other exit handlers."""
+        if os.getpid() != self.pid:
+            return
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(
+                AttributeError, OSError, ValueError
+            ):  # a step may have closed it
+                stream.flush()
         if self.connection:
-            self.connection.sendall(bytes([self.code]))
+            with contextlib.suppress(OSError):  # nobody waits any more
+                self.connection.sendall(bytes([self.code]))
         os._exit(self.code if self.connection else 0)
 
 
 def _be_step(fork: _Fork, connection: socket.socket) -> None:
+    fork.pid = os.getpid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
     connection.sendall(b"\n")
@@ -205,7 +233,6 @@ def _be_step(fork: _Fork, connection: socket.socket) -> None:
         os.dup2(given, own)
         os.close(given)
     asked = json.loads(connection.makefile("r").readline())
-    os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["directory"])
     sys.path[:] = asked["path"]

@@ -1,8 +1,8 @@
 """TensorFlow without Keras, for code that trains nothing.
 
 TensorFlow imports Keras while it is imported itself, and Keras imports pandas, scikit-learn and Matplotlib
-where they are installed: together as much work as TensorFlow alone. If TensorFlow is told to use Keras 2,
-which is not installed, it imports none of them. `import keras` still gives Keras 3.
+where they are installed: together nearly as much work as TensorFlow alone. If TensorFlow is told to use
+Keras 2, whose package tf-keras is not installed, it imports none of them. `import keras` still gives Keras 3.
 """
 
 import os
@@ -17,5 +17,8 @@ finally:
         del os.environ[_KERAS_2]
     else:
         os.environ[_KERAS_2] = _given
+
+# Where Keras 2 would be.
+tf.__path__[:] = [part for part in tf.__path__ if part]
 
 __all__ = ["tf"]

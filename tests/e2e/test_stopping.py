@@ -210,7 +210,10 @@ def test_what_must_be_tidied_up_is(start, number) -> None:
 
 @pytest.mark.parametrize(
     ("step", "number"),
-    [("ingest", signal.SIGINT), ("write records", signal.SIGTERM)],  # the second is a fork
+    [
+        ("ingest", signal.SIGINT),
+        ("write records", signal.SIGTERM),
+    ],  # the second is a fork, and an orphan
     ids=["ingest", "write_records"],
 )
 def test_beams_workers_end_with_the_run(
@@ -223,6 +226,10 @@ def test_beams_workers_end_with_the_run(
         *(f"--beam-option=--{option}" for option in options),
     )  # fmt: skip
     started.until(lambda: step in started.said() and started.alive("sdk_worker_main"))
+    if step == "write records":
+        of_run = psutil.Process(started.process.pid).children()
+        (preloaded,) = (process for process in of_run if "--serve" in process.cmdline())
+        preloaded.kill()
     started.send(number)
     line = started.ends(number)
     assert line.count("\n") == 1

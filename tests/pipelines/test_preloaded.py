@@ -16,10 +16,12 @@ from components.steps import train_step
 from pipelines import preloaded
 
 LIGHT = """
-import sys
+import os, sys
 from pipelines import preloaded
 sys.path.insert(0, sys.path[0] + "/imported")
 preloaded._IMPORTED = ("colorsys", "odd")
+if "NO_FORKS" in os.environ:
+    os.fork = lambda: os.open("/nowhere", os.O_RDONLY)  # an error of the system
 preloaded.main()
 """
 # What imports do now and then.
@@ -131,6 +133,16 @@ def test_a_step_is_run_as_python_runs_a_module(
             "the step ended without a code; was it killed?",
             1,
         ),
+        ("import sys; print('done'); sys.stdout.close()", "done", 0),
+        ("import os, sys; os.fork() or sys.exit(5); os.wait(); print('done')", "done", 0),
+        (
+            (
+                "import logging.handlers as h, sys; from logging import StreamHandler, warning, root\n"
+                "root.addHandler(h.MemoryHandler(9, target=StreamHandler(sys.stdout))); warning('done')"
+            ),
+            "done",
+            0,
+        ),
     ],
 )
 def test_its_end_is_that_of_a_process(
@@ -181,6 +193,21 @@ def test_without_the_process_a_step_is_run_all_the_same(
     assert step.returncode == 0
 
 
+@pytest.fixture
+def no_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no memory for one."""
+    monkeypatch.setenv("NO_FORKS", "1")
+
+
+def test_where_it_cannot_be_forked_a_step_is_a_new_process(
+    no_forks: None, ready: subprocess.Popen, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        step = start(tmp_path, "import os; print(os.getppid())")
+        assert step.communicate()[0] == f"{os.getpid()}\n"
+    assert ready.poll() is None
+
+
 def test_after_the_first_step_that_computes_they_are_forks(tmp_path: Path) -> None:
     before = psutil.Process().children()
     with (
@@ -221,6 +248,21 @@ def test_a_fork_does_not_outlive_the_step_that_was_killed(
     assert ready.poll() is None
 
 
+def test_a_fork_stays_below_the_run_if_the_process_is_killed(
+    ready: subprocess.Popen, tmp_path: Path
+) -> None:
+    with preloaded.available(tmp_path, sys.stderr):
+        step = start(tmp_path, WAITS)
+        assert step.stdout
+        fork = psutil.Process(int(step.stdout.readline()))
+        ready.kill()
+        ready.wait()
+        assert fork.parent() == psutil.Process()
+        fork.kill()
+        os.waitpid(fork.pid, 0)
+    assert step.wait(60) == 1
+
+
 def test_it_does_not_outlive_the_run(ready: subprocess.Popen) -> None:
     assert ready.stdin
     ready.stdin.close()  # as where the run is killed
@@ -242,7 +284,7 @@ def test_interrupted_it_is_the_last_to_end(ready: subprocess.Popen, tmp_path: Pa
 
 
 def test_what_is_imported_has_not_begun_to_compute() -> None:
-    """It has no threads either; both would make a fork unsafe."""
+    """Nor has it threads, but for those that stop around a fork; both would make a fork unsafe."""
     program = (
         "import importlib, json, pathlib\n"
         f"for name in {preloaded._IMPORTED}: importlib.import_module(name)\n"
@@ -255,8 +297,8 @@ def test_what_is_imported_has_not_begun_to_compute() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        # OpenBLAS would have threads of its own, which it stops around a fork.
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # OpenBLAS would have threads of its own.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
