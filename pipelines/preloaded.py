@@ -99,9 +99,9 @@ def available(directory: Path, log: TextIO) -> Iterator[Callable[[bool], None]]:
 
 
 def _adopt_orphans(wanted: bool) -> None:
-    """Makes orphans below this process its children, so that forks stay below a run that is to stop them.
+    """Sets whether orphans below this process become its children; see prctl(2), Linux.
 
-    Otherwise they would not if the process that they are forks of was killed. Linux only: see prctl(2).
+    Then a run still finds its forks, and can stop them, if the process that they are forks of was killed.
     """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
@@ -214,9 +214,8 @@ class _Fork:
             return
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(
-                AttributeError, OSError, ValueError
-            ):  # a step may have closed it
+            # A step may have closed it.
+            with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         if self.connection:
             with contextlib.suppress(OSError):  # nobody waits any more
