@@ -327,11 +327,11 @@ def answerer(
         answering = keras.Model(pixels, answering(base(pixels, training=False), training=False))
 
     # Keras' own would be traced for the first batch, and again for the last, which is smaller.
-    @tf.function(
-        input_signature=[tf.TensorSpec(answering.inputs[0].shape, tf.float32)], autograph=False
+    ask = tf.function(
+        lambda values: answering(values, training=False),
+        input_signature=[tf.TensorSpec(answering.inputs[0].shape, tf.float32)],
+        autograph=False,
     )
-    def ask(values: tf.Tensor) -> list[tf.Tensor]:
-        return answering(values, training=False)
 
     def answers(
         parts: Sequence[str], of_each: Sequence[int] | None = None
