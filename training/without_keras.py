@@ -1,7 +1,7 @@
 """TensorFlow without Keras, for code that trains nothing.
 
 TensorFlow imports Keras while it is imported itself, and Keras imports pandas, scikit-learn and Matplotlib
-where they are installed: together nearly as much work as TensorFlow alone. If TensorFlow is told to use
+where they are installed (`make bench ONLY=startup` shows the cost). If TensorFlow is told to use
 Keras 2, whose package tf-keras is not installed, it imports none of them. `import keras` still gives Keras 3.
 """
 
