@@ -8,8 +8,8 @@ has no other Python thread and has not begun to compute, so it can be forked saf
 
 runs a module as `python -m MODULE ARGUMENTS …` does: in a fork once the imports are done, if there is a
 process to fork, and otherwise in this process. At its end, a fork calls its exit handlers and flushes its
-standard streams, but does not delete its modules and objects, which takes a second. So a file that a step
-leaves open loses what is in its buffer.
+standard streams, but does not delete its modules and objects, which takes long. So a file that a step leaves
+open loses what is in its buffer.
 """
 
 import atexit

@@ -1,5 +1,6 @@
 """The targets of pipelines: this machine, or a cluster that an overlay of manifests/ sets up."""
 
+import functools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -121,8 +122,7 @@ def place(target: Target) -> None:
     tasks = Pipeline.get_default_pipeline().tasks.values()
     # At each of the calls that place a task, KFP inspects the whole stack, which is short in a new thread.
     with ThreadPoolExecutor(1) as thread:
-        for placed in [thread.submit(_place, target, task) for task in tasks]:
-            placed.result()
+        list(thread.map(functools.partial(_place, target), tasks))
 
 
 def _place(target: Target, task: dsl.PipelineTask) -> None:

@@ -1,6 +1,8 @@
 """A client of a model server."""
 
 import base64
+import functools
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,12 @@ _SECONDS = 60
 
 class NoServer(UserError):
     """No server answers at the URL."""
+
+
+@functools.cache
+def certificates() -> ssl.SSLContext:
+    """Returns the certificates that servers are verified with; httpx itself reads them for each request."""
+    return httpx.create_ssl_context()
 
 
 def predict(image: Path, url: str, name: str = NAME) -> dict[str, Any]:
@@ -39,7 +47,9 @@ def predict(image: Path, url: str, name: str = NAME) -> dict[str, Any]:
     try:
         # A proxy of the environment cannot reach this machine's own servers.
         elsewhere = not ports.is_loopback(httpx.URL(address).host)
-        answer = httpx.post(address, json=body, timeout=_SECONDS, trust_env=elsewhere)
+        answer = httpx.post(
+            address, json=body, timeout=_SECONDS, trust_env=elsewhere, verify=certificates()
+        )
     except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise NoServer(
             f"predict: no answer from {address} ({error}). Start a server with `cxrflow serve`."

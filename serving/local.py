@@ -21,6 +21,7 @@ import tenacity
 from core.errors import UserError
 from core.files import read_json, write_json
 from serving import GRPC_PORT, NAME, PORT, ports
+from serving.client import certificates
 from serving.cluster import known_answers
 from serving.cluster.known_answers import Unfit
 
@@ -132,7 +133,9 @@ def _asking(server: Server) -> known_answers.Ask:
 
     def ask(body: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            answer = httpx.post(address, json=body, timeout=60, trust_env=False)
+            answer = httpx.post(
+                address, json=body, timeout=60, trust_env=False, verify=certificates()
+            )
         except httpx.HTTPError as error:
             raise Unfit(f"check: the server does not answer ({error})") from error
         if answer.status_code != httpx.codes.OK:
@@ -228,9 +231,8 @@ class _NotReadyError(Exception):
 
 
 def _get(url: str) -> httpx.Response:
-    # A proxy of the environment cannot reach this machine's own servers, which have no TLS; without
-    # `verify`, the certificates are not read anew for each request.
-    return httpx.get(url, timeout=5, trust_env=False, verify=False)
+    # A proxy of the environment cannot reach this machine's own servers.
+    return httpx.get(url, timeout=5, trust_env=False, verify=certificates())
 
 
 @tenacity.retry(

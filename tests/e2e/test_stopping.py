@@ -210,10 +210,8 @@ def test_what_must_be_tidied_up_is(start, number) -> None:
 
 @pytest.mark.parametrize(
     ("step", "number"),
-    [
-        ("ingest", signal.SIGINT),
-        ("write records", signal.SIGTERM),
-    ],  # the second is a fork, and an orphan
+    # The second is a fork, and an orphan.
+    [("ingest", signal.SIGINT), ("write records", signal.SIGTERM)],
     ids=["ingest", "write_records"],
 )
 def test_beams_workers_end_with_the_run(

@@ -26,7 +26,8 @@ preloaded.main()
 """
 # What imports do now and then.
 ODD = """
-import atexit, logging, shutil
+import atexit, logging, os, shutil
+os.environ["SET_BY_AN_IMPORT"] = "1"
 print("imported")
 atexit.register(shutil.rmtree, "shared")
 if not logging.root.handlers:
@@ -158,6 +159,18 @@ def test_what_an_import_shares_outlives_a_fork(ready: subprocess.Popen, tmp_path
     (tmp_path / "shared").mkdir()
     assert start(tmp_path, "", cwd=tmp_path).wait(60) == 0
     assert (tmp_path / "shared").is_dir()
+
+
+def test_what_an_import_sets_is_set_in_a_fork(ready: subprocess.Popen, tmp_path: Path) -> None:
+    step = start(tmp_path, "import os; print(os.environ['SET_BY_AN_IMPORT'])")
+    assert step.communicate()[0] == "1\n"
+
+
+def test_a_working_directory_may_be_gone(ready: subprocess.Popen, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    step = start(tmp_path, "print('done')", cwd=gone, preexec_fn=lambda: gone.rmdir())
+    assert step.communicate()[0] == "done\n"
 
 
 def test_a_closed_stream_is_closed_in_the_step(ready: subprocess.Popen, tmp_path: Path) -> None:

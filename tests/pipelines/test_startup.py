@@ -63,7 +63,8 @@ call("rollback", "1")
 call("pacs", "--dicomweb", "nowhere", "--url", "nowhere", "--watermark", str(home / "watermark.json"))
 """
 WITHOUT_TRAINING = """
-import components.data.write_shards, serving.server
+import components.data.write_shards, serving.server, tensorflow
+assert all(tensorflow.__path__)
 """
 PIPELINES = """
 import components.steps, pipelines.cross_validation, pipelines.pretraining, pipelines.training_pipeline

@@ -230,6 +230,6 @@ def _rows_at_fault(table: pa.Table, name: str, schema: schema_pb2.Schema) -> lis
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-    # All is written. Otherwise Python would take all modules apart, which takes most of a second.
+    # All is written. Otherwise Python would delete all modules and objects, which takes long.
     sys.stdout.flush()
     os._exit(0)
