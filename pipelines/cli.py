@@ -1,5 +1,7 @@
 """The command `cxrflow`. Each command imports its heavy packages itself."""
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -16,6 +18,7 @@ from components.data.choose_to_train import NEW_COVID
 from components.trust.rules import GATE, Outcome
 from core.artifacts import AUDIT_PAGE, LUNGS_PAGE, PRETRAINING, Trust, Verdict
 from core.errors import UserError
+from core.imports import uncollected
 from core.locations import absolute, is_remote, location
 from pipelines import cluster_cli, data_cli, stopping
 from pipelines.console import console, live_line, parts_of, print_error, print_rows, quiet
@@ -80,6 +83,8 @@ def main() -> None:
     A signal ends it and all processes that it has started: see `pipelines.stopping`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Otherwise Python would look for garbage in all that was imported before it ends.
+    atexit.register(gc.freeze)
     try:
         with stopping.cleanly():
             app(prog_name="cxrflow")
@@ -441,7 +446,8 @@ def audit(
     home = output.resolve() / "audit"
     kept_data = absolute(archive or output.resolve() / "archive")
     with quiet(), live_line():
-        from pipelines import auditing
+        with uncollected():
+            from pipelines import auditing
 
         measured = auditing.audit(
             model,
@@ -476,7 +482,8 @@ def lungs(
     checks.check(**given, needs_lungs=True)
     home = output.resolve() / "audit"
     with quiet(), live_line():
-        from pipelines import auditing
+        with uncollected():
+            from pipelines import auditing
 
         card = auditing.learn_lungs(auditing.Data(**given), home, seed, _kept(output.resolve()))
     dice = f"{card['dice']:.3f} on {card['tested_on']} masks held out, {card['worst']:.3f} at worst"
@@ -557,7 +564,7 @@ def serve(
     store.version_in(directory)
     for number, option in ((port, "--port"), (grpc_port, "--grpc-port")):
         ports.bound(host, number, option).close()
-    with quiet():
+    with quiet(), uncollected():
         from serving import server
 
     def say() -> None:

@@ -34,6 +34,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from core.imports import uncollected
+
 # The environment variable with the path of the socket, where steps are forks.
 ADDRESS = "CXRFLOW_PRELOADED"
 _LONGEST_ADDRESS = 107  # bytes, on Linux
@@ -117,6 +119,7 @@ def main() -> None:
         if fork.connection:
             _be_step(fork, fork.connection)
     elif not _started_as_fork([first, *arguments]):
+        atexit.register(gc.freeze)  # for a quick end; see `core.imports`
         _run([first, *arguments])
 
 
@@ -180,16 +183,16 @@ def _import() -> None:
     # As KFP's handler in a step does, it keeps TensorFlow from adding one of its own, which would log twice.
     there = logging.NullHandler()
     logging.root.addHandler(there)
-    for name in _IMPORTED:
-        importlib.import_module(name)
+    # Otherwise a fork would also copy all pages when it collects garbage.
+    with uncollected():
+        for name in _IMPORTED:
+            importlib.import_module(name)
     logging.root.removeHandler(there)
     # Matplotlib registers the removal of its temporary directory, which all forks share. The run removes it.
     atexit.unregister(shutil.rmtree)
     # Otherwise each fork would print what is left in the buffers.
     sys.stdout.flush()
     sys.stderr.flush()
-    # Otherwise a fork would copy all pages when it collects garbage.
-    gc.freeze()
     # The other threads are the memory allocator's and OpenBLAS', which stop theirs around a fork.
     warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
 

@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 
+from core.imports import uncollected
+
 
 def _watch_the_parent() -> None:
     if os.read(0, 1):
@@ -22,6 +24,7 @@ def _watch_the_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=_watch_the_parent, daemon=True).start()
     # Imported last, because TensorFlow takes seconds.
-    from serving.server import run
+    with uncollected():
+        from serving.server import run
 
     run()

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.imports import uncollected
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A process of tests for each core: more threads would only get in each other's way.
     for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(threads, "1")
 
+# Where tests are run in the background interrupts are ignored, which every process would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 Make = Callable[[Path], object]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Imports all tests, and with them TensorFlow, as `core.imports` advises."""
+    with uncollected():
+        return (yield)
+
 
 REAL_DATA, KSERVE_SCHEMAS = "CXRFLOW_REAL_DATA", "CXRFLOW_KSERVE_SCHEMAS"
 

@@ -7,11 +7,14 @@ Keras 2, whose package tf-keras is not installed, it imports none of them. `impo
 
 import os
 
+from core.imports import uncollected
+
 _KERAS_2 = "TF_USE_LEGACY_KERAS"
 _given = os.environ.get(_KERAS_2)
 os.environ[_KERAS_2] = "1"
 try:
-    import tensorflow as tf
+    with uncollected():
+        import tensorflow as tf
 finally:
     if _given is None:
         del os.environ[_KERAS_2]

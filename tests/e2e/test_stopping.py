@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM, with real processes: nothing lives on, and the same command ends well."""
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -104,8 +103,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                # Whoever runs the tests in the background has it ignored.
-                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
         begun.append(Started(process, mark, tmp_path))
         return begun[-1]

@@ -19,6 +19,7 @@ both sides, as in `FeatureStats.json`. With fewer than 20 images on a side, `mea
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -29,10 +30,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow_data_validation as tfdv
-from google.protobuf import json_format
-from tensorflow_data_validation.statistics import stats_impl
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+gc.disable()  # as in `core.imports`, which this program cannot import
+try:
+    import tensorflow_data_validation as tfdv
+    from google.protobuf import json_format
+    from tensorflow_data_validation.statistics import stats_impl
+    from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+finally:
+    gc.freeze()
+    gc.enable()
 
 # They identify a row instead of describing it, so their distribution says nothing.
 IDENTIFIERS = ("id", "size", "sha256", "path", "perceptual_hash", "folder_split", "span")
