@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -23,6 +25,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Where tests are run in the background interrupts are ignored, which every process would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# httpx reads all certificates for every request, which takes longer than many a request.
+httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)
 
 Make = Callable[[Path], object]
 
