@@ -1,5 +1,6 @@
 """Exports a model: a SavedModel that maps the bytes of image files to probabilities of named classes."""
 
+import functools
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,8 @@ from training.recipes import Recipe
 from training.views import to_pixels
 
 _PACKAGES = ("cxrflow", "tensorflow", "keras", "numpy")
+# A signature that calls another one then holds a call, not a second copy of the network.
+_traced_once = functools.partial(tf.function, autograph=False)
 
 
 def export(
@@ -52,9 +55,11 @@ def export(
     base, head = model.get_layer(architectures.BASE), model.get_layer(architectures.HEAD)
     hidden, last = keras.Model(head.inputs[0], head.layers[-1].input), head.layers[-1]
 
+    @_traced_once
     def preprocess(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"pixels": to_pixels(image_bytes, recipe, segmenter)}
 
+    @_traced_once
     def classify(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         seen = hidden(base(pixels, training=False), training=False)
         probabilities = last(seen)
@@ -76,13 +81,13 @@ def export(
         return tf.reduce_min(tf.norm(apart, axis=-1), axis=1) / known.threshold
 
     def predict(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classify(
-            tf.map_fn(
-                lambda content: to_pixels(content, recipe, segmenter),
-                image_bytes,
-                fn_output_signature=tf.TensorSpec((*recipe.input_size, 1), tf.float32),
-            )
+        pixels = tf.map_fn(
+            lambda content: preprocess(content)["pixels"],
+            image_bytes,
+            fn_output_signature=tf.TensorSpec((*recipe.input_size, 1), tf.float32),
         )
+        answer: dict[str, tf.Tensor] = classify(pixels)
+        return answer
 
     def explain(pixels: tf.Tensor, positions: tf.Tensor) -> dict[str, tf.Tensor]:
         answer = classify(pixels)

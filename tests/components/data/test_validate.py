@@ -160,12 +160,17 @@ def test_the_real_dataset_has_changed_as_it_grew(real_data: Path, tmp_path: Path
     covid = tmp_path / "covid"
     covid.mkdir()
     (covid / "images").symlink_to(real_data / "covid-chestxray-dataset" / "images")
+    kermany = tmp_path / "chest_xray"
+    for file in sorted((real_data / "chest_xray").glob("*/*/*"))[::8]:
+        same = kermany / file.relative_to(real_data / "chest_xray")
+        same.parent.mkdir(parents=True, exist_ok=True)
+        same.symlink_to(file)
     over = {}
     for day in ("2020-03-28", "2020-04-18", "2020-06-22"):
         snapshots = real_data / "covid-chestxray-dataset" / "snapshots"
         shutil.copy(snapshots / f"metadata-{day}.csv", covid / "metadata.csv")
         examples, output = tmp_path / f"examples-{day}", tmp_path / day
-        ingest(covid, real_data / "chest_xray", examples, archive=tmp_path / "archive")
+        ingest(covid, kermany, examples, archive=tmp_path / "archive")
         validate(examples, output)
         if day != "2020-03-28":
             over[day] = {one["feature"] for one in drifted(comparisons(output)[DRIFT])}
