@@ -54,7 +54,7 @@ def startup(home: Path, covid: Path, kermany: Path) -> Iterator[str]:
             yield on_the_clock(executor(components, "evaluate_step"))
         else:
             yield "steps are never forks here"
-    yield "`import tensorflow` without Keras, compared with `import tensorflow`"
+    yield "`import tensorflow` as the server does it, compared with a plain one"
     yield compared(
         "training.without_keras", importing("training.without_keras"), importing("tensorflow")
     )

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """Pauses the collector, which never looks at anything that exists at the end of the block."""
+    was_enabled = gc.isenabled()  # not inside another block
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

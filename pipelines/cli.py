@@ -83,7 +83,7 @@ def main() -> None:
     A signal ends it and all processes that it has started: see `pipelines.stopping`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Otherwise Python would look for garbage in all that was imported before it ends.
+    # At its end, Python would look for garbage in all that was imported.
     atexit.register(gc.freeze)
     try:
         with stopping.cleanly():

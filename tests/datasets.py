@@ -22,6 +22,15 @@ def write_datasets(directory: Path, per_label: int = 12) -> tuple[Path, Path]:
     return covid, kermany
 
 
+def link_every(step: int, source: Path, target: Path) -> Path:
+    """Links every so many images of Kermany's layout below another directory, and returns that."""
+    for file in sorted(source.glob("*/*/*"))[::step]:
+        link = target / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    return target
+
+
 def covid_row(number: int, **changes: str) -> dict[str, str]:
     """Returns a row of metadata: a usable image `c<number>.png` of a patient of its own."""
     row = {

@@ -18,6 +18,14 @@ def test_the_collector_pauses_and_never_looks_at_what_exists_afterwards() -> Non
     assert gc.get_freeze_count() >= before + len(made)
 
 
+def test_a_block_inside_another_does_not_end_its_pause() -> None:
+    with uncollected():
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
 def test_it_looks_again_after_an_import_that_failed() -> None:
     with pytest.raises(ModuleNotFoundError), uncollected():
         import nowhere  # noqa: F401

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
 from core.artifacts import CARD, SAVED_MODEL
 from core.errors import UserError
@@ -106,6 +107,15 @@ def test_its_two_halves_answer_as_the_whole(model: Path, picture) -> None:
     whole = exported.predict(image_bytes=tf.constant([encoded(one) for one in pictures]))
     halves = exported.classify(pixels=tf.stack([pixels(exported, one) for one in pictures]))
     assert np.array_equal(whole["probabilities"], halves["probabilities"])
+
+
+def test_signatures_share_the_network(model: Path) -> None:
+    """One copy answers, and another is differentiated for heat maps."""
+    content = (model / SAVED_MODEL / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    functions = graph.graph_def.library.function
+    convolutions = [node for one in functions for node in one.node_def if node.op == "Conv2D"]
+    assert len(convolutions) == 2 * 3
 
 
 def test_a_model_of_another_release_is_refused(tmp_path: Path) -> None:

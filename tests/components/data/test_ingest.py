@@ -14,7 +14,7 @@ from components.data.ingest import ingest
 from components.data.sources import listed
 from core.artifacts import EXCLUDED
 from core.errors import UserError
-from tests.datasets import covid_row, write_datasets, write_metadata
+from tests.datasets import covid_row, link_every, write_datasets, write_metadata
 from training.recipes import recipe_named
 
 
@@ -259,15 +259,10 @@ def test_pictures_that_two_real_collections_share_end_on_one_side(
     real_data: Path, tmp_path: Path
 ) -> None:
     """188 images of COVID-CXNet are in the covid-chestxray-dataset, under other names and patients."""
-    kermany = real_data / "chest_xray"
-    for number, file in enumerate(sorted(kermany.glob("*/*/*"))):
-        if number % 6 == 0:
-            link = tmp_path / "kermany" / file.relative_to(kermany)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file)
+    kermany = link_every(6, real_data / "chest_xray", tmp_path / "kermany")
     sources = listed.parse([f"covid-cxnet={real_data / 'covid-cxnet' / 'images.csv'}"])
     ingest(
-        real_data / "covid-chestxray-dataset", tmp_path / "kermany", tmp_path / "examples",
+        real_data / "covid-chestxray-dataset", kermany, tmp_path / "examples",
         sources=sources,
     )  # fmt: skip
     table = pd.read_parquet(tmp_path / "examples" / "examples.parquet")
