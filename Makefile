@@ -147,24 +147,9 @@ WORKERS := $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(), 4) + 1)")
 test: lint browser kustomize dcmtk pacs flink storage trainer prometheus ## run all checks and tests
 	$(RUN)pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
-# A short training of the small network on drawn radiographs, as a demonstration. `make bench ONLY=demo`
-# measures each candidate's margin to this gate.
 DEMO ?= demo
-DEMO_RECIPES := cnn-dubey,cnn-dubey+lungs
-DEMO_GATE := covid=0.7,default=0.7
-DEMO_RUN = $(RUN)cxrflow run --quick \
-	--covid $(DEMO)/data/covid-chestxray-dataset --kermany $(DEMO)/data/chest_xray \
-	--recipes $(DEMO_RECIPES) --gate $(DEMO_GATE) --output $(DEMO)
-DEMO_QUERY = $(RUN)cxrflow predict $(DEMO)/data/covid-chestxray-dataset/images/phantom-0000.png --output $(DEMO)
 demo: setup ## run everything on sample radiographs, serve the winner, query it (KEEP=1: keep serving)
-	@$(RUN)cxrflow stop --output $(DEMO) >/dev/null
-	rm -rf $(DEMO)
-	$(RUN)cxrflow sample-data $(DEMO)/data
-	@echo "$(DEMO_RUN)"
-	@$(if $(KEEP),,trap '$(RUN)cxrflow stop --output $(DEMO)' EXIT; )$(DEMO_RUN); \
-	test -f $(DEMO)/server/server.json || { echo "demo: no candidate passed, so nothing is served" >&2; exit 1; }; \
-	echo "$(DEMO_QUERY)"; $(DEMO_QUERY)
-	$(if $(KEEP),@echo "The server is still running; stop it with \`$(RUN)cxrflow stop --output $(DEMO)\`.")
+	@$(RUN)python -m bench.demo $(DEMO) $(if $(KEEP),--keep)
 
 demo-pacs: setup pacs ## answer the images of an Orthanc with the demo's model, until interrupted
 	@test -d $(DEMO)/store/cxrflow || $(MAKE) demo
@@ -248,7 +233,7 @@ kind-down minikube-down: ## delete the cluster (or minikube-down)
 	@manifests/local-cluster.sh down $(@:-down=)
 
 bench: setup ## measure speed as ratios within one run
-	$(if $(COVID),COVID=$(COVID) KERMANY=$(KERMANY)) DEMO_RECIPES=$(DEMO_RECIPES) DEMO_GATE=$(DEMO_GATE) TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench $(ONLY)
+	$(if $(COVID),COVID=$(COVID) KERMANY=$(KERMANY)) TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench $(ONLY)
 
 clean: ## delete the environments and all generated files
 	rm -rf .venv .venv-tfdv .uv .tools .mypy_cache .pytest_cache .ruff_cache cxrflow-output demo growth build

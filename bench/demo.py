@@ -1,93 +1,60 @@
-"""Measures how robust the demo is: its trainings over several seeds and precisions, against its own gate.
+"""`make demo`: everything on sample radiographs, from drawing them to an answer of the served winner.
 
-`make demo` must end with a served model on every processor. Differences in a processor's rounding act like
-another seed, but are smaller. So a candidate that keeps its margin to the gate for every seed in both
-precisions keeps it on other hardware too.
+    python -m bench.demo OUTPUT [--keep]
+
+It trains the small network for few epochs, as a demonstration. What is in OUTPUT is deleted. At the end, or
+when it is interrupted, it stops the server, except with `--keep`. `make bench ONLY=demo` measures the
+candidates' margins to the gate.
+
+Packages are imported where they are used, so that a signal also ends their imports cleanly.
 """
 
-import os
-from collections.abc import Iterator, Mapping
+import argparse
+import shutil
+import sys
 from pathlib import Path
-from typing import Any
 
-from components.candidates.evaluate import evaluate
-from components.candidates.train import train
-from components.data import phantoms
-from components.data.ingest import ingest
-from components.data.sources import covid_chestxray, kermany
-from components.data.write_records import write_records
-from components.trust import rules
-from components.trust.audit import audit
-from components.trust.find_lungs import find_lungs
-from components.trust.gate import decide
-from serving import verdict
-from training.recipes import quick_name, recipe_named
+from bench.commands import cxrflow
+from pipelines import stopping
 
-SEEDS = range(5)
-PRECISIONS = ("float32", "mixed_bfloat16")
-# The margin in recall that the demo must keep.
-DISTANCE = 0.10
+RECIPES = ("cnn-dubey", "cnn-dubey+lungs")
+GATE = "covid=0.7,default=0.7"
 
 
-def demo(home: Path) -> Iterator[str]:
-    """Yields the lowest recall for each candidate, seed and precision, and finally the smallest margin.
+def main() -> None:
+    """Runs the program; see the module."""
+    from components.data.sources import covid_chestxray, kermany
+    from serving import local
 
-    Args:
-      home: the directory for all output.
-    """
-    gate = rules.parse(os.environ["DEMO_GATE"])
-    recipes = [recipe_named(quick_name(name)) for name in os.environ["DEMO_RECIPES"].split(",")]
-    covid, others = home / "data" / covid_chestxray.DIRECTORY, home / "data" / kermany.DIRECTORY
-    phantoms.write(home / "data")
-    least: dict[str, float] = {}
-    refused = 0
-    for seed in SEEDS:
-        examples, records, lungs = (
-            home / f"{name}-{seed}" for name in ("examples", "records", "lungs")
-        )
-        ingest(covid, others, examples, seed=seed)
-        write_records(examples, {covid_chestxray.NAME: covid, kermany.NAME: others}, records)
-        find_lungs(covid, examples, records, lungs, seed=seed)
-        for precision in PRECISIONS:
-            for recipe in recipes:
-                model, evaluation, audited = (
-                    home / f"{name}-{recipe.name}-{seed}-{precision}"
-                    for name in ("model", "evaluation", "audit")
-                )
-                checkpoints = home / "checkpoints"
-                train(
-                    recipe,
-                    records,
-                    model,
-                    checkpoints,
-                    weights="none",
-                    seed=seed,
-                    precision=precision,
-                    lungs=lungs,
-                )
-                metrics = evaluate(model, records, evaluation)
-                figures = audit(model, records, examples, lungs, audited)
-                (row,) = decide([metrics], gate, audits=[figures])["candidates"]
-                name, distance = _nearest(row)
-                least[recipe.name] = min(distance, least.get(recipe.name, 1.0))
-                refused += not row["passed"]
-                yield (
-                    f"{recipe.name}, seed {seed}, {precision}: lowest recall {name}, "
-                    f"{100 * distance:+.0f} points from its threshold; "
-                    + (f"REJECTED: {'; '.join(row['reasons'])}" if row["reasons"] else "passes")
-                    + f", {verdict.in_words(row['trust'])}"
-                )
-    for recipe, distance in least.items():
-        margin = "at least" if distance >= DISTANCE else "UNDER"
-        yield (
-            f"{recipe}: smallest margin of {len(SEEDS) * len(PRECISIONS)} runs {100 * distance:+.0f} points, "
-            f"{margin} the required {100 * DISTANCE:.0f}"
-        )
-    yield f"{refused} of {len(SEEDS) * len(PRECISIONS) * len(recipes)} were rejected (wanted: none)"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--keep", action="store_true")
+    given = parser.parse_args()
+    output: Path = given.output
+    server = output.resolve() / "server"
+    local.stop(server)
+    if output.exists():
+        shutil.rmtree(output)
+    data = output / "data"
+    covid = data / covid_chestxray.DIRECTORY
+    cxrflow("sample-data", str(data))
+    try:
+        cxrflow(
+            "run", "--quick", "--covid", str(covid), "--kermany", str(data / kermany.DIRECTORY),
+            "--recipes", ",".join(RECIPES), "--gate", GATE, "--output", str(output),
+        )  # fmt: skip
+        if not local.running(server):
+            sys.exit("demo: no candidate passed, so nothing is served")
+        cxrflow("predict", str(covid / "images/phantom-0000.png"), "--output", str(output))
+        if given.keep:
+            print(f"The server is still running; stop it with `cxrflow stop --output {output}`.")
+    finally:
+        # Not as a command, because after a signal this process starts no others.
+        if not given.keep and local.stop(server):
+            print("the server is stopped", flush=True)
 
 
-def _nearest(row: Mapping[str, Any]) -> tuple[str, float]:
-    """Returns the class whose recall is closest to its threshold, with its recall, and the margin."""
-    check = min(row["checks"], key=lambda check: check["recall"]["value"] - check["threshold"])
-    recall = check["recall"]["value"]
-    return f"{check['class']} {100 * recall:.0f} %", recall - check["threshold"]
+if __name__ == "__main__":
+    # Give an interrupted run time to stop what it has started, and to say where its log is.
+    with stopping.cleanly(seconds=3.8):
+        main()

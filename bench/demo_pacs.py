@@ -7,7 +7,6 @@ HOME is the output of `make demo`.
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import httpx
 import tenacity
 from pydicom.uid import generate_uid
 
+from pipelines import stopping
 from serving import ports
 from tests.serving.pacs.orthanc import running
 from tests.serving.pacs.radiographs import pixels, radiograph
@@ -27,9 +27,6 @@ _PATIENTS = ("Drawn^One", "Drawn^Two")
 
 
 def main(home: Path) -> None:
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     place = home / "pacs"
     shutil.rmtree(place, ignore_errors=True)
     http, grpc, metrics = (ports.free(wanted) for wanted in (8080, 8081, 9090))
@@ -56,7 +53,7 @@ def main(home: Path) -> None:
                 print(f"report and capture: {orthanc.url}/app/explorer.html#study?uuid={study}")
             print(f"metrics: http://localhost:{metrics}/metrics")
             print("Ctrl-C stops Orthanc, the server and the worker.", flush=True)
-            stopping.wait()
+            threading.Event().wait()
 
 
 @contextlib.contextmanager
@@ -84,4 +81,5 @@ def answered(url: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with stopping.cleanly():
+        main(Path(sys.argv[1]))

@@ -6,21 +6,17 @@ DIR of covid has `metadata-<day>.csv` of at least three days below `snapshots/`.
 drawn and split into three days. On the first day a first version is trained; on the second a challenger
 continues from it; on the third another recipe, trained for one epoch, challenges the champion; on the
 fourth nothing is new.
+
+Packages are imported where they are used, so that a signal also ends their imports cleanly.
 """
 
 import argparse
 import csv
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from components.data import phantoms
-from components.data.sources import covid_chestxray, kermany
+from bench.commands import cxrflow
 from pipelines import stopping
-from pipelines.console import live_line
 
 # Arguments of `cxrflow run` for each day.
 FIRST = ("--recipes", "cnn-dubey+quick", "--epochs", "1", "--gate", "covid=0,default=0")
@@ -28,10 +24,12 @@ CONTINUES = ("--recipes", "cnn-dubey+quick", "--gate", "default=0.5")
 HARDLY_TRAINED = ("--recipes", "cnn-dubey+lungs+quick", *FIRST[2:])
 DAYS = (FIRST, CONTINUES, HARDLY_TRAINED, HARDLY_TRAINED)
 
-console = Console(soft_wrap=True)
-
 
 def main() -> None:
+    """Runs the program; see the module."""
+    from components.data import phantoms
+    from pipelines.console import console
+
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
     parser.add_argument("--covid", type=Path)
@@ -51,22 +49,20 @@ def main() -> None:
     for snapshot, arguments in zip([*snapshots, snapshots[-1]], DAYS, strict=True):
         console.rule(f"{snapshot.stem.removeprefix('metadata-')}")
         shutil.copy(snapshot, today / "metadata.csv")
-        run(
+        cxrflow(
             "run", "--covid", str(today), "--kermany", str(kermany), "--weights", "none",
             "--output", str(output), "--if-new", "--new-covid", "2", "--no-serve", *arguments,
         )  # fmt: skip
     console.rule("lineage of the last version")
-    run("lineage", "--store", str(output / "store"))
-
-
-def run(*arguments: str) -> None:
-    console.print(f"$ cxrflow {' '.join(arguments)}", style="dim", markup=False)
-    program = Path(sys.executable).with_name("cxrflow")
-    subprocess.run([program, *arguments], check=True)
+    cxrflow("lineage", "--store", str(output / "store"))
 
 
 def drawn(directory: Path) -> tuple[Path, Path]:
     """Draws phantoms and divides their metadata into three days. Masks come with the first day alone."""
+    from components.data import phantoms
+    from components.data.sources import covid_chestxray, kermany
+    from pipelines.console import live_line
+
     with live_line():
         phantoms.write(directory, patients=60)
     covid = directory / covid_chestxray.DIRECTORY
@@ -84,7 +80,6 @@ def drawn(directory: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
-    stopping.say_when_stopped("interrupted")
     # Give an interrupted run time to stop what it has started, and to say where its log is.
     with stopping.cleanly(seconds=3.8):
         main()

@@ -1,7 +1,5 @@
 """The command `cxrflow`. Each command imports its heavy packages itself."""
 
-import atexit
-import gc
 import os
 import sys
 import traceback
@@ -83,8 +81,6 @@ def main() -> None:
     A signal ends it and all processes that it has started: see `pipelines.stopping`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # At its end, Python would look for garbage in all that was imported.
-    atexit.register(gc.freeze)
     try:
         with stopping.cleanly():
             app(prog_name="cxrflow")
@@ -696,7 +692,3 @@ def _specs(texts: list[str] | None) -> list[str]:
 
     listed.parse(texts or [])
     return [listed.absolute_spec(text) for text in texts or []]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,117 +1,37 @@
 """Ctrl-C and SIGTERM, with real processes: nothing lives on, and the same command ends well."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-import tenacity
 
 from core.artifacts import CARD, DECISION, KNOWN_ANSWERS, SAVED_MODEL
 from core.errors import UserError
 from serving import local, ports, store
+from tests.processes import CODES, PROGRAM, Started
 
-PROGRAM = str(Path(sys.executable).with_name("cxrflow"))
-MARK = "CXRFLOW_TESTED"
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 both_signals = pytest.mark.parametrize("number", list(CODES), ids=lambda number: number.name)
-
-
-@dataclass(frozen=True)
-class Started:
-    """A command in a process group of its own, as a terminal starts it."""
-
-    process: subprocess.Popen
-    mark: str
-    directory: Path
-
-    def said(self) -> str:
-        return (self.directory / f"{self.mark}.out").read_text()
-
-    def errors(self) -> str:
-        return (self.directory / f"{self.mark}.err").read_text()
-
-    def alive(self, words: str = "") -> list[psutil.Process]:
-        """Returns the processes that the command has started, and itself, by words of their commands."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if (
-                    process.environ().get(MARK) == self.mark
-                    and process.status() != psutil.STATUS_ZOMBIE
-                    and words in " ".join(process.cmdline())
-                ):
-                    found.append(process)
-        return found
-
-    def until(self, condition: Callable[[], object]) -> None:
-        @tenacity.retry(
-            retry=tenacity.retry_if_result(lambda met: not met),
-            wait=tenacity.wait_fixed(0.02),
-            stop=tenacity.stop_after_delay(400),
-        )
-        def look() -> object:
-            assert self.process.poll() is None, self.said() + self.errors()
-            return condition()
-
-        look()
-
-    def send(self, number: int) -> None:
-        """As a terminal does, to the whole group, or as a supervisor does."""
-        if number == signal.SIGINT:
-            os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
-
-    def ends(self, number: int) -> str:
-        """Returns what it said on standard error once a signal has ended it and all it had started."""
-        assert self.process.wait(60) == CODES[number], self.said() + self.errors()
-        assert self.alive() == []
-        assert "Traceback" not in self.said() + self.errors()
-        return self.errors()
-
-    def ends_well(self) -> str:
-        assert self.process.wait(600) == 0, self.said() + self.errors()
-        return self.said()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    begun = []
+    begun: list[Started] = []
 
     def begin(*command: object) -> Started:
-        mark = uuid.uuid4().hex
-        with (
-            (tmp_path / f"{mark}.out").open("w") as out,
-            (tmp_path / f"{mark}.err").open("w") as err,
-        ):
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                env={**os.environ, MARK: mark, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        begun.append(Started(process, mark, tmp_path))
+        begun.append(Started.begin(command, tmp_path))
         return begun[-1]
 
     yield begin
-    for one in begun:
-        for process in one.alive():
-            process.kill()
-        one.process.wait()
+    for started in begun:
+        started.kill()
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +150,87 @@ def test_beams_workers_end_with_the_run(
     assert line.count("\n") == 1
     assert line.startswith("interrupted; run the same command to continue, trainings")
     assert "Executing task" in log_named_in(line).read_text()
+
+
+@both_signals
+@pytest.mark.parametrize(
+    ("command", "imported"),
+    [
+        ((PROGRAM, "sample-data"), "typer"),
+        ((PROGRAM, "sample-data"), "core.artifacts"),
+        ((sys.executable, "-m", "bench.growth"), "numpy"),
+    ],
+    ids=["cxrflow, early", "cxrflow, late", "growth-demo"],
+)
+def test_it_ends_as_well_while_it_imports(
+    start, command: tuple[str, ...], imported: str, number, tmp_path: Path
+) -> None:
+    # Then Python tells on standard error what it has imported.
+    started = start("env", "PYTHONPROFILEIMPORTTIME=1", *command, tmp_path / "output")
+    started.until(lambda: re.search(rf"\| +{imported}\n", started.errors()))
+    started.send(number)
+    said = started.ends(number).splitlines()
+    assert [line for line in said if " | " not in line] == ["interrupted"]
+
+
+@both_signals
+def test_drawing_ends_at_once_and_leaves_nothing(start, number, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    started = start(PROGRAM, "sample-data", home / "data", "--patients", "2000")
+    started.until(lambda: any(home.rglob("*.png")))
+    started.send(number)
+    assert started.ends(number) == "interrupted\n"
+    assert not any(home.iterdir())
+
+
+@both_signals
+def test_the_demo_ends_with_all_that_make_has_started(start, number, tmp_path: Path) -> None:
+    # `make` does not look at its own environment, which is there.
+    command = (
+        "make",
+        "-o",
+        ".venv/.ready",
+        "demo",
+        f"DEMO={tmp_path / 'demo'}",
+        f"RUN={Path(sys.executable).parent}/",
+    )
+    started = start(*command)
+    started.until(lambda: "ingest" in started.said() and started.alive("ephemeral_component"))
+    started.send(number)
+    assert started.process.wait(60) != 0
+    assert started.alive() == []
+    assert "interrupted; run the same command to continue" in started.errors()
+    assert "Traceback" not in started.errors()
+
+
+SERVED = """
+import subprocess, sys
+from pathlib import Path
+from bench import demo
+from pipelines import stopping
+from serving import local
+output, published = map(Path, sys.argv[1:])
+def cxrflow(command, *arguments):
+    if command == "run":
+        local.serve(published, output / "server")
+    if command == "predict":
+        subprocess.run(["tail", "--follow", "/dev/null"])
+demo.cxrflow = cxrflow
+del sys.argv[2:]
+with stopping.cleanly():
+    demo.main()
+"""
+
+
+@both_signals
+def test_the_demo_stops_its_server(start, number, published: Path, tmp_path: Path) -> None:
+    started = start(sys.executable, "-c", SERVED, tmp_path / "demo", published)
+    started.until(lambda: started.alive("tail --follow"))
+    assert started.alive("serving.server")
+    started.send(number)
+    assert started.ends(number) == "interrupted\n"
+    assert "the server is stopped" in started.said()
 
 
 @both_signals

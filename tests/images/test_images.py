@@ -207,7 +207,7 @@ print([name for name in {lacks} if importlib.util.find_spec(name)])
 
 
 def test_sample_data_is_drawn_as_the_job_on_a_cluster_does() -> None:
-    command = "python -m pipelines.cli sample-data /tmp/.drawn --patients 10 && ls /tmp/.drawn"
+    command = "python -m pipelines sample-data /tmp/.drawn --patients 10 && ls /tmp/.drawn"
     assert "chest_xray" in run("data", {}, "sh", "-c", command)
 
 

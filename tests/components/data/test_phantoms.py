@@ -16,18 +16,15 @@ def test_the_same_seed_draws_the_same_on_any_number_of_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    pool = phantoms.ProcessPoolExecutor
+    pool = phantoms.ThreadPoolExecutor
     monkeypatch.setattr(
-        phantoms,
-        "ProcessPoolExecutor",
-        lambda processes, **more: started.append(processes) or pool(processes, **more),
+        phantoms, "ThreadPoolExecutor", lambda threads: started.append(threads) or pool(threads)
     )
-    monkeypatch.setattr(phantoms, "_WORTH_A_PROCESS", 2)
     results = []
     for cores in (1, 2, 3):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         results.append(drawn(tmp_path / str(cores), seed=1))
-    assert started == [2, 3]
+    assert started == [1, 2, 3]
     assert results[0] == results[1] == results[2]
     other = drawn(tmp_path / "other", seed=2)
     radiographs = [name for name in other if name.endswith(".jpeg")]
