@@ -18,7 +18,7 @@ PREFIX = "cxrflow: "
 # If the variable is set, the listener shows lines with this prefix as one live line.
 LIVE_PREFIX, LIVE = "cxrflow-live:", "CXRFLOW_LIVE"
 
-_SECONDS_BETWEEN_LINES, _SECONDS_BETWEEN_LOOKS = 10.0, 1.0
+_SECONDS_BEFORE_LINES, _SECONDS_BETWEEN_LINES, _SECONDS_BETWEEN_LOOKS = 5.0, 10.0, 1.0
 
 logger = logging.getLogger("cxrflow")
 
@@ -67,7 +67,8 @@ class Progress:
     """Reports progress and the remaining time during a `with` block.
 
     A thread checks every second, so that a live line's clock keeps running even if counting is slow. A live
-    line is updated at every check; the log gets a line every ten seconds. Blocks that end sooner log nothing.
+    line is updated at every check; the log gets a line after five seconds, and then one every ten seconds.
+    Blocks that end sooner log nothing.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class Progress:
         self._what, self._total, self._figures, self._clock = what, total, figures, clock
         self._before = self._done = done
         self._counted = counted
-        self._began = self._said = clock()
+        self._began = clock()
+        self._next_line = self._began + _SECONDS_BEFORE_LINES
         # Speed is measured from the first one done, which may have waited for a compiler or for workers.
         self._first: tuple[float, float] | None = None
         self._lock = threading.Lock()
@@ -136,10 +138,10 @@ class Progress:
 
         Args:
           text: the line.
-          always: if False, log only if the last line was ten seconds ago.
+          always: if False, log only in the rhythm of the block's lines.
         """
-        if always or self._clock() - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = self._clock()
+        if always or self._clock() >= self._next_line:
+            self._next_line = self._clock() + _SECONDS_BETWEEN_LINES
             logger.info("%s", text)
 
     def _now(self, done: float) -> None:
