@@ -15,7 +15,6 @@ open loses what is in its buffer.
 import atexit
 import contextlib
 import ctypes
-import gc
 import importlib
 import json
 import logging
@@ -34,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from core.imports import uncollected
+from core.imports import end_quickly, uncollected
 
 # The environment variable with the path of the socket, where steps are forks.
 ADDRESS = "CXRFLOW_PRELOADED"
@@ -119,7 +118,7 @@ def main() -> None:
         if fork.connection:
             _be_step(fork, fork.connection)
     elif not _started_as_fork([first, *arguments]):
-        atexit.register(gc.freeze)  # for a quick end; see `core.imports`
+        end_quickly()
         _run([first, *arguments])
 
 
@@ -183,7 +182,7 @@ def _import() -> None:
     # As KFP's handler in a step does, it keeps TensorFlow from adding one of its own, which would log twice.
     there = logging.NullHandler()
     logging.root.addHandler(there)
-    # Otherwise a fork would also copy all pages when it collects garbage.
+    # A collection in a fork would write to, and so copy, every page of what is imported.
     with uncollected():
         for name in _IMPORTED:
             importlib.import_module(name)

@@ -33,7 +33,7 @@ Make = Callable[[Path], object]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Imports all tests, and with them TensorFlow, as `core.imports` advises."""
+    """Imports all tests, and with them TensorFlow, without looking for garbage."""
     with uncollected():
         return (yield)
 

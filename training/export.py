@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from core.errors import UserError
+from core.progress import Progress
 from training import architectures, gradcam, ood
 from training.recipes import Recipe
 from training.views import to_pixels
@@ -106,11 +107,14 @@ def export(
     archive.track(model)
     if segmenter:
         archive.track(segmenter)
-    archive.add_endpoint("serving_default", predict, [files])
-    archive.add_endpoint("preprocess", preprocess, [tf.TensorSpec([], tf.string, "image_bytes")])
-    archive.add_endpoint("classify", classify, [pixels])
-    archive.add_endpoint("explain", explain, [pixels, positions])
-    archive.write_out(str(directory), verbose=False)
+    with Progress("exporting the model"):
+        archive.add_endpoint("serving_default", predict, [files])
+        archive.add_endpoint(
+            "preprocess", preprocess, [tf.TensorSpec([], tf.string, "image_bytes")]
+        )
+        archive.add_endpoint("classify", classify, [pixels])
+        archive.add_endpoint("explain", explain, [pixels, positions])
+        archive.write_out(str(directory), verbose=False)
 
 
 def restore(model: keras.Model, directory: Path) -> None:

@@ -32,7 +32,8 @@ def load(directory: Path) -> Exported:
     Raises:
       UserError: a signature is missing or incomplete.
     """
-    loaded = tf.saved_model.load(str(directory))
+    with Progress("loading the model"):
+        loaded = tf.saved_model.load(str(directory))
     named = {"predict": "serving_default"}
     signatures = {}
     for field in fields(Exported):

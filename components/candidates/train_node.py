@@ -3,11 +3,14 @@
 import sys
 from pathlib import Path
 
-from components.candidates.train import train
-from components.candidates.train_job import MODEL, REQUEST
-from core.files import read_json
-from training import workers
-from training.recipes import recipe_named, with_epochs
+from core.imports import uncollected
+
+with uncollected():
+    from components.candidates.train import train
+    from components.candidates.train_job import MODEL, REQUEST
+    from core.files import read_json
+    from training import workers
+    from training.recipes import recipe_named, with_epochs
 
 
 def main(home: Path) -> None:

@@ -41,3 +41,21 @@ def test_tensorflow_is_imported_so() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", "True", "0"]
+
+
+@pytest.mark.parametrize("ends", ["", "core.imports.end_quickly()"])
+def test_what_exists_at_the_end_of_a_process_is_not_looked_at(ends: str) -> None:
+    # The first to be registered is the last to be called. Who looks for garbage finds the cycle.
+    program = f"""
+import atexit, gc, core.imports
+atexit.register(lambda: print(gc.collect() > 900))
+{ends}
+gc.disable()
+for _ in range(999):
+    cycle = []
+    cycle.append(cycle)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ("False\n" if ends else "True\n")

@@ -141,9 +141,7 @@ def test_more_than_was_announced_is_all_of_it(clock: Clock, said: list[str]) -> 
     assert said == ["3 of 3 images opened, 0:00 left"]
 
 
-def test_events_are_said_in_the_same_rhythm(
-    clock: Clock, said: list[str]
-) -> None:
+def test_events_are_said_in_the_same_rhythm(clock: Clock, said: list[str]) -> None:
     progress = Progress("steps", 100, clock=clock)
     for epoch in range(1, 7):
         clock.now += 4

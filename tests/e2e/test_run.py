@@ -97,7 +97,8 @@ def test_from_datasets_to_an_answer(sources: Sources, tmp_path: Path) -> None:
         pages = ("report", f"evaluation-{name}", f"audit-{name}", "lungs", "validation")
         for page in (output / "report" / f"{page}.html" for page in pages):
             assert str(page) in said
-            assert page.is_file()
+            of_networks = page.stem not in ("lungs", "validation")
+            assert ("<b>A first look.</b>" in page.read_text()) == of_networks
         assert "test images accuracy" in said
         require_recorded(latest_run(output), sources)
         page = (output / "report" / "report.html").read_text()
@@ -121,7 +122,9 @@ def test_from_datasets_to_an_answer(sources: Sources, tmp_path: Path) -> None:
         assert str(output / "audit" / "audit" / "audit.html") in said
         assert (output / "audit" / "audit" / "audit.html").is_file()
         said = cxrflow("lungs", *common)
-        assert re.search(r"Dice +0\.\d{3} on \d+ masks held out", said)
+        # Of the real masks, these are a fifth; `make bench ONLY=lungs` measures with all of them.
+        (dice,) = re.findall(r"Dice +(0\.\d{3}) on \d+ masks held out", said)
+        assert float(dice) > 0.8
         assert (output / "audit" / "lungs" / "lungs.html").is_file()
 
         # Once more, with a gate that nobody passes: an outcome, not an error; what serves stays.
@@ -140,6 +143,25 @@ def test_from_datasets_to_an_answer(sources: Sources, tmp_path: Path) -> None:
         assert httpx.get(server).status_code == 200
     finally:
         assert "stopped" in cxrflow("stop", "--output", str(output))
+
+
+def test_what_was_trained_is_found_again(
+    covid_directory: Path, kermany_directory: Path, tmp_path: Path
+) -> None:
+    """Also for another output of the same archive, with another gate, and beside another recipe."""
+    data = ("--covid", str(covid_directory), "--kermany", str(kermany_directory))
+    run = ("run", *data, "--quick", "--epochs", "1", "--no-serve", "--archive", str(tmp_path / "a"))
+    first = cxrflow(*run, "--recipes", "cnn-dubey", "--output", str(tmp_path / "first"))
+    assert "already trained" not in first
+    assert "training the lung segmenter on" in first
+    both = ("--recipes", "cnn-dubey,cnn-dubey+lungs", "--gate", "default=1")
+    second = cxrflow(*run, *both, "--output", str(tmp_path / "second"))
+    assert "the lung segmenter of these" in second
+    assert "training the lung segmenter on" not in second
+    again = [line for line in second.splitlines() if "already trained" in line]
+    assert len(again) == 1
+    assert "cnn-dubey+quick" in again[0]
+    assert "cnn-dubey+lungs+quick: trained in" in second
 
 
 def steps(said: str) -> list[str]:

@@ -82,13 +82,14 @@ def start(directory: Path, program: str, *arguments: str, **options) -> subproce
 
 
 TOLD = """
-import atexit, json, logging, os, signal, subprocess, sys
+import atexit, gc, json, logging, os, signal, subprocess, sys
 atexit.register(print, "at exit")
 print(json.dumps({
     "imported": "colorsys" in sys.modules, "argv": sys.argv[1:], "name": __name__,
     "directory": os.getcwd(), "said": sys.stdin.read(), "only": os.environ.get("ONLY"),
     "parent": os.getppid(), "interrupts": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
     "child": subprocess.run(["false"]).returncode, "handlers": len(logging.root.handlers),
+    "spared": gc.get_freeze_count() > 1000, "collects": gc.isenabled(),
 }))
 print("an error", file=sys.stderr)
 """
@@ -118,6 +119,8 @@ def test_a_step_is_run_as_python_runs_a_module(
         "interrupts": True,
         "child": 1,
         "handlers": 0,
+        "spared": as_fork,
+        "collects": True,
     }
     assert step.returncode == 0
 

@@ -2,12 +2,14 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from components.data.phantoms import draw_with_lungs
 from core.errors import UserError
+from tests.training.test_export import convolutions
 from training import architectures, data, export, saved_model
 from training import lungs as segmenting
 from training.preprocess import fitted
@@ -85,6 +87,8 @@ def test_an_exported_model_is_shown_what_training_was(
     segmenter = segmenting.load(lungs)
     model = architectures.build(recipe, "none", 0)
     export.export(model, recipe, tmp_path / "model", segmenter=segmenter)
+    of_segmenter = [layer for layer in segmenter.layers if type(layer) is keras.layers.Conv2D]
+    assert convolutions(tmp_path / "model") == 2 * 3 + len(of_segmenter)
     exported = saved_model.load(tmp_path / "model")
     manifest = data.read_manifest(records)
     files = data.encoded_images(records, manifest, recipe, ("test",)).as_numpy_iterator()
