@@ -27,10 +27,12 @@ import typer
 from rich.console import Console
 
 from bench import auditing
-from bench.demo import demo
+from bench.first import first
 from bench.ingesting import growth, scale
+from bench.margins import demo
 from bench.serving import serving
 from bench.startup import startup
+from bench.stopping import stopping
 from components.data import phantoms
 from components.data.example_tables import SCHEMA
 from components.data.facts import inspect
@@ -66,6 +68,11 @@ def main(
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:
         home = Path(scratch)
         all_of_them: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
+            "first": (
+                "the first commands, in a clone of the last commit and without uv's cache",
+                lambda: first(home),
+            ),
+            "stopping": ("the end of what is interrupted", lambda: stopping(home / "stopping")),
             "startup": (
                 "the cost of starting steps and commands",
                 lambda: startup(home, *datasets(home)),
@@ -93,6 +100,12 @@ def main(
             "memory": (
                 "memory of a training, with four times the images",
                 lambda: [memory(make_records(home), home)],
+            ),
+            "lungs": (
+                "the lung segmenter",
+                lambda: auditing.learning(
+                    datasets(home)[0], home / "examples", make_records(home), home
+                ),
             ),
             "audit": (
                 "an audit, compared with the training of its candidate",

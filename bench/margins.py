@@ -51,9 +51,10 @@ def demo(home: Path) -> Iterator[str]:
         write_records(examples, {covid_chestxray.NAME: covid, kermany.NAME: others}, records)
         began = time.monotonic()
         card = find_lungs(covid, examples, records, lungs, seed=seed)
+        seconds = time.monotonic() - began
         yield (
-            f"the lung segmenter, seed {seed}: {time.monotonic() - began:.0f} s (wanted: at most "
-            f"{LUNGS_SECONDS}), Dice {card['dice']:.3f}"
+            f"lung segmenter, seed {seed}: {seconds:.0f} s (wanted: at most {LUNGS_SECONDS}), "
+            f"Dice {card['dice']:.3f}"
         )
         for precision in PRECISIONS:
             for recipe in recipes:
