@@ -62,7 +62,7 @@ def main(
         list[str] | None, typer.Argument(help="Sections to measure; by default all.")
     ] = None,
 ) -> None:
-    logging.getLogger("cxrflow").setLevel(logging.WARNING)
+    logging.getLogger("cxrflow").setLevel(logging.ERROR)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     console = Console(soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:

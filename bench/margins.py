@@ -21,7 +21,6 @@ from components.trust import rules
 from components.trust.audit import audit
 from components.trust.find_lungs import find_lungs
 from components.trust.gate import decide
-from serving import verdict
 from training.recipes import quick_name, recipe_named
 
 SEEDS = range(5)
@@ -83,7 +82,7 @@ def demo(home: Path) -> Iterator[str]:
                     f"{recipe.name}, seed {seed}, {precision}: lowest recall {name}, "
                     f"{100 * distance:+.0f} points from its threshold; "
                     + (f"REJECTED: {'; '.join(row['reasons'])}" if row["reasons"] else "passes")
-                    + f", {verdict.in_words(row['trust'])}"
+                    + f", {row['trust']['verdict']}"
                 )
     for recipe, distance in least.items():
         margin = "at least" if distance >= DISTANCE else "UNDER"
