@@ -14,6 +14,7 @@ import requests
 
 from core.errors import UserError
 from serving import ports
+from serving.client import certificates
 from serving.pacs import dicomweb, watermark
 from serving.pacs.worker import Worker
 
@@ -108,4 +109,10 @@ def _endpoint(url: str) -> httpx.Client:
         raise UserError(f"pacs: --url {url!r} is not a URL of http or https")
     # A proxy of the environment cannot reach this machine's own servers.
     elsewhere = not ports.is_loopback(parsed.host)
-    return httpx.Client(base_url=parsed, headers=headers, timeout=_TIMEOUT, trust_env=elsewhere)
+    return httpx.Client(
+        base_url=parsed,
+        headers=headers,
+        timeout=_TIMEOUT,
+        trust_env=elsewhere,
+        verify=certificates(),
+    )
