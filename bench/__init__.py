@@ -1,1 +1,1 @@
-"""How fast the steps are, as ratios to a stated baseline measured in the same run."""
+"""How fast commands and steps are: in seconds, or as ratios to a stated baseline measured in the same run."""

@@ -1,7 +1,8 @@
-"""Prints speeds as ratios to baselines: `make bench`.
+"""Prints speeds as ratios to baselines, and in seconds what a user waits for: `make bench`.
 
 It uses generated radiographs, so that it runs anywhere. `make bench COVID=… KERMANY=…` uses the real datasets
-for the growing dataset and the trainings; `make bench ONLY="serving frozen"` measures only those sections.
+for the growing dataset, the lungs and the trainings; `make bench ONLY="serving frozen"` measures only those
+sections.
 Baselines and steps take turns, because a shared machine has slow minutes. Each figure is the median of its
 turns, if they are short enough for several.
 """
