@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,9 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert "Traceback" not in error
 
 
-def test_what_run_takes_by_default_is_what_the_pipeline_does(monkeypatch, tmp_path: Path) -> None:
-    """What the command adds, such as checks and directories, is left out of the comparison."""
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What the pipeline would be given by `cxrflow run`."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(checks, "check", lambda **_: None)
 
@@ -108,16 +109,39 @@ def test_what_run_takes_by_default_is_what_the_pipeline_does(monkeypatch, tmp_pa
         given.update(arguments)
         raise UserError("stopped")
 
+    def begin(*arguments: str) -> dict[str, Any]:
+        given.clear()
+        done = CliRunner().invoke(cli.app, ["run", "--covid", "c", "--kermany", "k", *arguments])
+        assert str(done.exception) == "stopped"
+        return {**given}
+
     monkeypatch.setattr(local_run, "run", stopped)
-    places = ["--covid", "c", "--kermany", "k", "--output", str(tmp_path)]
-    done = CliRunner().invoke(cli.app, ["run", *places])
-    assert str(done.exception) == "stopped"
+    return begin
+
+
+def test_what_run_takes_by_default_is_what_the_pipeline_does(run, tmp_path: Path) -> None:
+    """What the command adds, such as checks and directories, is left out of the comparison."""
+    given = run("--output", str(tmp_path))
     pipeline = training_pipeline().component_spec.inputs
     own = {"covid_directory", "kermany_directory", "archive", "store", "checkpoints", "server"}
     assert given.keys() <= pipeline.keys()
     assert {name: given[name] for name in given.keys() - own} == {
         name: pipeline[name].default for name in given.keys() - own
     }
+
+
+def test_trainings_are_kept_beside_the_archive_whatever_else_is_asked(run, tmp_path: Path) -> None:
+    archive = str(tmp_path / "one" / "archive")
+    places = {
+        run("--output", str(tmp_path / output), *more)["checkpoints"]
+        for output, more in (
+            ("one", ()),
+            ("one", ("--recipes", "cnn-dubey", "--gate", "covid=0.5,default=0.5")),
+            ("two", ("--archive", archive)),
+        )
+    }
+    assert places == {f"{archive}/checkpoints"}
+    assert run("--output", str(tmp_path / "two"))["checkpoints"] not in places
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
