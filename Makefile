@@ -149,11 +149,11 @@ test: lint browser kustomize dcmtk pacs flink storage trainer prometheus ## run 
 
 DEMO ?= demo
 demo: setup ## run everything on sample radiographs, serve the winner, query it (KEEP=1: keep serving)
-	@$(RUN)python -m bench.demo $(DEMO) $(if $(KEEP),--keep)
+	@$(RUN)python -m bench.demo "$(DEMO)" $(if $(KEEP),--keep)
 
 demo-pacs: setup pacs ## answer the images of an Orthanc with the demo's model, until interrupted
-	@test -d $(DEMO)/store/cxrflow || $(MAKE) demo
-	@$(RUN)python -m bench.demo_pacs $(DEMO)
+	@test -d "$(DEMO)/store/cxrflow" || $(MAKE) demo
+	@$(RUN)python -m bench.demo_pacs "$(DEMO)"
 
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.
 growth-demo: setup ## simulate a growing dataset: three spans, drift, challengers, lineage

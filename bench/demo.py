@@ -2,9 +2,9 @@
 
     python -m bench.demo OUTPUT [--keep]
 
-It trains the small network for few epochs, as a demonstration. What is in OUTPUT is deleted. At the end, or
-when it is interrupted, it stops the server, except with `--keep`. `make bench ONLY=demo` measures the
-candidates' margins to the gate.
+It trains the small network for few epochs, as a demonstration. An earlier demo in OUTPUT is deleted. At the
+end it stops the server, except with `--keep`; after an error or an interrupt always. `make bench ONLY=demo`
+measures the candidates' margins to the gate.
 
 Packages are imported where they are used, so that a signal also ends their imports cleanly.
 """
@@ -23,6 +23,7 @@ GATE = "covid=0.7,default=0.7"
 
 def main() -> None:
     """Runs the program; see the module."""
+    from components.data import phantoms
     from components.data.sources import covid_chestxray, kermany
     from serving import local
 
@@ -32,12 +33,17 @@ def main() -> None:
     given = parser.parse_args()
     output: Path = given.output
     server = output.resolve() / "server"
-    local.stop(server)
-    if output.exists():
-        shutil.rmtree(output)
     data = output / "data"
     covid = data / covid_chestxray.DIRECTORY
+    if output.exists():
+        if any(output.glob("[!.]*")) and not (covid / phantoms.MARKER).is_file():
+            sys.exit(
+                f"demo: {output} has other files than a demo's; choose another directory with DEMO=…"
+            )
+        local.stop(server)
+        shutil.rmtree(output)
     cxrflow("sample-data", str(data))
+    keep = False
     try:
         cxrflow(
             "run", "--quick", "--covid", str(covid), "--kermany", str(data / kermany.DIRECTORY),
@@ -46,11 +52,12 @@ def main() -> None:
         if not local.running(server):
             sys.exit("demo: no candidate passed, so nothing is served")
         cxrflow("predict", str(covid / "images/phantom-0000.png"), "--output", str(output))
-        if given.keep:
+        keep = given.keep
+        if keep:
             print(f"The server is still running; stop it with `cxrflow stop --output {output}`.")
     finally:
         # Not as a command, because after a signal this process starts no others.
-        if not given.keep and local.stop(server):
+        if not keep and local.stop(server):
             print("the server is stopped", flush=True)
 
 

@@ -217,7 +217,7 @@ def cxrflow(command, *arguments):
     if command == "predict":
         subprocess.run(["tail", "--follow", "/dev/null"])
 demo.cxrflow = cxrflow
-del sys.argv[2:]
+sys.argv[2:] = ["--keep"]
 with stopping.cleanly():
     demo.main()
 """
