@@ -1,4 +1,4 @@
-"""`make demo`, with commands that do nothing. CI runs the real one; tests/e2e/test_stopping.py interrupts it."""
+"""`make demo`, with commands that do nothing. CI runs the real one; test_stopping.py interrupts it."""
 
 import sys
 from collections.abc import Callable
