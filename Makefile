@@ -232,7 +232,7 @@ kind-up minikube-up: setup ## create a cluster with kind (or minikube-up) and in
 kind-down minikube-down: ## delete the cluster (or minikube-down)
 	@manifests/local-cluster.sh down $(@:-down=)
 
-bench: setup ## measure speed as ratios within one run
+bench: setup ## measure speed: ratios within one run, and what a user waits for
 	$(if $(COVID),COVID=$(COVID) KERMANY=$(KERMANY)) TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS=ignore $(RUN)python -m bench $(ONLY)
 
 clean: ## delete the environments and all generated files

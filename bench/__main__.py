@@ -10,6 +10,8 @@ turns, if they are short enough for several.
 import dataclasses
 import logging
 import os
+import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -41,6 +43,7 @@ from components.data.ingest import ingest
 from components.data.open_images import open_images
 from components.data.write_records import write_records
 from core.artifacts import RECORDS
+from core.errors import UserError
 from core.files import write_json
 from core.labels import COVID, NORMAL
 from training import architectures, data, gradcam, loop, surroundings
@@ -69,10 +72,6 @@ def main(
     with tempfile.TemporaryDirectory(prefix="cxrflow-bench-") as scratch:
         home = Path(scratch)
         all_of_them: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
-            "first": (
-                "the first commands, in a clone of the last commit and without uv's cache",
-                lambda: first(home),
-            ),
             "stopping": ("the end of what is interrupted", lambda: stopping(home / "stopping")),
             "startup": (
                 "the cost of starting steps and commands",
@@ -125,6 +124,10 @@ def main(
                 "coronet-4class: the server, compared with the bare model",
                 lambda: serving(home),
             ),
+            "first": (
+                "the first commands, in a clone of the last commit and without uv's cache (needs a network)",
+                lambda: first(home),
+            ),
         }
         unknown = set(sections or ()) - set(all_of_them)
         if unknown:
@@ -132,15 +135,28 @@ def main(
                 f"bench: unknown section {', '.join(unknown)}; choose from {', '.join(all_of_them)}"
             )
         console.print(
-            f"{os.cpu_count()} cores, policy {dtype_policy()}, TensorFlow {tf.__version__}"
+            f"{os.cpu_count()} cores of {processor_name()}; {dtype_policy()}; TensorFlow {tf.__version__}"
         )
         console.print("drawing phantoms")
         phantoms.write(home / "data", PATIENTS)
         for name in sections or all_of_them:
             title, measured = all_of_them[name]
             console.print(title)
-            for figure in measured():
-                console.print(figure)
+            try:
+                for figure in measured():
+                    console.print(figure)
+            except UserError as error:
+                raise SystemExit(f"bench: {error}") from error
+
+
+def processor_name() -> str:
+    """Returns the processor's name, and which instructions for fast training it has."""
+    words = processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    described = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    name = re.search(r"model name\s*: (.*)", described)
+    fast = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in words]
+    return f"{name[1] if name else platform.machine()} ({', '.join(fast)})"
 
 
 def trainings(records: Path, home: Path) -> Iterator[str]:

@@ -36,7 +36,7 @@ CONTROLS = (
 def learning(covid: Path, examples: Path, records: Path, home: Path) -> Iterator[str]:
     """Trains the lung segmenter on the masks of the dataset."""
     began = time.monotonic()
-    card = find_lungs(covid, examples, records, home / "learned-lungs")
+    card = find_lungs(covid, examples, records, home / "lungs")
     yield (
         f"[bold]{time.monotonic() - began:6.0f}[/]  seconds with {card['trained_on']} masks (wanted: at most "
         f"{LUNGS_SECONDS} with the real ones)"

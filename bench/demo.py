@@ -2,19 +2,18 @@
 
     python -m bench.demo OUTPUT [--keep]
 
-It trains the small network for few epochs, as a demonstration. An earlier demo in OUTPUT is deleted. At the
-end it stops the server, except with `--keep`; after an error or an interrupt always. `make bench ONLY=demo`
-measures the candidates' margins to the gate.
+It trains the small network for few epochs, as a demonstration. Called again, it continues with what is in
+OUTPUT. At the end it stops the server, except with `--keep`; after an error or an interrupt always.
+`make bench ONLY=demo` measures the candidates' margins to the gate.
 
 Packages are imported where they are used, so that a signal also ends their imports cleanly.
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from bench.commands import cxrflow
+from bench.commands import cxrflow, show
 from pipelines import stopping
 
 RECIPES = ("cnn-dubey", "cnn-dubey+lungs")
@@ -23,7 +22,6 @@ GATE = "covid=0.7,default=0.7"
 
 def main() -> None:
     """Runs the program; see the module."""
-    from components.data import phantoms
     from components.data.sources import covid_chestxray, kermany
     from serving import local
 
@@ -35,14 +33,8 @@ def main() -> None:
     server = output.resolve() / "server"
     data = output / "data"
     covid = data / covid_chestxray.DIRECTORY
-    if output.exists():
-        if any(output.glob("[!.]*")) and not (covid / phantoms.MARKER).is_file():
-            sys.exit(
-                f"demo: {output} has other files than a demo's; choose another directory with DEMO=…"
-            )
-        local.stop(server)
-        shutil.rmtree(output)
-    cxrflow("sample-data", str(data))
+    if not data.exists():
+        cxrflow("sample-data", str(data))
     keep = False
     try:
         cxrflow(
@@ -50,11 +42,12 @@ def main() -> None:
             "--recipes", ",".join(RECIPES), "--gate", GATE, "--output", str(output),
         )  # fmt: skip
         if not local.running(server):
-            sys.exit("demo: no candidate passed, so nothing is served")
+            sys.exit("demo: nothing is served; the lines above say why")
         cxrflow("predict", str(covid / "images/phantom-0000.png"), "--output", str(output))
         keep = given.keep
         if keep:
-            print(f"The server is still running; stop it with `cxrflow stop --output {output}`.")
+            print("The server is still running. To stop it:")
+            show("stop", "--output", str(output))
     finally:
         # Not as a command, because after a signal this process starts no others.
         if not keep and local.stop(server):

@@ -7,6 +7,7 @@ HOME is the output of `make demo`.
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,6 @@ import httpx
 import tenacity
 from pydicom.uid import generate_uid
 
-from pipelines import stopping
 from serving import ports
 from tests.serving.pacs.orthanc import running
 from tests.serving.pacs.radiographs import pixels, radiograph
@@ -81,5 +81,6 @@ def answered(url: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    with stopping.cleanly():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
         main(Path(sys.argv[1]))

@@ -138,7 +138,7 @@ class Progress:
 
         Args:
           text: the line.
-          always: if False, log only in the rhythm of the block's lines.
+          always: if False, log only if the block's next line is due.
         """
         if always or self._clock() >= self._next_line:
             self._next_line = self._clock() + _SECONDS_BETWEEN_LINES

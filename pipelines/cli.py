@@ -1,13 +1,12 @@
 """The command `cxrflow`. Each command imports its heavy packages itself."""
 
-import os
 import sys
 import traceback
 from datetime import datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -75,30 +74,20 @@ Externals = Annotated[
 ]
 
 
-def main() -> None:
-    """Runs the command line. An error is one line; `--debug` adds a traceback.
-
-    A signal ends it and all processes that it has started: see `pipelines.stopping`.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        with stopping.cleanly():
-            app(prog_name="cxrflow")
-    except UserError as error:
-        _fail(str(error))
-    except ModuleNotFoundError as error:
+def fail(error: Exception) -> NoReturn:
+    """Ends a command that raised an error: in one line on standard error; `--debug` adds a traceback."""
+    if isinstance(error, UserError):
+        message = str(error)
+    elif isinstance(error, ModuleNotFoundError):
         extras = _EXTRAS.get(_command, _ALL_EXTRAS)
-        _fail(
+        message = (
             f"`cxrflow {_command}` needs the package {error.name}, which is not installed: "
             f"pip install 'cxrflow[{extras}]'"
         )
-    except Exception as error:
-        _fail(f"{type(error).__name__}: {error} (`cxrflow --debug …` shows where)")
-
-
-def _fail(message: str) -> None:
+    else:
+        message = f"{type(error).__name__}: {error} (`cxrflow --debug …` shows where)"
     if _debug:
-        traceback.print_exc()
+        traceback.print_exception(error)
     print_error(message)
     sys.exit(1)
 

@@ -60,6 +60,9 @@ def cleanly(seconds: float = 2.5) -> Iterator[None]:
             raise
     if stopping.signal:
         stopping.say()
+        # While it ends, Python gives signals that have handlers their default effect again.
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + stopping.signal)
 
 
@@ -79,8 +82,11 @@ class _Stopping:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        # A copy, because a run redirects standard error to its log.
-        self._errors = os.dup(2)
+        # A copy, because a run redirects standard error to its log. It may be closed.
+        try:
+            self._errors = os.dup(2)
+        except OSError:
+            self._errors = os.open(os.devnull, os.O_WRONLY)
         heard, self._told = os.pipe()
         os.set_blocking(self._told, False)
         watcher = threading.Thread(target=self._watch, args=[heard], daemon=True)

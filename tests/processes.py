@@ -84,7 +84,7 @@ class Started:
 
     def ends(self, number: int) -> str:
         """Returns what it said on standard error once a signal has ended it and all it had started."""
-        assert self.process.wait(60) == CODES[number], self.said() + self.errors()
+        assert self.process.wait(20) == CODES[number], self.said() + self.errors()
         assert self.alive() == []
         assert "Traceback" not in self.said() + self.errors()
         return self.errors()
@@ -93,8 +93,11 @@ class Started:
         assert self.process.wait(600) == 0, self.said() + self.errors()
         return self.said()
 
-    def kill(self) -> None:
-        """Ends all that is left of it."""
+    def __enter__(self) -> "Started":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kills what is left of it."""
         for process in self.alive():
             process.kill()
         self.process.wait()

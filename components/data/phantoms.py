@@ -207,7 +207,7 @@ def write(output: Path, patients: int = 60, seed: int = 0) -> None:
     with write_aside(output) as aside:
         drawings = _covid_source(aside / covid_chestxray.DIRECTORY, patients, covid)
         drawings += _kermany_source(aside / kermany.DIRECTORY, patients, others)
-        # Threads are as fast as processes, because NumPy and Pillow work without the interpreter's lock.
+        # Threads, because NumPy and Pillow do most of the work without the interpreter's lock.
         pool = ThreadPoolExecutor(os.cpu_count())
         with Progress("radiographs drawn", len(drawings)) as progress:
             try:

@@ -131,7 +131,9 @@ def test_from_datasets_to_an_answer(sources: Sources, tmp_path: Path) -> None:
         # serves stays, and what was trained is found again.
         both = ("--recipes", f"{RECIPE},cnn-dubey", "--gate", "default=1", "--trust", "enforce")
         said = cxrflow("run", *measured, *QUICK, *both)
-        assert "nothing is deployed" in said
+        assert "No candidate passed: nothing was deployed" in said
+        tried = said.partition("What you can try:\n")[2]
+        assert "--trust flag" in tried
         (refused,) = (line for line in said.splitlines() if f"{name} is refused" in line)
         assert trust["verdict"] in refused
         assert "enforce: only trusted candidates that pass the gate are deployed" in said

@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM, with real processes: nothing lives on, and the same command ends well."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,15 +25,8 @@ both_signals = pytest.mark.parametrize("number", list(CODES), ids=lambda number:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    begun: list[Started] = []
-
-    def begin(*command: object) -> Started:
-        begun.append(Started.begin(command, tmp_path))
-        return begun[-1]
-
-    yield begin
-    for started in begun:
-        started.kill()
+    with contextlib.ExitStack() as begun:
+        yield lambda *command: begun.enter_context(Started.begin(command, tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +169,7 @@ def test_it_ends_as_well_while_it_imports(
 
 
 @both_signals
-def test_drawing_ends_at_once_and_leaves_nothing(start, number, tmp_path: Path) -> None:
+def test_drawing_ends_and_leaves_nothing(start, number, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     started = start(PROGRAM, "sample-data", home / "data", "--patients", "2000")
@@ -182,6 +177,22 @@ def test_drawing_ends_at_once_and_leaves_nothing(start, number, tmp_path: Path) 
     started.send(number)
     assert started.ends(number) == "interrupted\n"
     assert not any(home.iterdir())
+
+
+@both_signals
+def test_further_signals_change_nothing_until_the_very_end(start, number, tmp_path: Path) -> None:
+    started = start(PROGRAM, "sample-data", tmp_path / "data", "--patients", "2000")
+    started.until(lambda: any(tmp_path.rglob("*.png")))
+    while started.process.poll() is None:
+        started.send(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.process.wait(0.003)
+    assert started.ends(number) == "interrupted\n"
+
+
+def test_a_command_works_without_standard_error(start, tmp_path: Path) -> None:
+    started = start("sh", "-c", f"{PROGRAM} stop --output {tmp_path} 2>&-")
+    assert started.ends_well() == "no server is running\n"
 
 
 @both_signals

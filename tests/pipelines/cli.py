@@ -28,8 +28,17 @@ def _apart(arguments: tuple[str, ...], cwd: Path | None) -> tuple[int, str, str]
     return done.returncode, done.stdout, done.stderr
 
 
-def _here(arguments: tuple[str, ...], _: Path | None) -> tuple[int, str, str]:
+def run() -> None:
+    """Runs the command in `sys.argv` as `pipelines.__main__` does, but for the signals."""
     from pipelines import cli
+
+    try:
+        cli.app(prog_name="cxrflow")
+    except Exception as error:
+        cli.fail(error)
+
+
+def _here(arguments: tuple[str, ...], _: Path | None) -> tuple[int, str, str]:
     from pipelines.console import console
 
     output, errors = io.StringIO(), io.StringIO()
@@ -41,7 +50,7 @@ def _here(arguments: tuple[str, ...], _: Path | None) -> tuple[int, str, str]:
         mock.patch.object(sys, "argv", ["cxrflow", *arguments]),
     ):
         try:
-            cli.main()
+            run()
         except SystemExit as end:
             code = end.code
     return int(code or 0), output.getvalue(), errors.getvalue()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from core.errors import UserError
 from pipelines import checks, cli, local_run
 from pipelines.training_pipeline import training_pipeline
+from tests.pipelines import cli as of_tests
 from tests.pipelines.cli import cxrflow
 from training.recipes import RECIPES
 
@@ -68,7 +69,7 @@ def test_a_missing_package_is_said_with_the_extra_that_has_it(
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(sys, "argv", ["cxrflow", *arguments])
     with pytest.raises(SystemExit):
-        cli.main()
+        of_tests.run()
     said = capsys.readouterr().err
     assert f"`cxrflow {arguments[0]}` needs the package {module}" in said
     assert f"pip install 'cxrflow[{extras}]'" in said
