@@ -152,7 +152,7 @@ demo: setup ## run everything on sample radiographs, serve the winner, query it 
 	@$(RUN)python -m bench.demo "$(DEMO)" $(if $(KEEP),--keep)
 
 demo-pacs: setup pacs ## answer the images of an Orthanc with the demo's model, until interrupted
-	@test -d "$(DEMO)/store/cxrflow" || $(MAKE) demo
+	@test -d "$(DEMO)/store/cxrflow" || exec $(MAKE) demo
 	@$(RUN)python -m bench.demo_pacs "$(DEMO)"
 
 # COVID and KERMANY give the real datasets; COVID must have snapshots/metadata-<day>.csv.

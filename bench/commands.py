@@ -1,12 +1,21 @@
-"""Runs commands of cxrflow as a user does."""
+"""Programs that run commands of cxrflow as a user does, such as `make demo`.
+
+They import packages where they use them, so that a signal also ends their imports cleanly.
+"""
 
 import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from core.errors import UserError
+from pipelines import stopping
+
+# From a signal to SIGKILL: a run that is interrupted takes up to 3.5 to stop what it has started.
+_SECONDS = 3.8
 PROGRAM = Path(sys.executable).with_name("cxrflow")
 
 
@@ -30,3 +39,12 @@ def cxrflow(*arguments: str) -> None:
         sys.exit(f"cxrflow {arguments[0]} was ended by {signal.Signals(-ended.returncode).name}")
     if ended.returncode:
         sys.exit(ended.returncode)
+
+
+def begin(main: Callable[[], None]) -> None:
+    """Runs a program. A signal ends it and all that it has started; an error is one line."""
+    try:
+        with stopping.cleanly(_SECONDS):
+            main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -5,16 +5,13 @@
 It trains the small network for few epochs, as a demonstration. Called again, it continues with what is in
 OUTPUT. At the end it stops the server, except with `--keep`; after an error or an interrupt always.
 `make bench ONLY=demo` measures the candidates' margins to the gate.
-
-Packages are imported where they are used, so that a signal also ends their imports cleanly.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from bench.commands import cxrflow, show
-from pipelines import stopping
+from bench.commands import begin, cxrflow, show
 
 RECIPES = ("cnn-dubey", "cnn-dubey+lungs")
 GATE = "covid=0.7,default=0.7"
@@ -55,6 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Give an interrupted run time to stop what it has started, and to say where its log is.
-    with stopping.cleanly(seconds=3.8):
-        main()
+    begin(main)

@@ -6,8 +6,6 @@ DIR of covid has `metadata-<day>.csv` of at least three days below `snapshots/`.
 drawn and split into three days. On the first day a first version is trained; on the second a challenger
 continues from it; on the third another recipe, trained for one epoch, challenges the champion; on the
 fourth nothing is new.
-
-Packages are imported where they are used, so that a signal also ends their imports cleanly.
 """
 
 import argparse
@@ -15,8 +13,8 @@ import csv
 import shutil
 from pathlib import Path
 
-from bench.commands import cxrflow
-from pipelines import stopping
+from bench.commands import begin, cxrflow
+from core.errors import UserError
 
 # Arguments of `cxrflow run` for each day.
 FIRST = ("--recipes", "cnn-dubey+quick", "--epochs", "1", "--gate", "covid=0,default=0")
@@ -35,11 +33,15 @@ def main() -> None:
     parser.add_argument("--covid", type=Path)
     parser.add_argument("--kermany", type=Path)
     given = parser.parse_args()
+    if bool(given.covid) != bool(given.kermany):
+        parser.error("--covid and --kermany belong together")
     output: Path = given.output
     covid, kermany = given.covid, given.kermany
     if not covid:
         covid, kermany = drawn(output / "data")
     snapshots = sorted((covid / "snapshots").glob("metadata-*.csv"))[:3]
+    if len(snapshots) < 3:
+        raise UserError(f"growth: {covid / 'snapshots'} has no metadata-<day>.csv of three days")
     today = output / "today"
     today.mkdir(parents=True, exist_ok=True)
     for folder in ("images", "annotations"):
@@ -80,6 +82,4 @@ def drawn(directory: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
-    # Give an interrupted run time to stop what it has started, and to say where its log is.
-    with stopping.cleanly(seconds=3.8):
-        main()
+    begin(main)

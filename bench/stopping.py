@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.data import phantoms
 from components.data.sources import covid_chestxray, kermany
-from tests.processes import CODES, PROGRAM, Started
+from tests.processes import PROGRAM, SIGNALS, Started
 
 # In seconds; see docs/operating.md.
 MOST = 5
@@ -32,7 +32,7 @@ def stopping(home: Path) -> Iterator[str]:
     )  # fmt: skip
     run = (PROGRAM, "run", "--quick", "--recipes", "cnn-dubey", *given)
     reproduce = (PROGRAM, "reproduce", "cnn-dubey", "--folds", "2", *given)
-    signals = itertools.cycle(CODES)
+    signals = itertools.cycle(SIGNALS)
     # When the signal comes, and how it is known: by what the command has printed and started.
     for moment, said, process in (
         ("in ingest", "ingest", "ephemeral_component"),

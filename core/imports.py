@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses the collector, which never looks at anything that exists at the end of the block."""
+    """Pauses the collector. What exists at the end of the block is never searched."""
     was_enabled = gc.isenabled()  # if not, a block around this one keeps its pause
     gc.disable()
     try:

@@ -67,9 +67,12 @@ class Progress:
     """Reports progress and the remaining time during a `with` block.
 
     A thread checks every second, so that a live line's clock keeps running even if counting is slow. A live
-    line is updated at every check; the log gets a line after five seconds, and then one every ten seconds.
-    Blocks that end sooner log nothing.
+    line is updated at every check. The log gets its first line five seconds after the process' first block
+    began, and then one every ten seconds, whatever the number of blocks. A step is a process.
     """
+
+    # When the log's next line is due, by the clock; None before the first block.
+    _next_line: float | None = None
 
     def __init__(
         self,
@@ -95,7 +98,8 @@ class Progress:
         self._before = self._done = done
         self._counted = counted
         self._began = clock()
-        self._next_line = self._began + _SECONDS_BEFORE_LINES
+        if Progress._next_line is None:
+            Progress._next_line = self._began + _SECONDS_BEFORE_LINES
         # Speed is measured from the first one done, which may have waited for a compiler or for workers.
         self._first: tuple[float, float] | None = None
         self._lock = threading.Lock()
@@ -138,10 +142,10 @@ class Progress:
 
         Args:
           text: the line.
-          always: if False, log only if the block's next line is due.
+          always: if False, log only if the next line is due.
         """
-        if always or self._clock() >= self._next_line:
-            self._next_line = self._clock() + _SECONDS_BETWEEN_LINES
+        if always or self._clock() >= (Progress._next_line or 0):
+            Progress._next_line = self._clock() + _SECONDS_BETWEEN_LINES
             logger.info("%s", text)
 
     def _now(self, done: float) -> None:

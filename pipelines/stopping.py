@@ -41,8 +41,9 @@ def say_when_stopped(line: str) -> None:
 def cleanly(seconds: float = 2.5) -> Iterator[None]:
     """Lets SIGINT, SIGTERM and SIGHUP end the block, all descendants of this process, and then itself.
 
-    The descendants get SIGINT, so that they clean up, and SIGKILL if that takes too long. The block ends
-    with `Stopped`. Further signals have no effect. A signal that this process was started to ignore, as by
+    The descendants get SIGINT, so that they clean up, and SIGKILL if that takes too long. Where SIGINT is
+    ignored, as in the background of a shell, they ignore it too, and get SIGTERM. The block ends with
+    `Stopped`. Further signals have no effect. A signal that this process was started to ignore, as by
     `nohup`, stays ignored, and one that the block handles is left to it.
 
     Args:
@@ -144,6 +145,8 @@ class _Stopping:
         began = time.monotonic()
         known: set[psutil.Process] = set()
         asked: set[psutil.Process] = set()
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        asking = signal.SIGTERM if ignored else signal.SIGINT
         waited = _SECONDS_BY_THEMSELVES if self.signal == signal.SIGINT else 0.0
         while (passed := time.monotonic() - began) < self._seconds + _SECONDS_TO_LEAVE:
             # Those whose parents have ended are no longer below this process.
@@ -155,7 +158,7 @@ class _Stopping:
                         process.kill()
                     elif passed >= waited and process not in asked:
                         asked.add(process)
-                        process.send_signal(signal.SIGINT)
+                        process.send_signal(asking)
             if not known:
                 self._ended.set()
             time.sleep(_SECONDS_BETWEEN_LOOKS)

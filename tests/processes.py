@@ -15,7 +15,7 @@ import tenacity
 
 PROGRAM = str(Path(sys.executable).with_name("cxrflow"))
 MARK = "CXRFLOW_TESTED"
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Started:
         look()
 
     def send(self, number: int) -> None:
-        """As a terminal does, to the whole group, or as a supervisor does."""
+        """Sends a signal: SIGINT to the whole group, as a terminal does, others as a supervisor does."""
         if number == signal.SIGINT:
             os.killpg(self.process.pid, number)
         else:
@@ -84,7 +84,7 @@ class Started:
 
     def ends(self, number: int) -> str:
         """Returns what it said on standard error once a signal has ended it and all it had started."""
-        assert self.process.wait(20) == CODES[number], self.said() + self.errors()
+        assert self.process.wait(20) == 128 + number, self.said() + self.errors()
         assert self.alive() == []
         assert "Traceback" not in self.said() + self.errors()
         return self.errors()

@@ -14,8 +14,8 @@ import tensorflow as tf
 from training.recipes import Recipe
 
 # The version of the code that determines what a network sees and learns: preprocessing, views, augmentation,
-# networks, loss. Raise it with every change of what that code computes, or trainings of the old code would be
-# reused; tests/training/test_kept.py checks this.
+# networks, loss, optimizer. Raise it with every change of what that code computes, or trainings of the old
+# code would be reused; tests/training/test_kept.py checks this.
 CODE = 2
 
 # Names, citations and published figures do not change a training.

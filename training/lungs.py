@@ -32,6 +32,8 @@ _EPSILON = 1.0
 # coefficient of 0.97 between observers, at a finer resolution), or when it no longer improves.
 _GOOD_ENOUGH, _LEAST_GAIN = 0.95, 0.002
 _BATCH, _STEPS_BETWEEN_LOOKS, _MOST_LOOKS, _PATIENCE = 8, 20, 36, 6
+# By which the learning rate is multiplied after half of the patience.
+_SLOWER = 0.3
 
 
 def build(seed: int) -> keras.Model:
@@ -81,9 +83,7 @@ def train(
     Raises:
       UserError: the loss is no longer a number.
     """
-    model.compile(keras.optimizers.Adam(2e-3), _loss)
-    # Otherwise the first step would make its variables, and be traced a second time.
-    model.optimizer.build(model.trainable_variables)
+    _compiled(model)
     batches = untuned(
         tf.data.Dataset.from_tensor_slices(learnt)
         .shuffle(len(learnt[0]), seed=seed)
@@ -121,11 +121,18 @@ def train(
                 best = model.get_weights()
             without_gain = 0 if dices[-1] > highest + _LEAST_GAIN else without_gain + 1
             if without_gain == _PATIENCE // 2:
-                model.optimizer.learning_rate = model.optimizer.learning_rate * 0.3
+                model.optimizer.learning_rate = model.optimizer.learning_rate * _SLOWER
             if dices[-1] >= _GOOD_ENOUGH or without_gain == _PATIENCE:
                 break
     model.set_weights(best)
     return dices
+
+
+def _compiled(model: keras.Model) -> keras.Model:
+    model.compile(keras.optimizers.Adam(2e-3), _loss)
+    # Otherwise the first step would make its variables, and be traced a second time.
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def changed(images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -167,7 +167,7 @@ class _Study:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing:
-    """A radiograph to draw; the same seed gives the same picture in any process.
+    """A radiograph to draw; the same seed gives the same picture in any order.
 
     Attributes:
       file: to write, in the format `store`.

@@ -24,7 +24,9 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of a process that has not reported any progress."""
+    monkeypatch.setattr(Progress, "_next_line", None)
     return Clock()
 
 
@@ -76,6 +78,18 @@ def test_what_ends_soon_says_nothing(clock: Clock, said: list[str]) -> None:
         clock.now += 4.9
         progress.look()
     assert said == []
+
+
+def test_the_lines_of_a_step_come_in_one_rhythm_whatever_its_blocks(
+    clock: Clock, said: list[str]
+) -> None:
+    for block in range(5):
+        progress = Progress(f"of block {block}", 4, clock=clock)
+        for _ in range(4):
+            clock.now += 1
+            progress.advance()
+            progress.look()
+    assert said == ["1 of 4 of block 1", "3 of 4 of block 3, 0:01 left"]
 
 
 def test_a_live_line_is_shown_at_every_look_and_removed_at_the_end(

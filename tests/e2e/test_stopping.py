@@ -18,9 +18,9 @@ import pytest
 from core.artifacts import CARD, DECISION, KNOWN_ANSWERS, SAVED_MODEL
 from core.errors import UserError
 from serving import local, ports, store
-from tests.processes import CODES, PROGRAM, Started
+from tests.processes import PROGRAM, SIGNALS, Started
 
-both_signals = pytest.mark.parametrize("number", list(CODES), ids=lambda number: number.name)
+both_signals = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
 @pytest.fixture
@@ -91,6 +91,24 @@ with stopping.cleanly():
 """
 
 
+BESIDE = f"""
+import signal, subprocess, sys
+from pipelines import stopping
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with stopping.cleanly():
+    subprocess.run([sys.executable, "-c", {HANDLED!r}], stderr=subprocess.DEVNULL)
+"""
+
+
+def test_in_the_background_of_a_shell_all_is_tidied_up_too(start) -> None:
+    """There, commands and what they start ignore SIGINT."""
+    started = start(sys.executable, "-c", BESIDE)
+    started.until(lambda: "ready" in started.said())
+    started.send(signal.SIGTERM)
+    assert started.ends(signal.SIGTERM) == "interrupted\n"
+    assert "tidied up" in started.said()
+
+
 GOES_ON = """
 import subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +129,7 @@ def test_nothing_is_started_after_it(start, number) -> None:
     assert started.said() == "ready\n"
 
 
-@both_signals
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP], ids=lambda number: number.name)
 def test_what_must_be_tidied_up_is(start, number) -> None:
     started = start(sys.executable, "-c", HANDLED)
     started.until(lambda: "ready" in started.said())
@@ -219,7 +237,7 @@ SERVED = """
 import subprocess, sys
 from pathlib import Path
 from bench import demo
-from pipelines import stopping
+from bench.commands import begin
 from serving import local
 output, published = map(Path, sys.argv[1:])
 def cxrflow(command, *arguments):
@@ -229,8 +247,7 @@ def cxrflow(command, *arguments):
         subprocess.run(["tail", "--follow", "/dev/null"])
 demo.cxrflow = cxrflow
 sys.argv[2:] = ["--keep"]
-with stopping.cleanly():
-    demo.main()
+begin(demo.main)
 """
 
 
@@ -299,7 +316,7 @@ def test_a_server_that_starts_ends_with_its_run_and_one_that_runs_is_left(
     home = tmp_path / "server"
     script = Path(__file__).with_name("serving_pipeline.py")
     command = (sys.executable, script, home, tmp_path / "output", published)
-    for number in CODES:
+    for number in SIGNALS:
         started = start(*command, published)  # whose step of its own must not begin
         started.until(lambda started=started: started.alive("serving.server"))
         started.send(number)
