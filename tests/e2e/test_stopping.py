@@ -79,9 +79,11 @@ def test_neither_a_child_that_ignores_it_nor_work_below_python_delays_the_end(
     assert started.ends(number) == "interrupted\n"
 
 
+# Where the tests are run by `nohup`, SIGHUP is ignored.
 HANDLED = """
-import threading
+import signal, threading
 from pipelines import stopping
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with stopping.cleanly():
     try:
         print("ready", flush=True)
