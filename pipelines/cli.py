@@ -1,4 +1,4 @@
-"""The command `cxrflow`. Each command imports its heavy packages itself."""
+"""The commands of `cxrflow`. Each imports its heavy packages itself."""
 
 import sys
 import traceback
